@@ -1,0 +1,1 @@
+//! Caller audio in; speech activity and words out.

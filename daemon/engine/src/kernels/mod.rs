@@ -1,0 +1,1 @@
+//! Fast paths that candle does not have, each behind a safe function.

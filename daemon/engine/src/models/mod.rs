@@ -1,0 +1,1 @@
+//! One network per file: tensors in, tensors out. Never here: a queue, a call, a thread.

@@ -1,0 +1,1 @@
+//! The socket: frames in, requests to roles, events out.

@@ -1,0 +1,1 @@
+//! Files in; tensors out. No bytes of a file make it panic.

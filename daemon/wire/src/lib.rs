@@ -1,0 +1,27 @@
+//! The messages between `callboxd` and `callbox-engine`, nothing else.
+//!
+//! Enters: a [`Request`] from the daemon, an [`Event`] from the engine. Leaves: the same, as length-delimited
+//! [frames](frame). Never here: a socket, a clock, a model, a telephone word.
+//!
+//! Every message names its call, and its turn where it belongs to one, so that an answer to something that was
+//! cancelled can be told from an answer to what is wanted now.
+
+pub mod frame;
+mod ids;
+mod message;
+mod pcm;
+
+pub use ids::{CallId, ClauseId, ParseIdError, TurnId};
+pub use message::{
+    ChatMessage, ChatRole, Decline, Event, Failure, Finish, Request, Role, RoleInfo, Sampling, Thought, Transcript,
+};
+pub use pcm::Pcm;
+
+/// The version of this protocol. Both sides say it first and part when it differs.
+pub const VERSION: u16 = 1;
+
+/// Samples per second of everything that the ears hear.
+pub const EARS_RATE: u32 = 16_000;
+
+/// Milliseconds in one audio frame, everywhere.
+pub const FRAME_MS: u32 = 20;
