@@ -68,7 +68,7 @@ impl Decoder {
     ///
     /// # Errors
     /// If the stream is not made of frames; nothing after that can be trusted.
-    pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn pop<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let rest = &self.buffer[self.read..];
         let Some((header, body)) = rest.split_first_chunk::<HEADER>() else { return Ok(None) };
         let len = u32::from_le_bytes(*header) as usize;
@@ -111,7 +111,7 @@ mod tests {
             let mut got = Vec::new();
             for piece in bytes.chunks(step) {
                 decoder.push(piece);
-                while let Some(message) = decoder.next::<Event>().expect("well formed") {
+                while let Some(message) = decoder.pop::<Event>().expect("well formed") {
                     got.push(message);
                 }
             }
@@ -122,7 +122,7 @@ mod tests {
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
             let mut decoder = Decoder::default();
             decoder.push(&bytes);
-            while let Ok(Some(_)) = decoder.next::<Request>() {}
+            while let Ok(Some(_)) = decoder.pop::<Request>() {}
         }
     }
 
