@@ -1,3 +1,154 @@
 //! `callbox-engine`: loads models, warms them up, serves a Unix socket.
+//!
+//! It offers the roles whose models it is given. The socket appears only when every one of them has passed a warm-up
+//! inference, so whoever can connect can be served.
 
-fn main() {}
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::{fs, io, thread};
+
+use anyhow::{Context, Result, bail};
+use callbox_engine::device::Gate;
+use callbox_engine::ears::{Ears, EarsConfig};
+use callbox_engine::mind::{Mind, MindConfig};
+use callbox_engine::role::{SharedOutlet, Worker};
+use callbox_engine::serve::{Roles, Switchboard, outlet, serve};
+use callbox_engine::voice::{Voice, VoiceConfig};
+use clap::Parser;
+
+/// The inference worker of Callbox; `callboxd` starts it.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Where to listen; appears when every role is ready.
+    #[arg(long)]
+    socket: PathBuf,
+    /// Silero VAD weights (safetensors); with --stt, offers the role `ears`.
+    #[arg(long, requires = "stt")]
+    vad: Option<PathBuf>,
+    /// Whisper weights (.pt or .safetensors).
+    #[arg(long, requires = "vad")]
+    stt: Option<PathBuf>,
+    /// Language model (GGUF); offers the role `mind`.
+    #[arg(long)]
+    llm: Option<PathBuf>,
+    /// Piper voice (.onnx beside its .onnx.json); offers the role `voice`.
+    #[arg(long)]
+    voice: Option<PathBuf>,
+    /// The espeak-ng program.
+    #[arg(long, default_value = "espeak-ng")]
+    espeak: PathBuf,
+    /// Where imported weights are kept; can be deleted at any time.
+    #[arg(long)]
+    cache: PathBuf,
+    /// Threads that compute.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Conversations that are thought about at once.
+    #[arg(long, default_value_t = 4)]
+    sequences: usize,
+    /// Tokens that one conversation may hold.
+    #[arg(long, default_value_t = 2048)]
+    context: usize,
+    /// End when standard input ends: whoever started this holds the other end.
+    #[arg(long)]
+    guard_stdin: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    limit_threads(args.threads);
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("CALLBOX_LOG").unwrap_or_else(|_| "info".into()))
+        .init();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    if args.guard_stdin {
+        thread::Builder::new().name("guard".into()).spawn(|| {
+            if let Err(error) = io::copy(&mut io::stdin(), &mut io::sink()) {
+                tracing::warn!(%error, "standard input failed");
+            }
+            tracing::info!("whoever started this is gone");
+            std::process::exit(0);
+        })?;
+    }
+    let switchboard = Arc::new(Switchboard::default());
+    let roles = load(args, &outlet(&switchboard))?;
+    let listener = listen(&args.socket)?;
+    tracing::info!(socket = %args.socket.display(), "ready");
+    serve(&listener, roles, &switchboard).context("the socket can no longer accept")
+}
+
+fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
+    let gate = Gate::default();
+    let mut roles = Roles::default();
+    if let (Some(vad), Some(stt)) = (&args.vad, &args.stt) {
+        let config = EarsConfig { vad: vad.clone(), stt: stt.clone(), threads: args.threads };
+        let ears = Ears::start(config, gate.clone(), Arc::clone(outlet)).context("the ears cannot start")?;
+        roles.ears = Some(announced(ears));
+    }
+    if let Some(model) = &args.llm {
+        let config = MindConfig {
+            model: model.clone(),
+            cache: args.cache.clone(),
+            threads: args.threads,
+            max_sequences: args.sequences,
+            context: args.context,
+        };
+        let mind = Mind::start(config, gate.clone(), Arc::clone(outlet)).context("the mind cannot start")?;
+        roles.mind = Some(announced(mind));
+    }
+    if let Some(model) = &args.voice {
+        let config = VoiceConfig { model: model.clone(), espeak: args.espeak.clone(), threads: args.threads };
+        let voice = Voice::start(config, gate, Arc::clone(outlet)).context("the voice cannot start")?;
+        roles.voice = Some(announced(voice));
+    }
+    if roles.ears.is_none() && roles.mind.is_none() && roles.voice.is_none() {
+        bail!("no model was given: name at least one of --vad with --stt, --llm, --voice");
+    }
+    Ok(roles)
+}
+
+fn announced<W: Worker>(worker: W) -> Box<dyn Worker> {
+    let info = worker.info();
+    tracing::info!(
+        role = ?info.role, model = info.model, load_ms = info.load_ms, warmup_ms = info.warmup_ms, "a role is ready"
+    );
+    Box::new(worker)
+}
+
+/// Binds under another name and renames, so that the socket is never there before it can be connected to.
+fn listen(path: &Path) -> Result<UnixListener> {
+    let fresh = path.with_extension(format!("{}", std::process::id()));
+    let shown = path.display();
+    let bind = || -> io::Result<UnixListener> {
+        let listener = UnixListener::bind(&fresh)?;
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&fresh, path)?;
+        Ok(listener)
+    };
+    bind().with_context(|| format!("cannot listen on {shown}: its folder must exist and be writable"))
+}
+
+/// candle sizes its pools from the environment, once, at first use.
+fn limit_threads(threads: usize) {
+    for name in ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: first statement of main, before any other thread exists that could read the environment.
+            unsafe { std::env::set_var(name, threads.to_string()) };
+        }
+    }
+}

@@ -1,1 +1,142 @@
-//! (room engine)
+//! The daemon's side of the engines: who serves a call, and what happens when an engine dies.
+//!
+//! Enters: requests of calls. Leaves: events to the calls that they name, and the news that an engine was lost or is
+//! back. Never here: a model, a telephone word, a decision about what to say.
+//!
+//! ```text
+//!  call ── Port ──► requests ──► driver: process + link (a real engine) │ scripted (tests)
+//!  call ◄─ Port ─── router   ◄──────────────────────┘
+//! ```
+
+mod link;
+mod process;
+mod router;
+mod scripted;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use callbox_wire::{CallId, ChatMessage, Event, Request, RoleInfo};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use process::{EngineProcess, Launch, RestartPolicy};
+pub use router::{Port, Refused};
+pub use scripted::{Script, ScriptedAnswer, ScriptedEngine};
+
+use router::Router;
+
+/// Requests of all calls that wait for the engine; some seconds of audio of many calls. When full, a call's request is
+/// refused, and the call says so to its caller.
+const REQUESTS: usize = 8192;
+
+/// What a call hears from its engine.
+#[derive(Clone, PartialEq, Debug)]
+pub enum News {
+    /// An event of this call.
+    Event(Event),
+    /// The engine is gone, and with it all that it knew of this call.
+    Lost,
+    /// An engine is ready: listening can be started again.
+    Ready,
+}
+
+/// What the rest of the daemon may know of the engine.
+#[derive(Clone, PartialEq, Debug)]
+pub enum EngineState {
+    /// Being started for the first time.
+    Starting,
+    /// Serving.
+    Ready(Vec<RoleInfo>),
+    /// Gone; a new one is being started.
+    Lost {
+        /// One sentence.
+        reason: String,
+        /// How often this happened since the daemon started.
+        times: u64,
+    },
+}
+
+/// A way to get from requests to events: a process, or a script.
+#[async_trait]
+pub trait Driver: Send + 'static {
+    /// Serves until `wiring.stop` is cancelled, however often the engine behind it dies.
+    async fn drive(self: Box<Self>, wiring: Wiring);
+}
+
+/// What a driver is given.
+pub struct Wiring {
+    requests: mpsc::Receiver<Request>,
+    router: Arc<Router>,
+    state: watch::Sender<EngineState>,
+    prime: Vec<Vec<ChatMessage>>,
+    stop: CancellationToken,
+}
+
+/// A running engine, seen by the daemon. Clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    requests: mpsc::Sender<Request>,
+    router: Arc<Router>,
+    state: watch::Receiver<EngineState>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Engine {
+    /// Starts a driver. `prime`: the beginnings of the conversations of every agent, computed anew in every new engine.
+    pub fn start(driver: impl Driver, prime: Vec<Vec<ChatMessage>>) -> Self {
+        let (requests, queue) = mpsc::channel(REQUESTS);
+        let (sender, state) = watch::channel(EngineState::Starting);
+        let router = Arc::new(Router::default());
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let wiring = Wiring { requests: queue, router: Arc::clone(&router), state: sender, prime, stop: stop.clone() };
+        tasks.spawn(Box::new(driver).drive(wiring));
+        tasks.close();
+        Self { requests, router, state, stop, tasks }
+    }
+
+    /// A call's own line to the engine; dropping it makes the engine forget the call.
+    pub fn attach(&self, call: CallId) -> Port {
+        Router::attach(&self.router, call, self.requests.clone())
+    }
+
+    /// The state, and how to wait for its change.
+    pub fn state(&self) -> watch::Receiver<EngineState> {
+        self.state.clone()
+    }
+
+    /// Waits until the engine is ready.
+    ///
+    /// # Errors
+    /// One sentence, if it is lost first or is not ready within `limit`.
+    pub async fn ready(&self, limit: Duration) -> Result<Vec<RoleInfo>, String> {
+        let mut state = self.state();
+        let wait = state.wait_for(|state| !matches!(state, EngineState::Starting));
+        match tokio::time::timeout(limit, wait).await {
+            Ok(Ok(state)) => match &*state {
+                EngineState::Ready(roles) => Ok(roles.clone()),
+                EngineState::Lost { reason, .. } => Err(reason.clone()),
+                EngineState::Starting => unreachable!("waited for another state"),
+            },
+            Ok(Err(_)) => Err("the engine was stopped".into()),
+            Err(_) => Err(format!("the engine was not ready within {} s", limit.as_secs())),
+        }
+    }
+
+    /// Calls that are attached.
+    pub fn attached(&self) -> usize {
+        self.router.len()
+    }
+
+    /// Stops the driver and waits for it.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}

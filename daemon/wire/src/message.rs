@@ -150,6 +150,41 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The call that this is about, if it is about one.
+    #[must_use]
+    pub const fn call(&self) -> Option<CallId> {
+        match self {
+            Self::Hello { .. } | Self::Ping { .. } | Self::Prime { .. } => None,
+            Self::Listen { call }
+            | Self::Hear { call, .. }
+            | Self::Transcribe { call, .. }
+            | Self::Think { call, .. }
+            | Self::Speak { call, .. }
+            | Self::Grant { call, .. }
+            | Self::Cancel { call, .. }
+            | Self::Forget { call } => Some(*call),
+        }
+    }
+}
+
+impl Event {
+    /// The call that this is about, if it is about one.
+    #[must_use]
+    pub const fn call(&self) -> Option<CallId> {
+        match self {
+            Self::Ready { .. } | Self::Pong { .. } => None,
+            Self::Activity { call, .. }
+            | Self::Heard { call, .. }
+            | Self::Token { call, .. }
+            | Self::Thought { call, .. }
+            | Self::Audio { call, .. }
+            | Self::Spoken { call, .. }
+            | Self::Failed { call, .. } => Some(*call),
+        }
+    }
+}
+
 /// What the ears made of a span of speech.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Transcript {

@@ -1,0 +1,158 @@
+//! One connection to an engine's socket. Enters: requests from the queue, bytes from the socket. Leaves: frames, events
+//! to the router. Ends when either side fails or the engine stops answering.
+
+use std::time::Duration;
+
+use callbox_wire::frame::{self, Decoder, FrameError};
+use callbox_wire::{ChatMessage, Event, Request, RoleInfo, VERSION};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::router::Router;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    #[error("its socket closed")]
+    Closed,
+    #[error("its socket failed: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("it sent {0}")]
+    Frame(#[from] FrameError),
+    #[error("it speaks protocol version {0}, not {VERSION}: install daemon and engine of one release")]
+    Version(u16),
+    #[error("it did not answer for {0:?}")]
+    Silent(Duration),
+    #[error("it said something before it was ready")]
+    Early,
+}
+
+pub(super) struct Link {
+    read: Reader,
+    write: OwnedWriteHalf,
+}
+
+struct Reader {
+    stream: OwnedReadHalf,
+    decoder: Decoder,
+}
+
+impl Link {
+    /// Connects and waits for the engine's [`Event::Ready`].
+    pub(super) async fn greet(stream: UnixStream, limit: Duration) -> Result<(Self, Vec<RoleInfo>), LinkError> {
+        let (read, write) = stream.into_split();
+        let mut link = Self { read: Reader { stream: read, decoder: Decoder::default() }, write };
+        link.write(&Request::Hello { version: VERSION }).await?;
+        match timeout(limit, link.read.next()).await {
+            Err(_) => Err(LinkError::Silent(limit)),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(Event::Ready { version: VERSION, roles })) => Ok((link, roles)),
+            Ok(Ok(Event::Ready { version, .. })) => Err(LinkError::Version(version)),
+            Ok(Ok(_)) => Err(LinkError::Early),
+        }
+    }
+
+    /// Has the beginnings of conversations computed.
+    pub(super) async fn prime(&mut self, prime: &[Vec<ChatMessage>]) -> Result<(), LinkError> {
+        for messages in prime {
+            self.write(&Request::Prime { messages: messages.clone() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Carries requests and events until something fails. `heartbeat`: how often it is asked whether it lives, and
+    /// `patience`: how long an answer may take.
+    pub(super) async fn carry(
+        self,
+        requests: &mut mpsc::Receiver<Request>,
+        router: &Router,
+        heartbeat: Duration,
+        patience: Duration,
+    ) -> LinkError {
+        let Self { mut read, mut write } = self;
+        let (pongs, mut answered) = watch::channel(0);
+        let reading = async {
+            loop {
+                match read.next().await {
+                    Ok(Event::Pong { nonce }) => {
+                        pongs.send_replace(nonce);
+                    }
+                    Ok(event) => router.event(event),
+                    Err(error) => return error,
+                }
+            }
+        };
+        let writing = async {
+            let mut beat = interval(heartbeat);
+            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let (mut nonce, mut unanswered_since) = (0_u64, None::<Instant>);
+            let mut bytes = Vec::new();
+            loop {
+                bytes.clear();
+                tokio::select! {
+                    request = requests.recv() => match request {
+                        None => return LinkError::Closed,
+                        Some(request) => {
+                            encode(&request, &mut bytes);
+                            while bytes.len() < 64 << 10 && let Ok(request) = requests.try_recv() {
+                                encode(&request, &mut bytes);
+                            }
+                        }
+                    },
+                    Ok(()) = answered.changed() => {
+                        if *answered.borrow_and_update() == nonce {
+                            unanswered_since = None;
+                        }
+                    }
+                    now = beat.tick() => {
+                        if unanswered_since.is_some_and(|since| now - since >= patience) {
+                            return LinkError::Silent(patience);
+                        }
+                        if unanswered_since.is_none() {
+                            nonce += 1;
+                            unanswered_since = Some(now);
+                            encode(&Request::Ping { nonce }, &mut bytes);
+                        }
+                    }
+                }
+                if let Err(error) = write.write_all(&bytes).await {
+                    return error.into();
+                }
+            }
+        };
+        tokio::select! {
+            error = reading => error,
+            error = writing => error,
+        }
+    }
+
+    async fn write(&mut self, request: &Request) -> Result<(), LinkError> {
+        let mut bytes = Vec::new();
+        frame::encode(request, &mut bytes)?;
+        Ok(self.write.write_all(&bytes).await?)
+    }
+}
+
+fn encode(request: &Request, bytes: &mut Vec<u8>) {
+    if let Err(error) = frame::encode(request, bytes) {
+        tracing::error!(%error, "a request was too long to send");
+    }
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Event, LinkError> {
+        let mut buffer = [0; 16 << 10];
+        loop {
+            if let Some(event) = self.decoder.pop()? {
+                return Ok(event);
+            }
+            match self.stream.read(&mut buffer).await? {
+                0 => return Err(LinkError::Closed),
+                len => self.decoder.push(&buffer[..len]),
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! An engine without models: it hears loudness, says what its script says, and speaks in tones.
+//!
+//! Enters: the same requests as a real engine. Leaves: the same events, after the delays of the script. It lets every
+//! test of the daemon, and every measurement of telephony alone, run without a model. It never pretends to be one: it
+//! is used only when the configuration says so.
+
+use std::collections::HashMap;
+use std::f32::consts::TAU;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use callbox_wire::{
+    CallId, ClauseId, EARS_RATE, Event, Failure, Finish, Pcm, Request, Role, RoleInfo, Thought, Transcript, TurnId,
+};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::router::Router;
+use super::{Driver, EngineState, News, Wiring};
+
+/// The window of the voice activity detector, in samples, as Silero has it.
+const WINDOW: usize = 512;
+
+/// Mean square of a window (full scale is 1) above which the caller counts as speaking: −40 dB.
+const LOUD: f32 = 1e-4;
+
+/// What the engine hears and says, in the order of the caller's turns; it begins again after the last.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// The turns.
+    pub answer: Vec<ScriptedAnswer>,
+    /// From the end of a span to its words.
+    #[serde(default)]
+    pub stt_ms: u64,
+    /// From the prompt to the first token.
+    #[serde(default)]
+    pub first_token_ms: u64,
+    /// From token to token.
+    #[serde(default)]
+    pub token_ms: u64,
+    /// From a clause to its first frame.
+    #[serde(default)]
+    pub tts_ms: u64,
+    /// Length of the audio of a clause for each of its characters.
+    #[serde(default = "default_ms_per_character")]
+    pub ms_per_character: u32,
+}
+
+/// One turn of a script.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptedAnswer {
+    /// What the ears understand, whatever was said.
+    pub heard: String,
+    /// What the mind answers to that.
+    pub say: String,
+}
+
+const fn default_ms_per_character() -> u32 {
+    60
+}
+
+/// Drives a script.
+pub struct ScriptedEngine {
+    script: Arc<Script>,
+}
+
+impl ScriptedEngine {
+    /// Starts nothing yet.
+    pub fn new(script: Script) -> Self {
+        Self { script: Arc::new(script) }
+    }
+}
+
+#[derive(Default)]
+struct Call {
+    window: Vec<f32>,
+    heard: u64,
+    asked: usize,
+    turns: HashMap<TurnId, Turn>,
+}
+
+struct Turn {
+    cancelled: CancellationToken,
+    credit: Arc<Semaphore>,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { cancelled: CancellationToken::new(), credit: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.cancelled.cancel();
+    }
+}
+
+#[async_trait]
+impl Driver for ScriptedEngine {
+    async fn drive(self: Box<Self>, mut wiring: Wiring) {
+        let info = |role| RoleInfo { role, model: "scripted".into(), load_ms: 0, warmup_ms: 0 };
+        let roles = [Role::Ears, Role::Mind, Role::Voice].map(info).into();
+        wiring.state.send_replace(EngineState::Ready(roles));
+        wiring.router.broadcast(&News::Ready);
+        let mut calls = HashMap::new();
+        loop {
+            tokio::select! {
+                Some(request) = wiring.requests.recv() => self.take(request, &mut calls, &wiring.router),
+                () = wiring.stop.cancelled() => return,
+                else => return,
+            }
+        }
+    }
+}
+
+impl ScriptedEngine {
+    fn take(&self, request: Request, calls: &mut HashMap<CallId, Call>, router: &Arc<Router>) {
+        match request {
+            Request::Hello { .. } | Request::Ping { .. } | Request::Prime { .. } => {}
+            Request::Listen { call } => {
+                let listening = calls.entry(call).or_default();
+                listening.window.clear();
+                listening.heard = 0;
+            }
+            Request::Hear { call, pcm } => calls.entry(call).or_default().hear(call, &pcm, router),
+            Request::Transcribe { call, turn, from, to } => {
+                let entry = calls.entry(call).or_default();
+                let answer = &self.script.answer[entry.asked % self.script.answer.len()];
+                entry.asked += 1;
+                let transcript = Transcript {
+                    text: answer.heard.clone(),
+                    declined: None,
+                    no_speech: 0.0,
+                    mean_logprob: -0.1,
+                    audio_ms: u32::try_from(to.saturating_sub(from) / u64::from(EARS_RATE / 1000)).unwrap_or(u32::MAX),
+                    queue_us: 0,
+                    compute_us: self.script.stt_ms * 1000,
+                };
+                let delay = Duration::from_millis(self.script.stt_ms);
+                spawn(entry, turn, router, async move |router| {
+                    sleep(delay).await;
+                    router.event(Event::Heard { call, turn, transcript });
+                });
+            }
+            Request::Think { call, turn, messages, .. } => {
+                let asked = messages.last().map(|message| message.content.as_str()).unwrap_or_default();
+                let answer = self.script.answer.iter().find(|answer| asked.contains(&answer.heard));
+                let Some(answer) = answer else {
+                    let reason = "the script has no answer to that".to_owned();
+                    let failed = Event::Failed { call, turn, role: Role::Mind, failure: Failure::Invalid, reason };
+                    router.event(failed);
+                    return;
+                };
+                let say = answer.say.clone();
+                let first = Duration::from_millis(self.script.first_token_ms);
+                let pause = Duration::from_millis(self.script.token_ms);
+                spawn(calls.entry(call).or_default(), turn, router, async move |router| {
+                    sleep(first).await;
+                    let mut tokens = 0;
+                    for word in say.split_inclusive(' ') {
+                        sleep(pause).await;
+                        router.event(Event::Token { call, turn, text: word.to_owned() });
+                        tokens += 1;
+                    }
+                    let thought = Thought {
+                        finish: Finish::Stop,
+                        prompt_tokens: 0,
+                        cached_tokens: 0,
+                        answer_tokens: tokens,
+                        queue_us: 0,
+                        prefill_us: micros(first),
+                        decode_us: micros(pause) * u64::from(tokens),
+                    };
+                    router.event(Event::Thought { call, turn, thought });
+                });
+            }
+            Request::Speak { call, turn, clause, text, rate, credit } => {
+                let entry = calls.entry(call).or_default();
+                let credits = Arc::clone(&entry.turns.entry(turn).or_default().credit);
+                credits.add_permits(credit as usize);
+                let frames = (self.script.ms_per_character * u32::try_from(text.chars().count()).unwrap_or(1000)) / 20;
+                let delay = Duration::from_millis(self.script.tts_ms);
+                spawn(entry, turn, router, async move |router| {
+                    sleep(delay).await;
+                    for index in 0..frames {
+                        let Ok(permit) = credits.acquire().await else { return };
+                        permit.forget();
+                        router.event(Event::Audio { call, turn, clause, pcm: tone(rate, index) });
+                    }
+                    router.event(spoken(call, turn, clause, frames, delay));
+                });
+            }
+            Request::Grant { call, turn, frames } => {
+                if let Some(turn) = calls.get(&call).and_then(|call| call.turns.get(&turn)) {
+                    turn.credit.add_permits(frames as usize);
+                }
+            }
+            Request::Cancel { call, turn } => {
+                if let Some(call) = calls.get_mut(&call) {
+                    call.turns.remove(&turn);
+                }
+            }
+            Request::Forget { call } => {
+                calls.remove(&call);
+            }
+        }
+    }
+}
+
+fn spawn<F>(call: &mut Call, turn: TurnId, router: &Arc<Router>, work: impl FnOnce(Arc<Router>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let cancelled = call.turns.entry(turn).or_default().cancelled.clone();
+    let work = work(Arc::clone(router));
+    tokio::spawn(cancelled.run_until_cancelled_owned(work));
+}
+
+fn spoken(call: CallId, turn: TurnId, clause: ClauseId, frames: u32, first: Duration) -> Event {
+    Event::Spoken { call, turn, clause, frames, first_us: micros(first), compute_us: micros(first) }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// 20 ms of 300 Hz at −12 dB, in phase with the frame before.
+fn tone(rate: u32, index: u32) -> Pcm {
+    let len = rate / 50;
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a tone needs no exactness")]
+    let sample = |n: u32| (8000.0 * (TAU * 300.0 * (index * len + n) as f32 / rate as f32).sin()) as i16;
+    Pcm((0..len).map(sample).collect())
+}
+
+impl Call {
+    fn hear(&mut self, call: CallId, pcm: &Pcm, router: &Router) {
+        for &sample in &pcm.0 {
+            self.window.push(f32::from(sample) / 32768.0);
+            self.heard += 1;
+            if self.window.len() == WINDOW {
+                let energy: f32 = self.window.iter().map(|sample| sample * sample).sum();
+                let loud = energy / WINDOW as f32 > LOUD;
+                router.event(Event::Activity { call, at: self.heard, speech: if loud { 0.95 } else { 0.02 } });
+                self.window.clear();
+            }
+        }
+    }
+}

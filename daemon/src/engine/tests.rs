@@ -1,0 +1,142 @@
+//! The engine room without an engine, and with one that dies.
+
+use std::time::Duration;
+
+use callbox_wire::frame::{Decoder, encode};
+use callbox_wire::{ChatMessage, ChatRole, ClauseId, Event, Pcm, Request, Role, RoleInfo, Sampling, TurnId, VERSION};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::link::{Link, LinkError};
+use super::router::Router;
+use super::*;
+
+fn script() -> Script {
+    toml::from_str("answer = [{ heard = 'when is breakfast', say = 'From seven to ten.' }]\nfirst_token_ms = 400")
+        .expect("a script")
+}
+
+fn think(call: CallId, turn: TurnId) -> Request {
+    let content = "when is breakfast".to_owned();
+    let messages = vec![ChatMessage { role: ChatRole::User, content }];
+    Request::Think { call, turn, messages, sampling: Sampling::default() }
+}
+
+async fn event(port: &mut Port) -> Event {
+    loop {
+        match port.recv().await.expect("attached") {
+            News::Event(event) => return event,
+            News::Ready | News::Lost => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scripted_turn_is_thought_and_spoken_within_its_credit() {
+    let engine = Engine::start(ScriptedEngine::new(script()), Vec::new());
+    let call = CallId(7);
+    let mut port = engine.attach(call);
+    port.send(think(call, TurnId(1))).expect("room");
+    let mut answer = String::new();
+    while let Event::Token { text, .. } = event(&mut port).await {
+        answer += &text;
+    }
+    assert_eq!(answer, "From seven to ten.");
+
+    let speak =
+        |credit| Request::Speak { call, turn: TurnId(2), clause: ClauseId(0), text: answer, rate: 8000, credit };
+    port.send(speak(10)).expect("room");
+    for _ in 0..10 {
+        assert!(matches!(event(&mut port).await, Event::Audio { pcm, .. } if pcm.0.len() == 160));
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(port.try_recv(), None, "no frame beyond the credit");
+    port.send(Request::Grant { call, turn: TurnId(2), frames: 100 }).expect("room");
+    while !matches!(event(&mut port).await, Event::Spoken { frames: 54, .. }) {}
+
+    drop(port);
+    assert_eq!(engine.attached(), 0);
+    engine.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_cancelled_turn_arrives() {
+    let engine = Engine::start(ScriptedEngine::new(script()), Vec::new());
+    let call = CallId(7);
+    let mut port = engine.attach(call);
+    port.send(think(call, TurnId(1))).expect("room");
+    port.send(Request::Cancel { call, turn: TurnId(1) }).expect("room");
+    port.send(Request::Hear { call, pcm: Pcm(vec![9000; 512]) }).expect("room");
+    assert!(matches!(event(&mut port).await, Event::Activity { at: 512, speech, .. } if speech > 0.9));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(port.try_recv(), None);
+}
+
+/// The other end of a link, played by the test.
+async fn say(stream: &mut UnixStream, event: &Event) {
+    let mut bytes = Vec::new();
+    encode(event, &mut bytes).expect("short");
+    stream.write_all(&bytes).await.expect("the link reads");
+}
+
+fn ready(version: u16) -> Event {
+    Event::Ready { version, roles: vec![RoleInfo { role: Role::Ears, model: "m".into(), load_ms: 1, warmup_ms: 1 }] }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_of_another_release_is_refused() {
+    let (near, mut far) = UnixStream::pair().expect("sockets");
+    say(&mut far, &ready(VERSION + 1)).await;
+    assert!(matches!(Link::greet(near, Duration::from_secs(1)).await, Err(LinkError::Version(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_stops_answering_is_noticed() {
+    let (near, mut far) = UnixStream::pair().expect("sockets");
+    say(&mut far, &ready(VERSION)).await;
+    let (link, roles) = Link::greet(near, Duration::from_secs(1)).await.expect("greeted");
+    assert_eq!(roles.len(), 1);
+    let (_requests, mut queue) = mpsc::channel(8);
+    let router = Router::default();
+    let (beat, patience) = (Duration::from_secs(1), Duration::from_secs(5));
+    let answering = async {
+        let (mut decoder, mut buffer, mut answers) = (Decoder::default(), [0; 4096], 0);
+        loop {
+            let len = far.read(&mut buffer).await.expect("the link writes");
+            if len == 0 {
+                return;
+            }
+            decoder.push(&buffer[..len]);
+            while let Some(request) = decoder.pop::<Request>().expect("well formed") {
+                if let Request::Ping { nonce } = request
+                    && answers < 3
+                {
+                    answers += 1;
+                    say(&mut far, &Event::Pong { nonce }).await;
+                }
+            }
+        }
+    };
+    let started = tokio::time::Instant::now();
+    let carrying = link.carry(&mut queue, &router, beat, patience);
+    tokio::select! {
+        error = carrying => assert!(matches!(error, LinkError::Silent(_)), "{error}"),
+        () = answering => unreachable!("the link stays open"),
+    }
+    assert!(started.elapsed() >= patience + 2 * beat, "three answers kept it alive: {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_start_is_one_sentence_and_calls_hear_of_it() {
+    let launch = Launch {
+        program: "/nonexistent/callbox-engine".into(),
+        arguments: Vec::new(),
+        socket: std::env::temp_dir().join("callbox-no-engine.sock"),
+    };
+    let engine = Engine::start(EngineProcess::new(launch, RestartPolicy::default()), Vec::new());
+    let mut port = engine.attach(CallId(1));
+    let reason = engine.ready(Duration::from_secs(5)).await.expect_err("there is no program");
+    assert!(reason.starts_with("/nonexistent/callbox-engine cannot be started"), "{reason}");
+    assert_eq!(port.recv().await, Some(News::Lost));
+    engine.stop().await;
+}
