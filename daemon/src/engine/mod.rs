@@ -9,6 +9,7 @@
 //! ```
 
 mod link;
+pub mod placement;
 mod process;
 mod router;
 mod scripted;
