@@ -1,1 +1,273 @@
-//! Wiring.
+//! The daemon's parts, built in the order in which they need each other, and put away in the reverse order.
+//!
+//! Enters: a configuration. Leaves: a running daemon. Everything that can be wrong with the configuration or the machine
+//! is found before the first call is answered; sockets are bound before anything is started that uses them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::SysRng;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::Rng as _;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::base::{Clock, SystemClock};
+use crate::call::agents::Agents;
+use crate::call::{Exchange, Parts, Random};
+use crate::config::{Config, EngineKind, Threads};
+use crate::control::{Control, ControlConfig, ControlState, Latch, LiveCalls, Readiness};
+use crate::engine::placement::{self, ModelFiles, Resources};
+use crate::engine::{Engine, EngineProcess, EngineState, RestartPolicy, Script, ScriptedEngine};
+use crate::media::{Media, MediaConfig, MediaThread};
+use crate::sip::{Endpoint, EndpointConfig, Limits};
+use crate::storage::Storage;
+use crate::telemetry::Metrics;
+use crate::{models, sip};
+use callbox_wire::Role;
+
+/// The engine's name in metrics and on its socket.
+const ENGINE: &str = "0";
+
+/// Tokens that one conversation may hold: a prompt, facts, and the history that the dialogue keeps.
+const CONTEXT: usize = 2048;
+
+/// Conversations that the engine thinks about at once.
+const SEQUENCES: usize = 8;
+
+/// Loading models, and importing weights at the first start.
+const ENGINE_START: Duration = Duration::from_secs(300);
+
+/// How long calls may take to say goodbye.
+const GOODBYES: Duration = Duration::from_secs(30);
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration, or what it points to: exit status 78.
+    #[error("{0}")]
+    Configuration(String),
+    /// The machine: exit status 1.
+    #[error("{0}")]
+    Machine(String),
+}
+
+fn configuration(error: impl ToString) -> StartError {
+    StartError::Configuration(error.to_string())
+}
+
+fn machine(error: impl ToString) -> StartError {
+    StartError::Machine(error.to_string())
+}
+
+/// A running daemon.
+pub struct App {
+    exchange: Arc<Exchange>,
+    endpoint: Endpoint,
+    engine: Engine,
+    readiness: Readiness,
+    serving: JoinHandle<()>,
+    watching: Vec<JoinHandle<()>>,
+    control: Control,
+    storage: Storage,
+    media: Media,
+}
+
+impl App {
+    /// Builds all parts; comes back when calls can come in. They are refused with 503 until the engine is ready.
+    ///
+    /// # Errors
+    /// One sentence about the first part that cannot be had; nothing is left running then.
+    pub async fn start(config: &Config, metrics: Metrics) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let agents = Agents::read(&config.agents.paths).map_err(configuration)?;
+        let max_calls = config.sip.limits.max_calls.get() as usize;
+
+        let storage = Storage::open(&config.storage.path, Arc::clone(&clock)).map_err(configuration)?;
+        let readiness = Readiness::default();
+        readiness.ready(Latch::Storage);
+        let live = LiveCalls::new(max_calls);
+        let media = MediaThread::start(MediaConfig {
+            bind: config.media.bind,
+            ports: config.media.ports.first()..=config.media.ports.last(),
+            max_sessions: max_calls,
+        })
+        .map_err(configuration)?;
+        readiness.ready(Latch::Media);
+
+        let mut endpoint_config = EndpointConfig::new(random()?);
+        endpoint_config.udp.clone_from(&config.sip.udp);
+        endpoint_config.tcp.clone_from(&config.sip.tcp);
+        endpoint_config.advertised = config.sip.advertised;
+        endpoint_config.limits = limits(config);
+        let (endpoint, incoming) = Endpoint::bind(endpoint_config).await.map_err(configuration)?;
+        readiness.ready(Latch::Sip);
+
+        let state = ControlState {
+            readiness: readiness.clone(),
+            live: live.clone(),
+            storage: storage.handle(),
+            metrics: metrics.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let control = Control::start(ControlConfig {
+            http: config.http.listen,
+            socket: config.http.socket.clone(),
+            show_callers: config.http.show_callers,
+            state,
+        })
+        .map_err(configuration)?;
+
+        let engine = start_engine(config, &agents)?;
+        let exchange = Exchange::new(Parts {
+            agents,
+            engine: engine.clone(),
+            media: media.clone(),
+            media_bind: config.media.bind,
+            advertised: config.sip.advertised,
+            retry_after: config.sip.limits.retry_after_s.get(),
+            storage: storage.handle(),
+            live,
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            clock,
+            random: random()?,
+        });
+        let watching = vec![
+            tokio::spawn(watch_engine(engine.clone(), readiness.clone(), metrics.clone())),
+            tokio::spawn(Arc::clone(&exchange).render_phrases()),
+            tokio::spawn(crate::telemetry::watch_rooms(metrics, media.clone(), endpoint.clone())),
+        ];
+        let serving = tokio::spawn(Arc::clone(&exchange).serve(incoming));
+        Ok(Self { exchange, endpoint, engine, readiness, serving, watching, control, storage, media })
+    }
+
+    /// Comes back when calls are answered.
+    pub async fn ready(&self) {
+        self.readiness.wait_ready().await;
+    }
+
+    /// Where it listens: HTTP, then SIP over UDP and TCP.
+    pub fn addresses(&self) -> (SocketAddr, &[SocketAddr], &[SocketAddr]) {
+        (self.control.http(), self.endpoint.local_udp(), self.endpoint.local_tcp())
+    }
+
+    /// Calls that are up.
+    pub fn calls(&self) -> usize {
+        self.exchange.calls()
+    }
+
+    /// Refuses new calls, lets every agent say goodbye, puts all parts away.
+    pub async fn stop(self) {
+        self.readiness.not_ready(Latch::Drain, "the daemon is going down");
+        self.endpoint.drain().await;
+        self.exchange.drain();
+        let waited = timeout(GOODBYES, async {
+            while self.exchange.calls() > 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        if waited.await.is_err() {
+            tracing::warn!(calls = self.exchange.calls(), "calls were cut off: their goodbyes took too long");
+        }
+        self.endpoint.shutdown().await;
+        for task in self.watching {
+            task.abort();
+        }
+        if timeout(Duration::from_secs(5), self.serving).await.is_err() {
+            tracing::warn!("a call did not end in time");
+        }
+        self.engine.stop().await;
+        drop(self.control);
+        drop(self.media);
+        self.storage.close();
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let limits = &config.sip.limits;
+    Limits {
+        max_calls: limits.max_calls.get() as usize,
+        invites_per_second_per_source: limits.invites_per_second.get(),
+        burst: limits.burst.get(),
+        max_unacked_per_source: limits.unacked.get() as usize,
+        retry_after: limits.retry_after_s.get(),
+        ..Limits::default()
+    }
+}
+
+/// A generator that nobody can predict.
+fn random() -> Result<Random, StartError> {
+    let mut generator = ChaCha20Rng::try_from_rng(&mut SysRng).map_err(machine)?;
+    Ok(Box::new(move || generator.next_u64()))
+}
+
+fn start_engine(config: &Config, agents: &Agents) -> Result<Engine, StartError> {
+    let prime = Exchange::prime(agents);
+    if config.engine.kind == EngineKind::Scripted {
+        let path = config.engine.script.as_deref().unwrap_or(Path::new(""));
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| configuration(format!("engine.script: {shown} cannot be read: {error}")))?;
+        let script: Script =
+            toml::from_str(&text).map_err(|error| configuration(format!("engine.script: {shown}: {}", error.message())))?;
+        if script.answer.is_empty() {
+            return Err(configuration(format!("engine.script: {shown} has no [[answer]]; write at least one")));
+        }
+        return Ok(Engine::start(ScriptedEngine::new(script), prime));
+    }
+    let pack = models::resolve(&config.models.dir, &config.models.pack).map_err(configuration)?;
+    let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice };
+    let threads = match config.engine.threads {
+        Threads::Auto => placement::default_threads(),
+        Threads::Count(count) => count.get().into(),
+    };
+    let resources = Resources {
+        threads,
+        sequences: SEQUENCES,
+        context: CONTEXT,
+        cache: config.models.cache.clone(),
+        espeak: "espeak-ng".into(),
+    };
+    let socket = config.engine.run.join(format!("engine-{ENGINE}.sock"));
+    let roles = [Role::Ears, Role::Mind, Role::Voice];
+    let launch = placement::on_processor(&config.engine_program(), socket, &roles, &files, &resources);
+    let (backoff, backoff_limit) = config.engine.restart();
+    let (heartbeat, patience) = config.engine.heartbeat();
+    let policy = RestartPolicy { start_limit: ENGINE_START, heartbeat, patience, backoff, backoff_limit };
+    Ok(Engine::start(EngineProcess::new(launch, policy), prime))
+}
+
+/// Carries the engine's state to the latches and the metrics.
+async fn watch_engine(engine: Engine, readiness: Readiness, metrics: Metrics) {
+    let mut state = engine.state();
+    let mut known = 0;
+    loop {
+        let now = state.borrow_and_update().clone();
+        let up = matches!(now, EngineState::Ready(_));
+        metrics.engines.set_up(ENGINE, up);
+        for (role, latch) in [(Role::Ears, Latch::Ears), (Role::Mind, Latch::Mind), (Role::Voice, Latch::Voice)] {
+            match &now {
+                EngineState::Ready(roles) if roles.iter().any(|info| info.role == role) => readiness.ready(latch),
+                EngineState::Ready(_) => readiness.not_ready(latch, "the engine does not offer it"),
+                EngineState::Starting => readiness.not_ready(latch, "the engine is starting"),
+                EngineState::Lost { reason, .. } => readiness.not_ready(latch, reason.clone()),
+            }
+        }
+        if let EngineState::Lost { times, .. } = now {
+            for _ in known..times {
+                metrics.engines.restarted(ENGINE);
+            }
+            known = times;
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What muting directives the log needs, for whoever sets it up.
+pub const LOG_DIRECTIVES: &str = sip::LOG_DIRECTIVES;

@@ -1,1 +1,101 @@
-fn main() {}
+//! `callboxd`: parse, check, build, ready, wait, drain.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use callbox::app::{App, StartError};
+use callbox::base::SystemClock;
+use callbox::config::{Config, OWNERS};
+use callbox::telemetry::{Logging, Metrics};
+use clap::Parser;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Bad configuration (`EX_CONFIG` of sysexits.h).
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Answers telephone calls with models that run on this machine.
+#[derive(Parser)]
+#[command(name = "callboxd", version)]
+struct Args {
+    /// Configuration.
+    #[arg(long, value_name = "FILE", default_value = OWNERS)]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => return fail(BAD_CONFIGURATION, &error.to_string()),
+    };
+    let metrics = Metrics::new(Arc::new(SystemClock));
+    let logging = match Logging::start(&config.log, &metrics) {
+        Ok(logging) => logging,
+        Err(error) => return fail(BAD_CONFIGURATION, &error.to_string()),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("worker").build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("the runtime cannot be started: {error}")),
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "callboxd");
+    let ended = runtime.block_on(run(&config, metrics));
+    drop(logging);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(StartError::Configuration(sentence)) => fail(BAD_CONFIGURATION, &sentence),
+        Err(StartError::Machine(sentence)) => fail(1, &sentence),
+    }
+}
+
+fn fail(status: u8, sentence: &str) -> ExitCode {
+    eprintln!("callboxd: {sentence}");
+    ExitCode::from(status)
+}
+
+async fn run(config: &Config, metrics: Metrics) -> Result<(), StartError> {
+    let mut signals = Signals::listen().map_err(|error| StartError::Machine(format!("no signals: {error}")))?;
+    let app = App::start(config, metrics).await?;
+    let (http, udp, tcp) = app.addresses();
+    tracing::info!(%http, ?udp, ?tcp, "listening");
+    tokio::select! {
+        () = app.ready() => {
+            tracing::info!("ready: calls are answered");
+            notify(&[NotifyState::Ready]);
+            signals.wait().await;
+        }
+        () = signals.wait() => {}
+    }
+    tracing::info!(calls = app.calls(), "going down; a second signal ends everything at once");
+    notify(&[NotifyState::Stopping]);
+    tokio::select! {
+        () = app.stop() => tracing::info!("down"),
+        () = signals.wait() => tracing::warn!("ended at once"),
+    }
+    Ok(())
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,1 +1,24 @@
-//! (room call)
+//! Calls. READ FIRST: here the rooms of one call are joined.
+//!
+//! Enters: calls that ring (from `sip`). Leaves: answered, held and ended calls, and records of them. Never here: what to
+//! say, how to say it, a packet, a SQL statement.
+//!
+//! ```text
+//!  exchange     a call rings: who answers, is there room → 200, or the right refusal
+//!    stream       offer and answer → what the media thread is told
+//!    conversation one task per call: sip, media, dialogue and engine, joined
+//!      shelf        audio that waits until it may be heard; credit for the engine
+//!    phrases      what agents always say, rendered ahead of time
+//!    record       from the dialogue's turn to what is kept of it
+//!  agents       which agent answers which number
+//! ```
+
+pub mod agents;
+mod conversation;
+mod exchange;
+mod phrases;
+mod record;
+mod shelf;
+pub mod stream;
+
+pub use exchange::{Exchange, Parts, Random};

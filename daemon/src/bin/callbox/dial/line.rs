@@ -1,0 +1,221 @@
+//! The caller's own telephone: signalling and media of the calls of one command.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use callbox::call::stream::{Stream, StreamNames, address_towards};
+use callbox::media::{Direction, Media, MediaConfig, MediaSession, MediaThread, PlayFrame, Tap};
+use callbox::sip::sdp::AudioCodec;
+use callbox::sip::{CallEvent, DialRequest, EndReason, Endpoint, EndpointConfig, Transport};
+use callbox_wire::{ClauseId, TurnId};
+use rand::SeedableRng as _;
+use rand::rngs::SysRng;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::Rng as _;
+use tokio::time::timeout;
+
+use super::LONGEST_CALL;
+use super::caller::{Caller, FRAME, Manners, Step};
+use super::questions::Question;
+use super::watch::Watch;
+
+/// G.711 law on the command line.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
+pub(crate) enum CodecArg {
+    /// µ-law.
+    #[default]
+    Pcmu,
+    /// A-law.
+    Pcma,
+}
+
+/// Transport on the command line.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
+pub(crate) enum TransportArg {
+    /// Datagrams.
+    #[default]
+    Udp,
+    /// A stream.
+    Tcp,
+}
+
+/// Ports of the caller's media, away from those that a box on the same machine uses.
+const PORTS: std::ops::RangeInclusive<u16> = 40_000..=49_999;
+
+/// Sockets and threads of all calls.
+pub(crate) struct Line {
+    endpoint: Endpoint,
+    media: Media,
+    codec: AudioCodec,
+    transport: Transport,
+    random: Mutex<ChaCha20Rng>,
+}
+
+/// One call as the caller had it: both directions on one time line, and what happened when.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) sent: Vec<i16>,
+    pub(crate) received: Vec<i16>,
+    /// For each question that was asked: the sample at which it began.
+    pub(crate) asked_at: Vec<usize>,
+    /// Why the call ended before all was asked.
+    pub(crate) cut_off: Option<String>,
+}
+
+impl Line {
+    /// Binds what calls need.
+    pub(crate) async fn open(codec: CodecArg, transport: TransportArg, calls: usize) -> Result<Self> {
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let mut generator = ChaCha20Rng::try_from_rng(&mut SysRng)?;
+        let mut names = ChaCha20Rng::from_rng(&mut generator);
+        let mut config = EndpointConfig::new(Box::new(move || names.next_u64()));
+        config.udp = vec![SocketAddr::new(any, 0)];
+        config.tcp = vec![SocketAddr::new(any, 0)];
+        config.user_agent = concat!("callbox-dial/", env!("CARGO_PKG_VERSION")).to_owned();
+        let (endpoint, _incoming) = Endpoint::bind(config).await?;
+        let media = MediaThread::start(MediaConfig { bind: any, ports: PORTS, max_sessions: calls.max(1) })?;
+        let codec = match codec {
+            CodecArg::Pcmu => AudioCodec::Pcmu,
+            CodecArg::Pcma => AudioCodec::Pcma,
+        };
+        let transport = match transport {
+            TransportArg::Udp => Transport::Udp,
+            TransportArg::Tcp => Transport::Tcp,
+        };
+        Ok(Self { endpoint, media, codec, transport, random: Mutex::new(generator) })
+    }
+
+    /// One call with all questions.
+    pub(crate) async fn call(
+        &self,
+        to: &str,
+        questions: &[Question],
+        manners: Manners,
+        watch: Option<Watch>,
+    ) -> Result<Heard> {
+        let reservation = self.media.reserve()?;
+        let ip = address_towards(host_of(to).await?, IpAddr::V4(Ipv4Addr::UNSPECIFIED), None)
+            .context("this machine has no address from which the host could be reached")?;
+        let names = {
+            let mut random = self.random.lock().map_err(|_| anyhow!("another call failed"))?;
+            StreamNames::draw(|| random.next_u64())
+        };
+        let mut stream = Stream::new((ip, reservation.port()).into(), names).only(self.codec);
+        let request = DialRequest {
+            to: to.to_owned(),
+            from_user: "callbox-dial".into(),
+            transport: Some(self.transport),
+            sdp: stream.offer(),
+        };
+        let outgoing = self.endpoint.dial(request).await?;
+        let answered = timeout(Duration::from_secs(60), outgoing.answered()).await;
+        let (mut call, answer) = match answered {
+            Err(_) => bail!("nobody answered within a minute"),
+            Ok(Err(EndReason::Rejected { status, reason })) => bail!("the call was refused: {status} {reason}"),
+            Ok(Err(reason)) => bail!("the call was not answered: {reason:?}"),
+            Ok(Ok(answered)) => answered,
+        };
+        let agreed = stream.answered(&answer.context("the call was answered without a session description")?)?;
+        let mut session = self.media.open(reservation, agreed.session)?;
+        let mut tap = session.tap(4000)?;
+        let caller = Caller::new(questions.iter().map(|question| question.samples.clone()).collect(), manners);
+        let mut heard = Heard::default();
+        let held = timeout(LONGEST_CALL, async {
+            tokio::select! {
+                asked = converse(&mut session, &mut tap, caller, questions, &mut heard, watch) => asked.map(|()| None),
+                reason = ended(&mut call) => Ok(Some(reason)),
+            }
+        })
+        .await;
+        drain(&mut tap, &mut heard);
+        heard.cut_off = match held {
+            Err(_) => Some("the call was longer than 15 minutes".into()),
+            Ok(outcome) => outcome?.map(|reason| format!("{reason:?}")),
+        };
+        call.hangup().await;
+        Ok(heard)
+    }
+
+    /// Waits until the last BYE was answered.
+    pub(crate) async fn close(&self) {
+        let settled = async {
+            while self.endpoint.stats().dialogs > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // A box that does not answer the BYE is not waited for.
+        drop(timeout(Duration::from_secs(2), settled).await);
+        self.endpoint.shutdown().await;
+    }
+}
+
+async fn ended(call: &mut callbox::sip::Call) -> EndReason {
+    loop {
+        if let CallEvent::Ended(reason) = call.event().await {
+            return reason;
+        }
+    }
+}
+
+async fn converse(
+    session: &mut MediaSession,
+    tap: &mut Tap,
+    mut caller: Caller,
+    questions: &[Question],
+    heard: &mut Heard,
+    mut watch: Option<Watch>,
+) -> Result<()> {
+    loop {
+        session.readable().await;
+        while session.events().next().is_some() {}
+        while let Some(frame) = session.recv() {
+            let samples = match caller.tick(&frame.samples) {
+                Step::Say(samples) => samples,
+                Step::Heard { question, answered } => {
+                    if let Some(watch) = &mut watch {
+                        watch.heard(question.and_then(|index| questions.get(index)), answered);
+                    }
+                    [0; FRAME]
+                }
+                Step::Done => return Ok(()),
+            };
+            if caller.asked() > heard.asked_at.len() {
+                heard.asked_at.push(heard.sent.len());
+            }
+            let frame = PlayFrame { turn: TurnId(0), clause: ClauseId(0), samples };
+            session.push(frame).map_err(|_| anyhow!("the caller's own media does not keep up"))?;
+        }
+        drain(tap, heard);
+    }
+}
+
+/// Puts what passed the telephone on the time line.
+fn drain(tap: &mut Tap, heard: &mut Heard) {
+    while let Some(frame) = tap.recv() {
+        let Ok(index) = usize::try_from(frame.index) else { continue };
+        let stream = match frame.direction {
+            Direction::Sent => &mut heard.sent,
+            Direction::Received => &mut heard.received,
+        };
+        let start = index * FRAME;
+        if stream.len() < start + FRAME {
+            stream.resize(start + FRAME, 0);
+        }
+        stream[start..start + FRAME].copy_from_slice(&frame.samples);
+    }
+}
+
+async fn host_of(uri: &str) -> Result<SocketAddr> {
+    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let host = host.split([';', '?']).next().unwrap_or(host);
+    let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        host.to_owned()
+    } else {
+        format!("{host}:5060")
+    };
+    let mut found = tokio::net::lookup_host(&with_port).await.with_context(|| format!("{host} has no address"))?;
+    found.next().with_context(|| format!("{host} has no address"))
+}

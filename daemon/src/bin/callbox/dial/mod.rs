@@ -1,0 +1,149 @@
+//! `callbox dial`: a real SIP caller. It asks questions as sound, listens to the answers, records both sides and measures
+//! from the sound how long each answer took.
+//!
+//! Enters: an address, questions (WAV files or text that the engine's own voice speaks). Leaves: a conversation, a stereo
+//! recording, figures. Never here: anything that the box says of itself, but for the words and stages that `--control`
+//! shows.
+
+mod caller;
+mod line;
+mod measure;
+mod questions;
+mod report;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use callbox_wire::Role;
+use tokio::task::JoinSet;
+
+use self::caller::Manners;
+use self::line::{Heard, Line};
+use self::questions::Question;
+use self::report::{Answer, Report};
+use crate::private::{EngineArgs, Private};
+use crate::{transcribe, wav};
+
+/// Calls an address, asks questions, measures the answers.
+#[derive(clap::Args, Debug)]
+pub(crate) struct DialArgs {
+    /// Whom to call: sip:USER@HOST[:PORT].
+    to: String,
+    /// A question as text, spoken with the engine's own voice; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    say: Vec<String>,
+    /// A question as a WAV file (8 or 16 kHz, one channel); may be repeated.
+    #[arg(long, value_name = "FILE")]
+    play: Vec<PathBuf>,
+    /// Questions, and what their answers must hold, as TOML.
+    #[arg(long, value_name = "FILE")]
+    questions: Option<PathBuf>,
+    /// Asks all questions so many times over.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    rounds: usize,
+    /// Writes the call as a stereo WAV: caller left, agent right. Several calls get a number before the extension.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// So many calls at once, each with all questions.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    calls: usize,
+    /// G.711 law that is offered.
+    #[arg(long, value_enum, default_value_t)]
+    codec: line::CodecArg,
+    /// Transport of the signalling.
+    #[arg(long, value_enum, default_value_t)]
+    transport: line::TransportArg,
+    /// Silence, in milliseconds, after which the agent is taken to have finished.
+    #[arg(long, default_value_t = 1200, value_name = "MS")]
+    pause: u32,
+    /// How long to wait for an answer, in milliseconds.
+    #[arg(long, default_value_t = 15_000, value_name = "MS")]
+    patience: u32,
+    /// Control socket of the box that is called, to show what it understood and where the time went.
+    #[arg(long, value_name = "SOCKET")]
+    control: Option<PathBuf>,
+    /// Writes down what was heard, with the engine's own ears, after the call.
+    #[arg(long)]
+    transcribe: bool,
+    /// One JSON object at the end instead of lines.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
+    let config = args.engine.config()?;
+    let mut questions = questions::read(args.questions.as_deref(), &args.say, &args.play)?;
+    if questions.is_empty() {
+        bail!("there is nothing to ask: give --say TEXT, --play FILE or --questions FILE");
+    }
+    questions::voice(&mut questions, &config).await?;
+    let questions: Arc<[Question]> =
+        std::iter::repeat_n(questions, args.rounds.max(1)).flatten().collect::<Vec<_>>().into();
+
+    let manners = Manners { pause: args.pause / 20, patience: args.patience / 20 };
+    let line = Arc::new(Line::open(args.codec, args.transport, args.calls).await?);
+    let mut calls = JoinSet::new();
+    for number in 0..args.calls.max(1) {
+        let (line, questions, to) = (Arc::clone(&line), Arc::clone(&questions), args.to.clone());
+        let watch = args.control.clone().map(|socket| watch::Watch::new(socket, args.json || args.calls > 1));
+        calls.spawn(async move { (number, line.call(&to, &questions, manners, watch).await) });
+    }
+    let mut heard: Vec<(usize, Heard)> = Vec::new();
+    while let Some(joined) = calls.join_next().await {
+        let (number, result) = joined?;
+        heard.push((number, result?));
+    }
+    line.close().await;
+    heard.sort_by_key(|(number, _)| *number);
+
+    let mut report = Report::default();
+    for (number, call) in &heard {
+        if let Some(path) = &args.record {
+            wav::write(&numbered(path, *number, args.calls), 8000, &[&call.sent, &call.received])?;
+        }
+        report.add(*number, &questions, call);
+    }
+    if args.transcribe || questions.iter().any(Question::is_checked) {
+        let mut engine = Private::start(&config, &[Role::Ears]).await?;
+        for answer in &mut report.answers {
+            let Some((_, call)) = heard.iter().find(|(number, _)| *number == answer.call) else { continue };
+            answer.text = listen(&mut engine, answer, call).await?;
+            answer.check(&questions[answer.question]);
+        }
+        engine.stop().await;
+    }
+    report.summarise();
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        report.print();
+    }
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The ears hold 30 s; answers on the telephone are shorter.
+async fn listen(engine: &mut Private, answer: &Answer, call: &Heard) -> Result<Option<String>> {
+    let Some(span) = &answer.span else { return Ok(None) };
+    const MARGIN: usize = 1600;
+    let end = (span.end + MARGIN).min(call.received.len()).min(span.start + 29 * measure::RATE);
+    let samples = &call.received[span.start.saturating_sub(MARGIN)..end];
+    let transcript = transcribe::transcribe(engine, wav::up(samples)).await?;
+    Ok(Some(transcript.text))
+}
+
+fn numbered(path: &std::path::Path, number: usize, calls: usize) -> PathBuf {
+    if calls <= 1 {
+        return path.to_owned();
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}-{number}.wav"))
+}
+
+/// How long a call may take at most, whatever happens.
+pub(crate) const LONGEST_CALL: Duration = Duration::from_secs(900);

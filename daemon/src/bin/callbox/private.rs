@@ -1,0 +1,107 @@
+//! An engine of the command's own: started for one command, with only the roles that it needs, gone with it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use callbox::config::{Config, Threads};
+use callbox::engine::placement::{self, ModelFiles, Resources};
+use callbox::engine::{Engine, EngineProcess, News, Port, RestartPolicy};
+use callbox::models;
+use callbox_wire::{CallId, Event, Role, RoleInfo};
+
+/// The only call of a private engine.
+pub(crate) const CALL: CallId = CallId(1);
+
+/// Loading, and importing the weights of a model that is used for the first time.
+const START_LIMIT: Duration = Duration::from_secs(300);
+
+/// No step of any command may take longer than this without a sign of life.
+const STEP_LIMIT: Duration = Duration::from_secs(120);
+
+/// Which configuration and models a command works with.
+#[derive(clap::Args, Debug)]
+pub(crate) struct EngineArgs {
+    /// Configuration to take models and engine from.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Model pack, instead of the configured one.
+    #[arg(long, value_name = "NAME")]
+    pack: Option<String>,
+    /// Folder of the models, instead of the configured one.
+    #[arg(long, value_name = "DIR", env = "CALLBOX_MODELS")]
+    models: Option<PathBuf>,
+}
+
+impl EngineArgs {
+    /// The configuration with the command's own words laid over it.
+    pub(crate) fn config(&self) -> Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::load(path)?,
+            None if Path::new(callbox::config::OWNERS).exists() => Config::load(callbox::config::OWNERS.as_ref())?,
+            None => Config::default(),
+        };
+        if let Some(dir) = &self.models {
+            config.models.dir.clone_from(dir);
+            config.models.cache = dir.join("imported");
+        }
+        if let Some(pack) = &self.pack {
+            config.models.pack.clone_from(pack);
+        }
+        Ok(config)
+    }
+}
+
+/// A running private engine and the line to it.
+pub(crate) struct Private {
+    engine: Engine,
+    pub(crate) port: Port,
+    pub(crate) roles: Vec<RoleInfo>,
+    _run: tempfile::TempDir,
+}
+
+impl Private {
+    /// Starts an engine with these roles and waits until it is warm.
+    pub(crate) async fn start(config: &Config, roles: &[Role]) -> Result<Self> {
+        let pack = models::resolve(&config.models.dir, &config.models.pack)?;
+        let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice };
+        let threads = match config.engine.threads {
+            Threads::Auto => placement::default_threads(),
+            Threads::Count(count) => count.get().into(),
+        };
+        let resources = Resources {
+            threads,
+            sequences: 1,
+            context: 2048,
+            cache: config.models.cache.clone(),
+            espeak: "espeak-ng".into(),
+        };
+        let run = tempfile::tempdir().context("a temporary folder is needed for the engine's socket")?;
+        let socket = run.path().join("engine.sock");
+        let launch = placement::on_processor(&config.engine_program(), socket, roles, &files, &resources);
+        let policy = RestartPolicy { start_limit: START_LIMIT, patience: STEP_LIMIT, ..RestartPolicy::default() };
+        let engine = Engine::start(EngineProcess::new(launch, policy), Vec::new());
+        let port = engine.attach(CALL);
+        let roles = engine.ready(START_LIMIT).await.map_err(|reason| anyhow!(reason))?;
+        Ok(Self { engine, port, roles, _run: run })
+    }
+
+    /// The next event.
+    pub(crate) async fn event(&mut self) -> Result<Event> {
+        loop {
+            match tokio::time::timeout(STEP_LIMIT, self.port.recv()).await {
+                Ok(Some(News::Event(Event::Failed { reason, .. }))) => bail!("the engine could not do it: {reason}"),
+                Ok(Some(News::Event(event))) => return Ok(event),
+                Ok(Some(News::Ready)) => {}
+                Ok(Some(News::Lost) | None) => bail!("the engine ended; its log lines above say why"),
+                Err(_) => bail!("the engine said nothing for {} s", STEP_LIMIT.as_secs()),
+            }
+        }
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(self) {
+        drop(self.port);
+        self.engine.stop().await;
+    }
+}

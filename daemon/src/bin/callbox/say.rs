@@ -1,0 +1,86 @@
+//! `callbox say TEXT --out FILE`: the voice alone, with its timing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use callbox_wire::{ClauseId, Event, Request, Role, TurnId};
+use serde::Serialize;
+
+use crate::private::{CALL, EngineArgs, Private};
+use crate::wav;
+
+/// Turns text into a WAV file.
+#[derive(clap::Args, Debug)]
+pub(crate) struct SayArgs {
+    /// What to say.
+    text: String,
+    /// Where to write it.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Samples per second: 8000 as on the line, or 16000.
+    #[arg(long, default_value_t = 16_000, value_parser = rate)]
+    rate: u32,
+    /// Prints the timing as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    match text {
+        "8000" => Ok(8000),
+        "16000" => Ok(16_000),
+        _ => Err("8000 or 16000 is needed".into()),
+    }
+}
+
+/// What a spoken text cost.
+#[derive(Serialize)]
+pub(crate) struct Timing {
+    audio_ms: u64,
+    first_audio_ms: f64,
+    compute_ms: f64,
+}
+
+pub(crate) async fn run(args: SayArgs) -> Result<ExitCode> {
+    let config = args.engine.config()?;
+    let mut engine = Private::start(&config, &[Role::Voice]).await?;
+    let (pcm, timing) = say(&mut engine, &args.text, args.rate).await?;
+    engine.stop().await;
+    wav::write(&args.out, args.rate, &[&pcm])?;
+    if args.json {
+        println!("{}", serde_json::to_string(&timing)?);
+    } else {
+        println!(
+            "{} s of audio in {:.0} ms, the first of it after {:.0} ms: {}",
+            timing.audio_ms as f64 / 1000.0,
+            timing.compute_ms,
+            timing.first_audio_ms,
+            args.out.display()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Speaks one text.
+pub(crate) async fn say(engine: &mut Private, text: &str, rate: u32) -> Result<(Vec<i16>, Timing)> {
+    let (turn, clause) = (TurnId(0), ClauseId(0));
+    engine.port.send(Request::Speak { call: CALL, turn, clause, text: text.to_owned(), rate, credit: u32::MAX })?;
+    let mut audio = Vec::new();
+    loop {
+        match engine.event().await? {
+            Event::Audio { pcm, .. } => audio.extend(pcm.0),
+            Event::Spoken { first_us, compute_us, .. } => {
+                let millis = |us: u64| us as f64 / 1000.0;
+                let audio_ms = audio.len() as u64 * 1000 / u64::from(rate);
+                return Ok((
+                    audio,
+                    Timing { audio_ms, first_audio_ms: millis(first_us), compute_ms: millis(compute_us) },
+                ));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The agents of this box. Enters: folders of TOML files; leaves: who answers a called number.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::dialogue::{Agent, AgentError};
+
+/// Why there are no agents.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentsError {
+    /// A file is wrong.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// A folder cannot be read.
+    #[error("agents.paths: the folder {path} cannot be read: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Two files name the same agent.
+    #[error("{0}: an agent `{1}` is there already, in another file of the same folder; rename one")]
+    Twice(PathBuf, String),
+    /// No file at all.
+    #[error("agents.paths: no agent file (*.toml) in {0}; put one there")]
+    None(String),
+}
+
+/// All agents, by name.
+#[derive(Clone, Default, Debug)]
+pub struct Agents(BTreeMap<String, Arc<Agent>>);
+
+impl Agents {
+    /// Reads every `*.toml` of the folders. An agent of an earlier folder hides one of the same name in a later one; a
+    /// folder that does not exist holds none.
+    ///
+    /// # Errors
+    /// One sentence, for the first file or folder that is wrong, or if there is no agent at all.
+    pub fn read(folders: &[PathBuf]) -> Result<Self, AgentsError> {
+        let mut agents = BTreeMap::new();
+        for folder in folders {
+            for (name, (agent, _)) in read_folder(folder)? {
+                agents.entry(name).or_insert(agent);
+            }
+        }
+        if agents.is_empty() {
+            let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+            return Err(AgentsError::None(folders.join(" or ")));
+        }
+        Ok(Self(agents))
+    }
+
+    /// The agent that answers a called number: one that names it before one that takes all.
+    pub fn answering(&self, called: &str) -> Option<&Arc<Agent>> {
+        let mut answering = self.0.values().filter(|agent| agent.answers(called));
+        let first = answering.next()?;
+        Some(std::iter::once(first).chain(answering).find(|agent| !agent.answers("")).unwrap_or(first))
+    }
+
+    /// The agent of a name.
+    pub fn named(&self, name: &str) -> Option<&Agent> {
+        self.0.get(name).map(AsRef::as_ref)
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        self.0.values()
+    }
+}
+
+type Folder = BTreeMap<String, (Arc<Agent>, PathBuf)>;
+
+fn read_folder(folder: &Path) -> Result<Folder, AgentsError> {
+    let failed = |source| AgentsError::Folder { path: folder.to_owned(), source };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut agents: Folder = BTreeMap::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let agent = Agent::read(&path)?;
+        let name = agent.name.as_str().to_owned();
+        if agents.contains_key(&name) {
+            return Err(AgentsError::Twice(path, name));
+        }
+        agents.insert(name, (Arc::new(agent), path));
+    }
+    Ok(agents)
+}

@@ -1,0 +1,325 @@
+//! One answered call: its signalling, its media, its dialogue and its engine, joined.
+//!
+//! Enters: events of all four. Leaves: what the dialogue decides, done. Never here: a decision about the conversation, or
+//! about packets. Audio passes from media to the engine and from the engine to media; nothing waits for the disk.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use callbox_wire::{Event, Pcm, Request};
+use tokio::time::sleep_until;
+
+use super::exchange::Exchange;
+use super::record;
+use super::shelf::Shelf;
+use super::stream::{Agreed, Stream};
+use crate::base::CallId;
+use crate::control::{LiveEntry, LiveState};
+use crate::dialogue::{Action, Agent, Dialogue, HangupReason, Input, Mark, TurnKind};
+use crate::engine::{News, Port};
+use crate::media::resample::Upsampler;
+use crate::media::{self, MediaSession, PlayFrame};
+use crate::sip::{self, CallEvent, EndReason};
+use crate::storage::Record;
+
+/// Frames that wait in the playout: enough to ride out a busy moment, few enough that little is lost at a flush.
+const IN_PLAYOUT: usize = 25;
+
+/// What a conversation is made of.
+pub(super) struct Conversation {
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) agent: Arc<Agent>,
+    pub(super) sip: sip::Call,
+    pub(super) session: MediaSession,
+    pub(super) stream: Stream,
+    pub(super) port: Port,
+    pub(super) live: LiveEntry,
+}
+
+/// How a conversation went.
+pub(super) struct Ended {
+    pub(super) reason: String,
+    pub(super) turns: u32,
+    pub(super) media: media::SessionStats,
+}
+
+/// What changes while it goes on.
+struct State {
+    dialogue: Dialogue,
+    shelf: Shelf,
+    actions: Vec<Action>,
+    upsampler: Upsampler,
+    hang_up: Option<HangupReason>,
+    began: Instant,
+    turns: u32,
+    on_hold: bool,
+}
+
+impl Conversation {
+    /// Holds the conversation to its end.
+    pub(super) async fn hold(mut self) -> Ended {
+        let began = self.exchange.clock.now();
+        let mut state = State {
+            dialogue: Dialogue::new(self.call(), Arc::clone(&self.agent), began),
+            shelf: Shelf::default(),
+            actions: Vec::new(),
+            upsampler: Upsampler::default(),
+            hang_up: None,
+            began,
+            turns: 0,
+            on_hold: self.stream.on_hold(),
+        };
+        self.ask(Request::Listen { call: self.call() });
+        self.tell(&mut state, Input::Answered);
+        let drain = self.exchange.drain.clone();
+        let mut draining = false;
+        let reason = loop {
+            self.play_out(&mut state);
+            if let Some(reason) = state.hang_up {
+                self.sip.hangup().await;
+                break reason.as_str().to_owned();
+            }
+            let deadline = state.dialogue.deadline();
+            tokio::select! {
+                event = self.sip.event() => match event {
+                    CallEvent::Ended(reason) => break ended_because(&reason).to_owned(),
+                    event => self.signalled(&mut state, event).await,
+                },
+                () = self.session.readable() => {
+                    if self.media_arrived(&mut state) == Media::Gone {
+                        self.sip.hangup().await;
+                        break "media_timeout".to_owned();
+                    }
+                }
+                Some(news) = self.port.recv() => self.engine_said(&mut state, news),
+                () = until(deadline) => self.tell(&mut state, Input::Tick),
+                () = drain.cancelled(), if !draining => {
+                    draining = true;
+                    self.tell(&mut state, Input::Drain);
+                }
+            }
+        };
+        self.tell(&mut state, Input::HungUp);
+        Ended { reason, turns: state.turns, media: self.session.stats() }
+    }
+
+    const fn call(&self) -> CallId {
+        self.port.call()
+    }
+
+    /// Gives the dialogue an input and does what it answers.
+    fn tell(&mut self, state: &mut State, input: Input) {
+        let now = self.exchange.clock.now();
+        let mut actions = std::mem::take(&mut state.actions);
+        state.dialogue.handle(now, input, &mut actions);
+        for action in actions.drain(..) {
+            self.act(state, action);
+        }
+        state.actions = actions;
+    }
+
+    fn act(&mut self, state: &mut State, action: Action) {
+        let call = self.call();
+        match action {
+            Action::Transcribe { turn, from, to } => self.ask(Request::Transcribe { call, turn, from, to }),
+            Action::Think { turn, messages, sampling } => self.ask(Request::Think { call, turn, messages, sampling }),
+            Action::Speak { turn, clause, text } => match self.exchange.phrases.get(&text) {
+                Some(phrase) => state.shelf.put(turn, clause, &phrase),
+                None => {
+                    let credit = state.shelf.ask(turn, clause);
+                    self.ask(Request::Speak { call, turn, clause, text, rate: 8000, credit });
+                }
+            },
+            Action::Play { turn } => state.shelf.play(turn),
+            Action::PlayStored(phrase) => match self.exchange.phrases.stored(self.agent.stored(phrase)) {
+                Some(phrase) => state.shelf.play_stored(&phrase),
+                None => tracing::warn!("a stored phrase was not rendered yet; the caller hears nothing"),
+            },
+            Action::Cancel { turn } => {
+                state.shelf.cancel(turn);
+                self.ask(Request::Cancel { call, turn });
+            }
+            Action::Flush => {
+                state.shelf.flush();
+                self.session.flush();
+            }
+            Action::Hangup(reason) => state.hang_up = Some(reason),
+            Action::Record(turn) => {
+                state.shelf.cancel(turn.turn);
+                if turn.kind != TurnKind::Greeting {
+                    state.turns += 1;
+                }
+                let turns = state.turns;
+                self.live.update(|call| call.turns = turns);
+                let clock = self.exchange.clock.as_ref();
+                record::count(&turn, &self.exchange.metrics.calls);
+                let kept = record::turn(call, &turn, clock, state.began);
+                self.exchange.storage.record(Record::Turn(Box::new(kept)));
+            }
+            Action::Mark(mark) => self.mark(&mark),
+        }
+    }
+
+    /// What is waiting to be said, or a sound that was put on the shelf without the engine, is told to the dialogue as
+    /// the engine would have told it.
+    fn play_out(&mut self, state: &mut State) {
+        for ready in state.shelf.announcements() {
+            let (turn, clause) = (ready.turn, ready.clause);
+            self.tell(state, Input::Audio { turn, clause });
+            self.tell(state, Input::Spoken { turn, clause, frames: ready.frames, compute_us: 0 });
+        }
+        let mut heard = Vec::new();
+        state.shelf.waiting(self.session.queued(), |part| heard.push(part));
+        for part in heard {
+            self.tell(state, Input::Played { turn: part.turn, clause: part.clause, frames: part.frames });
+        }
+        while self.session.queued() < IN_PLAYOUT
+            && let Some(frame) = state.shelf.hand()
+        {
+            let frame = PlayFrame { turn: frame.turn, clause: frame.clause, samples: frame.samples };
+            if self.session.push(frame).is_err() {
+                tracing::error!("the playout is full; a frame was lost");
+            }
+        }
+        let call = self.call();
+        for (turn, frames) in state.shelf.grants(self.session.queued()) {
+            if self.port.send(Request::Grant { call, turn, frames }).is_err() {
+                tracing::warn!("the engine's queue is full; credit was lost");
+            }
+        }
+    }
+
+    fn media_arrived(&mut self, state: &mut State) -> Media {
+        let call = self.call();
+        while let Some(frame) = self.session.recv() {
+            let mut heard = vec![0; 2 * frame.samples.len()];
+            state.upsampler.process(&frame.samples, &mut heard);
+            self.ask(Request::Hear { call, pcm: Pcm(heard) });
+        }
+        let events: Vec<media::Event> = self.session.events().collect();
+        for event in events {
+            match event {
+                media::Event::Dtmf { digit, .. } => self.tell(state, Input::Dtmf(*digit.reveal())),
+                media::Event::Drained if state.shelf.is_empty() => {
+                    self.play_out(state);
+                    self.tell(state, Input::PlayoutDrained);
+                }
+                media::Event::Silence { since } if !state.on_hold => {
+                    tracing::warn!(seconds = since.as_secs(), "no audio arrives; the call is ended");
+                    return Media::Gone;
+                }
+                _ => {}
+            }
+        }
+        if self.session.is_alive() { Media::Flows } else { Media::Gone }
+    }
+
+    fn engine_said(&mut self, state: &mut State, news: News) {
+        match news {
+            News::Lost => self.tell(state, Input::EngineLost),
+            News::Ready => {
+                self.ask(Request::Listen { call: self.call() });
+                self.tell(state, Input::EngineReady);
+            }
+            News::Event(event) => match event {
+                Event::Activity { at, speech, .. } => self.tell(state, Input::Activity { at, speech }),
+                Event::Heard { turn, transcript, .. } => self.tell(state, Input::Heard { turn, transcript }),
+                Event::Token { turn, text, .. } => self.tell(state, Input::Token { turn, text }),
+                Event::Thought { turn, thought, .. } => self.tell(state, Input::Thought { turn, thought }),
+                Event::Audio { turn, clause, pcm, .. } => {
+                    if state.shelf.arrived(turn, clause, &pcm.0) {
+                        self.tell(state, Input::Audio { turn, clause });
+                    }
+                }
+                Event::Spoken { turn, clause, frames, compute_us, .. } => {
+                    state.shelf.complete(turn, clause);
+                    self.tell(state, Input::Spoken { turn, clause, frames, compute_us });
+                }
+                Event::Failed { turn, role, failure, reason, .. } => {
+                    tracing::warn!(turn = turn.0, ?role, ?failure, reason, "the engine could not do its work");
+                    self.tell(state, Input::Failed { turn, role, failure });
+                }
+                Event::Ready { .. } | Event::Pong { .. } => {}
+            },
+        }
+    }
+
+    async fn signalled(&mut self, state: &mut State, event: CallEvent) {
+        match event {
+            CallEvent::Offer { sdp, reply } => {
+                let replied = match self.stream.answer(&sdp) {
+                    Ok((answer, agreed)) => {
+                        self.agreed(state, agreed);
+                        reply.accept(answer).await
+                    }
+                    Err(error) => {
+                        tracing::info!(%error, "a change of media was refused");
+                        reply.refuse(error.status()).await
+                    }
+                };
+                if replied.is_err() {
+                    tracing::debug!("the call ended while its media was to be changed");
+                }
+            }
+            // The answer to an offer of ours in a re-INVITE without SDP.
+            CallEvent::Confirmed { answer: Some(sdp) } => match self.stream.answered(&sdp) {
+                Ok(agreed) => self.agreed(state, agreed),
+                Err(error) => {
+                    tracing::warn!(%error, "the answer to our offer cannot be used; the call is ended");
+                    self.sip.hangup().await;
+                }
+            },
+            _ => {}
+        }
+    }
+
+    fn agreed(&mut self, state: &mut State, agreed: Agreed) {
+        state.on_hold = self.stream.on_hold();
+        if self.session.update(agreed.session).is_err() {
+            tracing::error!("the media thread does not take changes; this one was lost");
+        }
+    }
+
+    fn mark(&self, mark: &Mark) {
+        let state = match mark {
+            Mark::CallerSpeaks | Mark::Listening | Mark::Interrupted { .. } => LiveState::Listening,
+            Mark::EndOfTurn { .. } => LiveState::Thinking,
+            Mark::AgentSays { .. } => LiveState::Speaking,
+            _ => return,
+        };
+        self.live.update(|call| call.state = state);
+    }
+
+    /// A request that finds the engine's queue full is lost; the dialogue's own watch on each piece of work finds it.
+    fn ask(&self, request: Request) {
+        if self.port.send(request).is_err() {
+            tracing::warn!("the engine's queue is full; a request was lost");
+        }
+    }
+}
+
+/// A word for records.
+const fn ended_because(reason: &EndReason) -> &'static str {
+    match reason {
+        EndReason::LocalHangup => "agent_hangup",
+        EndReason::RemoteHangup => "caller_hangup",
+        EndReason::Cancelled => "cancelled",
+        EndReason::NoAck => "no_ack",
+        EndReason::Rejected { .. } => "rejected",
+        EndReason::Timeout => "timeout",
+        EndReason::Shutdown => "shutdown",
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Media {
+    Flows,
+    Gone,
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,130 @@
+//! What an agent always says, rendered ahead of time, so that a call can be greeted without waiting and apologised to
+//! without an engine.
+//!
+//! Enters: texts of agents; an engine. Leaves: audio, from memory. Never here: a call. The audio outlives the engine
+//! that rendered it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use callbox_wire::{CallId, ClauseId, Event, Request, TurnId};
+
+use super::shelf::{Phrase, Samples};
+use crate::dialogue::{Agent, Cutter, StoredPhrase};
+use crate::engine::{Engine, EngineState, News};
+
+/// The phrase book's own line to the engine; no call has this id.
+const RENDERER: CallId = CallId(u64::MAX);
+
+/// Frames that one phrase may have: 60 s.
+const LONGEST: usize = 3000;
+
+/// The clauses of a fixed text, cut as the dialogue cuts it when it says it.
+pub(super) fn clauses(text: &str) -> Vec<String> {
+    let (mut cutter, mut clauses) = (Cutter::default(), Vec::new());
+    cutter.push(text, &mut clauses);
+    cutter.finish(&mut clauses);
+    clauses
+}
+
+/// All that an agent may say without having been asked.
+pub(super) fn fixed_texts(agent: &Agent) -> impl Iterator<Item = String> + '_ {
+    let stored = StoredPhrase::ALL.map(|phrase| agent.stored(phrase));
+    let spoken = [agent.greeting.as_str(), agent.not_understood.as_str(), agent.repeat.as_str()];
+    let prompts = agent.silence_prompts.iter().map(|prompt| prompt.as_str());
+    // What is needed first is rendered first: the greeting, then what covers for a missing engine.
+    spoken.into_iter().take(1).chain(stored).chain(spoken.into_iter().skip(1)).chain(prompts).flat_map(clauses)
+}
+
+/// Phrases by their text.
+#[derive(Clone, Default)]
+pub(super) struct PhraseBook(Arc<Mutex<HashMap<String, Phrase>>>);
+
+/// A phrase that could not be rendered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RenderError {
+    #[error("the engine was lost")]
+    Lost,
+    #[error("the engine's queue is full")]
+    Full,
+    #[error("the engine cannot speak it: {0}")]
+    Failed(String),
+    #[error("it is longer than a minute")]
+    TooLong,
+}
+
+impl PhraseBook {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Phrase>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A phrase, if it was rendered.
+    pub(super) fn get(&self, text: &str) -> Option<Phrase> {
+        self.lock().get(text).cloned()
+    }
+
+    /// A whole stored phrase, if all of it was rendered.
+    pub(super) fn stored(&self, text: &str) -> Option<Phrase> {
+        let parts = clauses(text).iter().map(|clause| self.get(clause)).collect::<Option<Vec<_>>>()?;
+        Some(parts.iter().flat_map(|part| part.iter().copied()).collect())
+    }
+
+    /// Whether all of these can be said without an engine.
+    pub(super) fn holds(&self, texts: &[String]) -> bool {
+        let phrases = self.lock();
+        texts.iter().all(|text| phrases.contains_key(text))
+    }
+
+    /// Renders what is missing, now and whenever another engine is ready. Ends when all is rendered.
+    pub(super) async fn fill(&self, engine: &Engine, texts: &[String]) {
+        let mut state = engine.state();
+        loop {
+            let ready = state.wait_for(|state| matches!(state, EngineState::Ready(_))).await.is_ok();
+            if !ready {
+                return;
+            }
+            match self.render(engine, texts).await {
+                Ok(()) => return,
+                Err(RenderError::Lost | RenderError::Full) => {
+                    if state.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a fixed phrase of an agent cannot be rendered");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn render(&self, engine: &Engine, texts: &[String]) -> Result<(), RenderError> {
+        let mut port = engine.attach(RENDERER);
+        for (turn, text) in (0..).map(TurnId).zip(texts) {
+            if self.get(text).is_some() {
+                continue;
+            }
+            let credit = u32::try_from(LONGEST).unwrap_or(u32::MAX);
+            let request =
+                Request::Speak { call: RENDERER, turn, clause: ClauseId(0), text: text.clone(), rate: 8000, credit };
+            port.send(request).map_err(|_| RenderError::Full)?;
+            let mut frames: Vec<Samples> = Vec::new();
+            loop {
+                match port.recv().await {
+                    Some(News::Event(Event::Audio { turn: of, pcm, .. })) if of == turn => {
+                        if frames.len() == LONGEST {
+                            return Err(RenderError::TooLong);
+                        }
+                        frames.extend(Samples::try_from(pcm.0.as_slice()));
+                    }
+                    Some(News::Event(Event::Spoken { turn: of, .. })) if of == turn => break,
+                    Some(News::Event(Event::Failed { reason, .. })) => return Err(RenderError::Failed(reason)),
+                    Some(News::Event(_) | News::Ready) => {}
+                    Some(News::Lost) | None => return Err(RenderError::Lost),
+                }
+            }
+            self.lock().insert(text.clone(), frames.into());
+        }
+        Ok(())
+    }
+}

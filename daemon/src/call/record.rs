@@ -1,0 +1,76 @@
+//! From what the dialogue knows of a turn to what is kept of it. Enters: the dialogue's record; leaves: the storage's,
+//! and counts.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::base::{CallId, Clock, Pii};
+use crate::dialogue::{self, Outcome, StageTimes};
+use crate::storage::{Timestamp, Timing, TurnRecord};
+use crate::telemetry::{CallMetrics, Stage};
+
+/// The parts of a turn's time; from [`Timing::Pause`] to [`Timing::Playout`] each begins where the one before ended, and
+/// together they are [`Timing::VoiceToVoice`].
+fn timings(times: &StageTimes) -> impl Iterator<Item = (Timing, Duration)> {
+    [
+        (Timing::Pause, times.end_of_speech, times.transcribe),
+        (Timing::Stt, times.transcribe, times.heard),
+        (Timing::Prefill, times.think, times.first_token),
+        (Timing::FirstClause, times.first_token, times.first_clause),
+        (Timing::TtsFirst, times.first_clause, times.first_audio),
+        (Timing::Hold, times.first_audio, times.play),
+        (Timing::Playout, times.play, times.first_played),
+        (Timing::Endpoint, times.end_of_speech, times.endpoint),
+        (Timing::VoiceToVoice, times.end_of_speech, times.first_played),
+    ]
+    .into_iter()
+    .filter_map(|(timing, from, to)| Some((timing, to?.saturating_duration_since(from?))))
+}
+
+/// What is kept of a turn.
+pub(super) fn turn(call: CallId, record: &dialogue::TurnRecord, clock: &dyn Clock, began: Instant) -> TurnRecord {
+    let started = record.times.end_of_speech.unwrap_or(began);
+    let thought = record.thought;
+    let mut kept = TurnRecord {
+        call,
+        turn: record.turn,
+        started: timestamp(clock, started),
+        caller_text: record.caller.clone().unwrap_or_else(|| Pii::new(String::new())),
+        agent_text: record.generated.clone(),
+        heard_text: record.heard.clone(),
+        interrupted: record.outcome == Outcome::Interrupted,
+        prompt_tokens: thought.map_or(0, |thought| thought.prompt_tokens),
+        cached_tokens: thought.map_or(0, |thought| thought.cached_tokens),
+        answer_tokens: thought.map_or(0, |thought| thought.answer_tokens),
+        timings_us: Default::default(),
+    };
+    for (timing, took) in timings(&record.times) {
+        kept.took(timing, took);
+    }
+    if let Some(thought) = thought {
+        kept.took(Timing::LlmQueue, Duration::from_micros(thought.queue_us));
+    }
+    kept
+}
+
+/// Counts a turn.
+pub(super) fn count(record: &dialogue::TurnRecord, metrics: &CallMetrics) {
+    for (stage, took) in record.times.stages() {
+        let stage = match stage {
+            dialogue::Stage::Endpoint => Stage::Endpoint,
+            dialogue::Stage::Stt => Stage::Stt,
+            dialogue::Stage::Llm => Stage::Llm,
+            dialogue::Stage::Tts => Stage::Tts,
+            dialogue::Stage::Playout => Stage::Playout,
+        };
+        metrics.stage(stage, took);
+    }
+    if let Some(took) = record.times.response() {
+        metrics.voice_to_voice(took);
+    }
+}
+
+/// The calendar time of an instant.
+pub(super) fn timestamp(clock: &dyn Clock, at: Instant) -> Timestamp {
+    let ago = clock.now().saturating_duration_since(at);
+    Timestamp::from(clock.wall().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH))
+}
