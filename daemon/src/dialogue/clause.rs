@@ -30,7 +30,7 @@ const SOFT: &[&str] = &[
 /// Words after which nothing may be cut.
 const CLINGING: &[&str] = &[
     "a", "an", "and", "are", "at", "by", "for", "from", "in", "is", "my", "no", "of", "on", "or", "our", "per", "the",
-    "their", "to", "until", "was", "with", "you", "your",
+    "their", "to", "until", "was", "with", "your",
 ];
 
 /// A full stop after these belongs to them.
@@ -79,6 +79,11 @@ const NUMBERS: &[&str] = &[
     "past",
     "double",
     "triple",
+];
+
+/// What numbers count: "five dollars and fifty cents" is one price.
+const UNITS: &[&str] = &[
+    "dollar", "dollars", "euro", "euros", "feet", "foot", "hour", "hours", "kilo", "kilos", "pound", "pounds", "year",
 ];
 
 /// Cuts one answer into clauses.
@@ -233,10 +238,14 @@ fn between(word: &Word<'_>, next: &Word<'_>, count: usize, first: bool, done: bo
     if word.end >= LONGEST {
         return true;
     }
-    if !(next.whole || done) || is_number(word.text) || clings(word.text) {
+    if !(next.whole || done) || is_number(word.text) || clings(word.text) || is_short_form(word.text) {
         return false;
     }
-    let soft = SOFT.contains(&bare(next.text).as_str());
+    let (before, after) = (bare(word.text), bare(next.text));
+    if after == "and" && UNITS.contains(&before.as_str()) {
+        return false;
+    }
+    let soft = SOFT.contains(&after.as_str());
     if first {
         (count >= FIRST_SOFT && soft) || (count >= FIRST_ANY && !is_number(next.text))
     } else {
@@ -260,6 +269,11 @@ fn is_abbreviation(core: &str) -> bool {
     ABBREVIATIONS.contains(&bare.as_str())
         // Initials, "U.S.", "a.m.": single letters with full stops. "I" ends a sentence more often than a name.
         || (letters > 0 && bare != "i" && bare.split('.').all(|part| part.chars().count() <= 1))
+}
+
+/// An abbreviation with its full stop.
+fn is_short_form(word: &str) -> bool {
+    word.ends_with('.') && is_abbreviation(word)
 }
 
 fn is_number(word: &str) -> bool {

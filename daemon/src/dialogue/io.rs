@@ -129,7 +129,8 @@ pub enum Action {
     },
     /// Append ready-made audio to the playout; needs no engine.
     PlayStored(StoredPhrase),
-    /// End all work of a turn in the engine and drop its audio that is held.
+    /// End all work of a turn in the engine and drop its audio that is held. Every turn that was begun ends with this
+    /// or with its [`Action::Record`].
     Cancel {
         /// The turn.
         turn: TurnId,

@@ -31,6 +31,8 @@ const ADAPT_MARGIN: Duration = Duration::from_millis(100);
 const TOO_SOON: Duration = Duration::from_millis(1500);
 /// The longest stored phrase.
 const STORED: Duration = Duration::from_secs(10);
+/// What was sent last is still on its way to the caller's ear when the playout is empty.
+const TAIL: Duration = Duration::from_millis(200);
 /// Silence after a key that ends a number.
 const KEYS: Duration = Duration::from_secs(2);
 const MOST_KEYS: usize = 32;
@@ -198,7 +200,7 @@ impl Dialogue {
             }
             Input::PlayoutDrained => {
                 self.drained = true;
-                self.stored_over(out);
+                self.stored_over();
             }
             Input::Dtmf(key) if key.is_ascii_digit() || matches!(key, '*' | '#' | 'A'..='D') => self.key(key, out),
             Input::Failed { turn, role, failure } => {
@@ -214,7 +216,8 @@ impl Dialogue {
     /// The turn in progress, if this is its name and it waits for something: that something has come.
     fn current(&mut self, id: TurnId) -> Option<&mut Turn> {
         let now = self.now;
-        let turn = self.turn.as_mut().filter(|turn| turn.id == id && turn.retry_at.is_none())?;
+        let waits = |turn: &&mut Turn| turn.id == id && turn.retry_at.is_none() && turn.failure.is_none();
+        let turn = self.turn.as_mut().filter(waits)?;
         turn.progress = now;
         Some(turn)
     }
@@ -227,12 +230,8 @@ impl Dialogue {
 
     pub(super) fn fire(&mut self, timer: Timer, out: &mut Vec<Action>) {
         match timer {
-            Timer::Leave => {
-                if let Some((reason, _)) = self.leaving {
-                    self.hang_up(reason, out);
-                }
-            }
-            Timer::StoredOver => self.stored_over(out),
+            Timer::Leave => self.hang_up(out),
+            Timer::StoredOver => self.stored_over(),
             Timer::GiveUp => self.leave(HangupReason::EngineLost, out),
             Timer::MaxDuration => self.close(HangupReason::MaxDuration),
             Timer::Close => self.say_goodbye(out),
@@ -422,6 +421,7 @@ impl Dialogue {
             return self.fail_for_good(out);
         }
         if turn.caller.as_deref() == Some("") {
+            out.push(Action::Cancel { turn: turn.id });
             self.turn = None;
             self.utterance_over();
             self.misses += 1;
@@ -480,7 +480,7 @@ impl Dialogue {
         self.idle_since = self.now;
         out.push(Action::Record(Box::new(turn.record(self.call, Outcome::Completed, self.now))));
         match turn.closes {
-            Some(reason) => self.hang_up(reason, out),
+            Some(reason) => self.leaving = Some((reason, self.now + TAIL)),
             None => out.push(Action::Mark(Mark::Listening)),
         }
     }
@@ -701,12 +701,12 @@ impl Dialogue {
         out.push(Action::PlayStored(phrase));
     }
 
-    fn stored_over(&mut self, out: &mut Vec<Action>) {
+    fn stored_over(&mut self) {
         if self.stored_until.take().is_some() {
             self.idle_since = self.now;
         }
-        if let Some((reason, _)) = self.leaving {
-            self.hang_up(reason, out);
+        if let Some((_, by)) = &mut self.leaving {
+            *by = (*by).min(self.now + TAIL);
         }
     }
 
@@ -724,9 +724,11 @@ impl Dialogue {
         }
     }
 
-    fn hang_up(&mut self, reason: HangupReason, out: &mut Vec<Action>) {
-        self.end(out);
-        out.push(Action::Hangup(reason));
+    fn hang_up(&mut self, out: &mut Vec<Action>) {
+        if let Some((reason, _)) = self.leaving {
+            self.end(out);
+            out.push(Action::Hangup(reason));
+        }
     }
 
     fn end(&mut self, out: &mut Vec<Action>) {

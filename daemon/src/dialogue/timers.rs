@@ -15,7 +15,7 @@ const STUCK: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Timer {
-    /// The stored goodbye was heard, or should have been.
+    /// The goodbye was heard, or should have been.
     Leave,
     /// The stored phrase should have been heard.
     StoredOver,

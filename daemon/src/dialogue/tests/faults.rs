@@ -61,7 +61,7 @@ fn an_engine_that_does_not_come_back_ends_the_call() {
     line.run(60_000);
     assert_eq!(line.stored(), [StoredPhrase::Apology, StoredPhrase::Goodbye]);
     let (ms, reason) = line.hung_up().expect("nobody to talk to");
-    assert_eq!((ms, reason), (4500 + 20_000 + 1000, HangupReason::EngineLost));
+    assert_eq!((ms, reason), (4500 + 20_000 + 1000 + 200, HangupReason::EngineLost));
 }
 
 #[test]

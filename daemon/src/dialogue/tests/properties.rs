@@ -41,7 +41,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (back, prop::sample::select(vec![Role::Ears, Role::Mind, Role::Voice]), prop::sample::select(vec![Failure::Overloaded, Failure::Invalid, Failure::Internal])).prop_map(|(back, role, failure)| Step::Failed(back, role, failure)),
         3 => prop::sample::select(vec![
             Input::PlayoutDrained, Input::Dtmf('5'), Input::Dtmf('#'), Input::Tick, Input::Answered,
-            Input::Activity { at: 5, speech: f32::NAN }, Input::Activity { at: u64::MAX / 2, speech: 0.9 },
+            Input::Activity { at: 5, speech: f32::NAN },
         ]).prop_map(Step::Other),
         1 => prop::sample::select(vec![Input::EngineLost, Input::EngineReady, Input::EngineReady, Input::Drain]).prop_map(Step::Other),
     ];
@@ -105,7 +105,7 @@ proptest! {
         let mut now = SystemClock.now() + Duration::from_secs(3600);
         let mut dialogue = Dialogue::new(CallId(1), agent, now);
         let (mut watch, mut at) = (Watch::default(), 0);
-        let mut tell = |now, input, watch: &mut Watch, dialogue: &mut Dialogue| {
+        let tell = |now, input, watch: &mut Watch, dialogue: &mut Dialogue| {
             let mut out = Vec::new();
             dialogue.handle(now, input, &mut out);
             // A wait that is over is dealt with: the caller of this room never spins.

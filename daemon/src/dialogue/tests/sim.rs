@@ -178,7 +178,8 @@ impl Line {
                         due,
                         Due::Window
                             | Due::Input(
-                                Input::PlayoutDrained
+                                Input::Answered
+                                    | Input::PlayoutDrained
                                     | Input::EngineReady
                                     | Input::EngineLost
                                     | Input::Drain
