@@ -1,0 +1,238 @@
+//! What the dialogue is told and what it answers.
+
+use std::time::Duration;
+
+use callbox_wire::{ChatMessage, ClauseId, Failure, Role, Sampling, Thought, Transcript, TurnId};
+
+use super::record::TurnRecord;
+use crate::base::Pii;
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Input {
+    /// The call is answered and media flows.
+    Answered,
+    /// The ears' opinion of one window of 32 ms.
+    Activity {
+        /// Sample of the listening stream (16 kHz) at which the window ends.
+        at: u64,
+        /// Probability of speech, 0 to 1.
+        speech: f32,
+    },
+    /// Answers [`Action::Transcribe`].
+    Heard {
+        /// The turn.
+        turn: TurnId,
+        /// The words.
+        transcript: Transcript,
+    },
+    /// The next piece of the answer to [`Action::Think`].
+    Token {
+        /// The turn.
+        turn: TurnId,
+        /// Whole characters.
+        text: String,
+    },
+    /// The answer to [`Action::Think`] is complete.
+    Thought {
+        /// The turn.
+        turn: TurnId,
+        /// What it cost.
+        thought: Thought,
+    },
+    /// One frame of a clause arrived; the samples stay with the room `call`.
+    Audio {
+        /// The turn.
+        turn: TurnId,
+        /// The clause.
+        clause: ClauseId,
+    },
+    /// A clause is complete.
+    Spoken {
+        /// The turn.
+        turn: TurnId,
+        /// The clause.
+        clause: ClauseId,
+        /// How many frames it has.
+        frames: u32,
+        /// Microseconds of computing.
+        compute_us: u64,
+    },
+    /// What was really sent to the caller.
+    Played {
+        /// The turn.
+        turn: TurnId,
+        /// The clause.
+        clause: ClauseId,
+        /// Frames of that clause sent so far, all together.
+        frames: u32,
+    },
+    /// The playout has sent all that it was given. Comes after the [`Input::Played`] of its last frame.
+    PlayoutDrained,
+    /// The caller pressed a key: `0`-`9`, `*`, `#`, `A`-`D`. Anything else is ignored.
+    Dtmf(char),
+    /// A piece of work of a turn failed.
+    Failed {
+        /// The turn.
+        turn: TurnId,
+        /// Which role failed.
+        role: Role,
+        /// Whose fault.
+        failure: Failure,
+    },
+    /// The engine is gone, and with it the listening stream and all work.
+    EngineLost,
+    /// An engine has taken over; its listening stream begins at sample 0.
+    EngineReady,
+    /// The daemon is going to stop: end the call politely.
+    Drain,
+    /// The call is over, whoever ended it.
+    HungUp,
+    /// [`super::Dialogue::deadline`] has come.
+    Tick,
+}
+
+/// Something to do, at once and in this order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// Turn a span of the listening stream into words.
+    Transcribe {
+        /// The turn.
+        turn: TurnId,
+        /// First sample.
+        from: u64,
+        /// One past the last sample; has been heard already.
+        to: u64,
+    },
+    /// Continue the conversation.
+    Think {
+        /// The turn.
+        turn: TurnId,
+        /// The whole conversation.
+        messages: Vec<ChatMessage>,
+        /// How to answer.
+        sampling: Sampling,
+    },
+    /// Turn a clause into audio, and hold that back until [`Action::Play`].
+    Speak {
+        /// The turn.
+        turn: TurnId,
+        /// The clause.
+        clause: ClauseId,
+        /// Plain text.
+        text: String,
+    },
+    /// The audio of this turn goes to the playout: what is held first, then whatever arrives.
+    Play {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// Append ready-made audio to the playout; needs no engine.
+    PlayStored(StoredPhrase),
+    /// End all work of a turn in the engine and drop its audio that is held. Every turn that was begun ends with this
+    /// or with its [`Action::Record`].
+    Cancel {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// Empty the playout: nothing more of what was given to it is sent.
+    Flush,
+    /// End the call. Nothing follows.
+    Hangup(HangupReason),
+    /// A turn is over; to be stored.
+    Record(Box<TurnRecord>),
+    /// For who watches the call live.
+    Mark(Mark),
+}
+
+/// Audio that was rendered ahead of time from the agent's file, see [`super::Agent::stored`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum StoredPhrase {
+    /// Something went wrong.
+    Apology,
+    /// The answer will take a little longer.
+    OneMoment,
+    /// The end of a call that has no engine.
+    Goodbye,
+}
+
+impl StoredPhrase {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Apology, Self::OneMoment, Self::Goodbye];
+}
+
+/// Why the agent ended the call.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum HangupReason {
+    /// The caller said goodbye.
+    Farewell,
+    /// The caller said nothing, in spite of every prompt.
+    Silence,
+    /// The longest duration was reached.
+    MaxDuration,
+    /// The daemon is going to stop.
+    Drain,
+    /// The engine did not come back.
+    EngineLost,
+}
+
+impl HangupReason {
+    /// A word for records and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Farewell => "farewell",
+            Self::Silence => "silence",
+            Self::MaxDuration => "max_duration",
+            Self::Drain => "drain",
+            Self::EngineLost => "engine_lost",
+        }
+    }
+}
+
+/// What a live display shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Mark {
+    /// The caller began to speak, or went on after a pause.
+    CallerSpeaks,
+    /// A pause long enough to begin work on an answer.
+    CallerPaused {
+        /// The attempt.
+        turn: TurnId,
+    },
+    /// The words of the attempt.
+    CallerSaid {
+        /// The turn.
+        turn: TurnId,
+        /// The words.
+        text: Pii<String>,
+    },
+    /// The caller went on: the attempt is cancelled.
+    Revoked {
+        /// The attempt.
+        turn: TurnId,
+    },
+    /// It is the agent's turn.
+    EndOfTurn {
+        /// The turn.
+        turn: TurnId,
+        /// From the caller's last voiced window to this decision.
+        quiet: Duration,
+    },
+    /// A clause of the answer.
+    AgentSays {
+        /// The turn.
+        turn: TurnId,
+        /// The clause.
+        clause: ClauseId,
+        /// The words.
+        text: Pii<String>,
+    },
+    /// The caller interrupted the agent.
+    Interrupted {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// The agent has finished and listens.
+    Listening,
+}

@@ -1,0 +1,145 @@
+//! What the caller hears when the engine fails.
+
+use callbox_wire::{Failure, Role};
+
+use super::sim::{FAST, Line, SLOW};
+use crate::dialogue::{Action, HangupReason, Input, Outcome, StoredPhrase, TurnKind};
+
+const ANSWER: &str = "We open at nine in the morning, and we close at six in the evening on all days but Sunday.";
+const QUESTION: &str = "When do you open?";
+const ASKS: (u64, u64) = (2016, 3008);
+
+fn line(speech: &[(u64, u64)]) -> Line {
+    let mut line = Line::new(FAST, speech, &[QUESTION], &[ANSWER]);
+    line.at(0, Input::Answered);
+    line
+}
+
+#[test]
+fn a_lost_engine_is_apologised_for_at_once_and_the_question_asked_again() {
+    let mut line = line(&[ASKS]);
+    line.at(4500, Input::EngineLost);
+    line.at(6500, Input::EngineReady);
+    line.run(20_000);
+    let lost: Vec<_> = line.log.iter().filter(|(ms, _)| *ms == 4500).map(|(_, action)| action.clone()).collect();
+    assert!(
+        matches!(
+            lost[..],
+            [Action::Flush, Action::Cancel { .. }, Action::Record(_), Action::PlayStored(StoredPhrase::Apology)]
+        ),
+        "{lost:?}"
+    );
+    assert_eq!(line.questions(), [QUESTION, QUESTION]);
+    let outcomes: Vec<_> = line.records()[1..].iter().map(|record| record.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Failed, Outcome::Completed]);
+}
+
+#[test]
+fn what_was_lost_before_it_was_heard_is_asked_for() {
+    let mut line = line(&[ASKS, (9024, 9984)]);
+    line.at(2500, Input::EngineLost);
+    line.at(4500, Input::EngineReady);
+    line.run(20_000);
+    assert_eq!(line.stored(), [StoredPhrase::OneMoment]);
+    assert_eq!(line.records()[1].kind, TurnKind::Repeat);
+    assert_eq!(line.questions(), [QUESTION], "and the next question works");
+}
+
+#[test]
+fn an_engine_lost_between_turns_is_not_noticed() {
+    let mut line = line(&[(5024, 6016)]);
+    line.at(2500, Input::EngineLost);
+    line.at(4500, Input::EngineReady);
+    line.run(16_000);
+    assert_eq!((line.stored().len(), line.questions()), (0, vec![QUESTION]));
+}
+
+#[test]
+fn an_engine_that_does_not_come_back_ends_the_call() {
+    let mut line = line(&[ASKS]);
+    line.at(4500, Input::EngineLost);
+    line.run(60_000);
+    assert_eq!(line.stored(), [StoredPhrase::Apology, StoredPhrase::Goodbye]);
+    let (ms, reason) = line.hung_up().expect("nobody to talk to");
+    assert_eq!((ms, reason), (4500 + 20_000 + 1000 + 200, HangupReason::EngineLost));
+}
+
+#[test]
+fn a_call_that_is_answered_without_an_engine_is_greeted_when_there_is_one() {
+    let mut line = Line::new(FAST, &[], &[], &[ANSWER]);
+    line.at(0, Input::EngineLost);
+    line.at(10, Input::Answered);
+    line.at(3000, Input::EngineReady);
+    line.run(5000);
+    assert_eq!((line.stored(), line.spoken()), (vec![StoredPhrase::OneMoment], vec!["Good day."]));
+}
+
+#[test]
+fn an_overloaded_engine_is_asked_again_and_the_caller_for_patience() {
+    let mut line = Line::new(SLOW, &[ASKS], &[QUESTION], &["We open at nine."]);
+    line.at(0, Input::Answered);
+    line.run(3500);
+    let Some((_, Action::Think { turn, .. })) =
+        line.log.iter().rfind(|(_, action)| matches!(action, Action::Think { .. }))
+    else {
+        panic!("asked");
+    };
+    let turn = *turn;
+    line.at(3500, Input::Failed { turn, role: Role::Mind, failure: Failure::Overloaded });
+    line.run(12_000);
+    assert_eq!(line.stored(), [StoredPhrase::OneMoment]);
+    assert_eq!(line.times(|action| matches!(action, Action::Think { .. })), [3418, 3700]);
+    let record = line.records()[1];
+    assert_eq!((record.outcome, record.retries), (Outcome::Completed, 1));
+}
+
+#[test]
+fn an_engine_that_always_fails_gives_an_apology_and_the_call_goes_on() {
+    for (failure, tries) in [(Failure::Overloaded, 5), (Failure::Internal, 2), (Failure::Invalid, 1)] {
+        let mut line = Line::new(FAST, &[ASKS, (15_008, 16_000)], &[QUESTION], &["We open at nine."]);
+        line.at(0, Input::Answered);
+        let mut seen = 0;
+        for ms in (0..14_000).step_by(5) {
+            line.run(ms);
+            let thinks: Vec<_> = line
+                .log
+                .iter()
+                .filter_map(|(_, action)| if let Action::Think { turn, .. } = action { Some(*turn) } else { None })
+                .collect();
+            if thinks.len() > seen {
+                seen = thinks.len();
+                line.at(ms, Input::Failed { turn: thinks[seen - 1], role: Role::Mind, failure });
+            }
+        }
+        assert_eq!(seen, tries, "{failure:?}");
+        assert_eq!(line.stored().last(), Some(&StoredPhrase::Apology));
+        let record = line.records()[1];
+        assert_eq!((record.outcome, record.failure), (Outcome::Failed, Some((Role::Mind, failure))));
+        line.run(25_000);
+        assert_eq!(line.records().last().map(|record| record.outcome), Some(Outcome::Completed), "{failure:?}");
+    }
+}
+
+#[test]
+fn an_engine_that_never_answers_is_given_up() {
+    let mut line = line(&[ASKS]);
+    line.run(3100);
+    line.engine = true;
+    line.answers.clear();
+    line.answers.push_back("");
+    line.run(40_000);
+    assert!(line.stored().contains(&StoredPhrase::Apology), "an answer without words is a failure");
+}
+
+#[test]
+fn a_hang_up_cancels_and_ends_everything() {
+    let mut line = line(&[ASKS]);
+    line.at(4500, Input::HungUp);
+    line.run(4500);
+    let last: Vec<_> = line.log.iter().rev().take(2).map(|(_, action)| action.clone()).collect();
+    assert!(matches!(last[..], [Action::Record(_), Action::Cancel { .. }]), "{last:?}");
+    let (actions, record) = (line.log.len(), line.records()[1].outcome);
+    assert_eq!(record, Outcome::Abandoned);
+    line.run(60_000);
+    assert_eq!((line.log.len(), line.dialogue.deadline()), (actions, None));
+}
