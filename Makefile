@@ -1,0 +1,46 @@
+# Everything that a person types. `make help` lists it; the work is done by tests/scripts and benches.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PACK ?= starter
+
+# What can be made again lives outside the clone, so that a second clone starts warm.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/callbox
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export CALLBOX_MODELS ?= $(CACHE)/models
+export CALLBOX_CACHE := $(CACHE)
+export PATH := $(CARGO_TARGET_DIR)/release:$(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: help demo test bench lint build models setup setup-demo setup-bench
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup-demo build models ## Call the example agent and ask it five questions; PACK=tiny for a quick look at the plumbing
+	@tests/scripts/demo.sh $(PACK)
+
+test: ## Every check and every test, cheapest first
+	@tests/scripts/test.sh
+
+bench: setup-bench build ## Every figure of SPECIFICATION.md, against its peer, into benches/results
+	@benches/run.sh
+
+lint: ## Format, clippy, documentation and licences, without running anything
+	@tests/scripts/test.sh lint
+
+build: ## The three executables, in the one profile that is tested and shipped
+	@cargo build --locked --release --workspace --bins
+
+models: build ## Fetch and verify a model pack: PACK=starter or PACK=tiny
+	@callbox models pull $(PACK)
+
+setup: ## Install the system packages that building, running and testing need
+	@tests/scripts/setup.sh build run test
+
+setup-demo:
+	@tests/scripts/setup.sh build run
+
+setup-bench:
+	@tests/scripts/setup.sh build run test bench

@@ -1,0 +1,60 @@
+//! From archives to a model file. Enters: verified zip files and the catalogue's word on what is in them; leaves: one
+//! file under its final name, or nothing. Never here: a name out of an archive used as a path, or anything executed.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Write};
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+use zip::ZipArchive;
+
+use super::catalogue::{Model, ModelFile};
+use super::{ModelError, digest};
+
+/// How the names of unfinished things in the downloads folder begin.
+pub(super) const PARTIAL: &str = "partial-";
+
+/// Joins the parts of `file` out of the archives in `downloads` and puts it in place under `dir`, whole or not at all.
+///
+/// # Errors
+/// [`ModelError::Archive`], [`ModelError::WrongHash`], [`ModelError::Io`].
+pub(super) fn install(model: &Model, file: &ModelFile, downloads: &Path, dir: &Path) -> Result<(), ModelError> {
+    let path = model.path(dir, file);
+    let folder = dir.join(&model.name);
+    fs::create_dir_all(&folder).map_err(ModelError::io(&folder))?;
+    // In the same file system; gone when dropped, and swept by the next pull after a crash.
+    let partial = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(downloads).map_err(ModelError::io(downloads))?;
+    let mut sink = digest::Sink::new(partial);
+
+    for archive in &model.archives {
+        let bad = |reason: String| ModelError::Archive { archive: archive.file.clone(), reason };
+        let opened = downloads.join(&archive.file);
+        for entry in archive.holds.iter().filter(|(_, held)| **held == file.name).map(|(entry, _)| entry) {
+            let reader = BufReader::new(File::open(&opened).map_err(ModelError::io(&opened))?);
+            let mut zip = ZipArchive::new(reader).map_err(|error| bad(error.to_string()))?;
+            let part = zip.by_name(entry).map_err(|error| bad(format!("{entry}: {error}")))?;
+            sink.copy(part, file.bytes).map_err(|error| match error.kind() {
+                io::ErrorKind::StorageFull => ModelError::Io { path: path.clone(), source: error },
+                _ => bad(format!("{entry}: {error}")),
+            })?;
+        }
+    }
+
+    let (partial, bytes, sha256) = sink.finish();
+    if bytes != file.bytes || sha256 != file.sha256 {
+        return Err(ModelError::WrongHash { what: path.display().to_string() });
+    }
+    publish(partial, &path)
+}
+
+/// Renames a finished temporary file into place, durably, readable by every user.
+fn publish(mut partial: NamedTempFile, path: &Path) -> Result<(), ModelError> {
+    use std::os::unix::fs::PermissionsExt;
+    partial
+        .flush()
+        .and_then(|()| partial.as_file().set_permissions(fs::Permissions::from_mode(0o644)))
+        .and_then(|()| partial.as_file().sync_all())
+        .map_err(ModelError::io(path))?;
+    partial.persist(path).map_err(|error| ModelError::Io { path: path.to_owned(), source: error.error })?;
+    Ok(())
+}

