@@ -1,1 +1,16 @@
-//! (room telemetry)
+//! What operators see of a running daemon. Enters: `tracing` events and spans, and what the rooms count; leaves: log
+//! lines with the call's and the turn's id on each, and a page of metrics. Never here: a caller's number or words, unless
+//! `log.allow_pii` is on; a wait of the thread that logs on whoever reads the log, where lines go to standard output.
+
+mod line;
+mod logging;
+mod metrics;
+mod process;
+mod reveal;
+mod spans;
+mod writer;
+
+pub use logging::{Logging, LoggingError};
+pub use metrics::{CallMetrics, EngineMetrics, LATENCY_BUCKETS, Label, MediaMetrics, Metrics, Refusal, Stage};
+pub use reveal::shown;
+pub use spans::{call_span, turn_span};

@@ -1,0 +1,161 @@
+//! Looks at the machine through the configuration's eyes. Enters: a [`Config`]; leaves: one sentence for each thing
+//! that would keep calls from being answered. Sockets that it opens are closed again; nothing is written.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+
+use super::{Config, EngineKind};
+
+/// Whether the ports are tried; a running daemon holds them itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortCheck {
+    /// Binds each listening address for a moment.
+    Try,
+    /// Leaves them alone.
+    Skip,
+}
+
+/// Something that is wrong: one sentence that says what to do.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(transparent)]
+pub struct Finding(pub String);
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub(super) fn check(config: &Config, ports: PortCheck) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if ports == PortCheck::Try {
+        for address in &config.sip.udp {
+            port("sip.udp", "UDP", *address, UdpSocket::bind(address).err(), &mut found);
+        }
+        for address in &config.sip.tcp {
+            port("sip.tcp", "TCP", *address, TcpListener::bind(address).err(), &mut found);
+        }
+        let http = config.http.listen;
+        port("http.listen", "TCP", http, TcpListener::bind(http).err(), &mut found);
+    }
+    let parent = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
+    folder("storage.path", &parent(&config.storage.path), &mut found);
+    folder("http.socket", &parent(&config.http.socket), &mut found);
+    match config.engine.kind {
+        EngineKind::Cpu => engine(config, &mut found),
+        EngineKind::Scripted => {
+            let script = config.engine.script.as_deref().unwrap_or(Path::new(""));
+            if let Err(error) = fs::File::open(script) {
+                found.push(Finding(format!(
+                    "engine.script: {} cannot be read ({error}); create it or change the key",
+                    script.display()
+                )));
+            }
+        }
+    }
+    if !config.agents.paths.iter().any(|folder| holds_agent(folder)) {
+        let folders: Vec<_> = config.agents.paths.iter().map(|folder| folder.display().to_string()).collect();
+        found.push(Finding(format!("agents.paths: no agent file (*.toml) in {}; put one there", folders.join(" or "))));
+    }
+    found
+}
+
+fn engine(config: &Config, found: &mut Vec<Finding>) {
+    folder("engine.run", &config.engine.run, found);
+    let program = config.engine_program();
+    if !executable(&program) {
+        found.push(Finding(format!(
+            "engine.program: {} is no executable file; install the package callbox or set the key",
+            program.display()
+        )));
+    }
+    let (dir, pack) = (&config.models.dir, &config.models.pack);
+    match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+        Ok(false) => {}
+        Ok(true) => {
+            found.push(Finding(format!("models.dir: {} is empty; run `callbox models pull {pack}`", dir.display())));
+        }
+        Err(error) => found.push(Finding(format!(
+            "models.dir: {} cannot be read ({error}); run `callbox models pull {pack}` or change the key",
+            dir.display()
+        ))),
+    }
+    let espeak =
+        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|p| executable(&p.join("espeak-ng"))));
+    if !espeak {
+        found.push(Finding("the program espeak-ng is not in PATH; install the package espeak-ng".into()));
+    }
+}
+
+fn port(key: &str, protocol: &str, address: SocketAddr, error: Option<io::Error>, found: &mut Vec<Finding>) {
+    let Some(error) = error else { return };
+    let problem = match error.kind() {
+        io::ErrorKind::AddrInUse => "is used by another program; stop that one or change the key".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "is no address of this machine; change the key".to_owned(),
+        io::ErrorKind::PermissionDenied => "needs a privilege; take a port from 1024 or start as a service".to_owned(),
+        _ => format!("cannot be used ({error}); change the key"),
+    };
+    found.push(Finding(format!("{key}: {protocol} {address} {problem}")));
+}
+
+/// A folder in which this process may create files.
+fn folder(key: &str, path: &Path, found: &mut Vec<Finding>) {
+    let problem = match fs::metadata(path) {
+        Ok(meta) if !meta.is_dir() => "is not a folder; change the key".to_owned(),
+        Ok(_) if tempfile::tempfile_in(path).is_err() => format!(
+            "cannot be written by user {}; change its owner or the key",
+            rustix::process::geteuid().as_raw()
+        ),
+        Ok(_) => return,
+        Err(error) => format!("cannot be used ({error}); create it or change the key"),
+    };
+    found.push(Finding(format!("{key}: the folder {} {problem}", path.display())));
+}
+
+fn executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+fn holds_agent(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|entries| {
+        entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "toml"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_missing_is_named_once() {
+        let taken = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = Config::default();
+        config.sip.udp = vec![taken.local_addr().expect("an address")];
+        config.sip.tcp = vec!["192.0.2.1:5060".parse().expect("an address")];
+        config.http.listen = "127.0.0.1:0".parse().expect("an address");
+        config.storage.path = "/nonexistent/callbox.db".into();
+        config.http.socket = folder.path().join("control.sock");
+        config.engine.run = folder.path().into();
+        config.engine.program = Some("/nonexistent/callbox-engine".into());
+        config.models.dir = folder.path().into();
+        config.agents.paths = vec![folder.path().into()];
+        let found: Vec<String> = config.check(PortCheck::Try).into_iter().map(|finding| finding.0).collect();
+        for (key, part) in [
+            ("sip.udp", "is used by another program"),
+            ("sip.tcp", "is no address of this machine"),
+            ("storage.path", "the folder /nonexistent cannot be used"),
+            ("engine.program", "is no executable file"),
+            ("models.dir", "run `callbox models pull starter`"),
+            ("agents.paths", "no agent file"),
+        ] {
+            let hits = found.iter().filter(|line| line.starts_with(key) && line.contains(part)).count();
+            assert_eq!(hits, 1, "{key}: {found:#?}");
+        }
+        assert_eq!(found.len(), 6, "{found:#?}");
+    }
+}

@@ -1,0 +1,79 @@
+//! Configuration. Enters: TOML files and nothing else; leaves: one validated [`Config`], or one sentence that names the
+//! file, the line, the key and what to do. Never here: a socket that stays open, an agent file's content, a default
+//! that differs from `config/callbox.toml`.
+//!
+//! The owner's file is laid over `/usr/lib/callbox/callbox.toml`, key by key. A relative path starts at the folder of
+//! the owner's file, wherever it is written.
+
+mod check;
+mod parse;
+mod sections;
+
+use std::path::{Path, PathBuf};
+
+pub use check::{Finding, PortCheck};
+pub use parse::ConfigError;
+pub use sections::{
+    Agents, Engine, EngineKind, Http, Log, LogFormat, LogLevel, Media, Models, PortRange, Sip, SipLimits, Storage,
+    Threads,
+};
+use serde::{Deserialize, Serialize};
+
+/// Where the package puts its defaults; an owner's file is laid over it.
+pub const PACKAGED: &str = "/usr/lib/callbox/callbox.toml";
+
+/// The owner's file when nothing else is said.
+pub const OWNERS: &str = "/etc/callbox/callbox.toml";
+
+/// Everything that can be configured. `Config::default()` is what an empty file means.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Signalling.
+    pub sip: Sip,
+    /// Audio on the network.
+    pub media: Media,
+    /// Health, metrics and the control API.
+    pub http: Http,
+    /// The inference worker.
+    pub engine: Engine,
+    /// Weights.
+    pub models: Models,
+    /// The database.
+    pub storage: Storage,
+    /// Log lines.
+    pub log: Log,
+    /// Who answers.
+    pub agents: Agents,
+}
+
+impl Config {
+    /// Reads `path` over [`PACKAGED`], if that exists.
+    ///
+    /// # Errors
+    /// One sentence; the daemon prints it and exits with status 78 (`EX_CONFIG`).
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        parse::load(path, Path::new(PACKAGED))
+    }
+
+    /// The engine's executable: the configured one; else the one beside the running executable, as in a build folder;
+    /// else the one that the package installs.
+    #[must_use]
+    pub fn engine_program(&self) -> PathBuf {
+        if let Some(program) = &self.engine.program {
+            return program.clone();
+        }
+        let name = "callbox-engine";
+        std::env::current_exe()
+            .ok()
+            .and_then(|exe| exe.parent().map(|folder| folder.join(name)))
+            .filter(|sibling| sibling.is_file())
+            .unwrap_or_else(|| Path::new("/usr/libexec/callbox").join(name))
+    }
+
+    /// What would keep a daemon with this configuration from answering calls: one sentence each, none if all is well.
+    #[must_use]
+    pub fn check(&self, ports: PortCheck) -> Vec<Finding> {
+        check::check(self, ports)
+    }
+}

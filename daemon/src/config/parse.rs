@@ -1,0 +1,341 @@
+//! TOML to [`Config`]. Enters: the text of up to two files; leaves: a validated configuration with absolute paths, or
+//! one sentence. What serde says about a mistake is put into the words of someone who has the file before them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use super::{Config, EngineKind};
+
+/// Why there is no configuration; its `Display` is one sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}; name another file with --config", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file says something that it must not.
+    #[error("{}:{line}: {sentence}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The key, what is wrong with it, what to do.
+        sentence: String,
+    },
+}
+
+/// One file: its path and its text.
+struct Source<'a> {
+    path: &'a Path,
+    text: String,
+}
+
+/// Reads `owners` over `packaged`; only the latter may be missing.
+pub(super) fn load(owners: &Path, packaged: &Path) -> Result<Config, ConfigError> {
+    let unreadable = |path: &Path, source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let mut sources = Vec::new();
+    match fs::read_to_string(packaged) {
+        Ok(text) => sources.push(Source { path: packaged, text }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unreadable(packaged, error)),
+    }
+    sources.push(Source { path: owners, text: fs::read_to_string(owners).map_err(|error| unreadable(owners, error))? });
+
+    let mut merged = Table::new();
+    for source in &sources {
+        merge(&mut merged, source.table()?);
+    }
+    let last = sources.len() - 1;
+    let config = Config::deserialize(merged).map_err(|error| sources[last].invalid(0, error.message().to_owned()))?;
+    if let Some((key, sentence)) = contradiction(&config) {
+        let (source, line) = sources
+            .iter()
+            .rev()
+            .find_map(|source| source.line_of(key).map(|line| (source, line)))
+            .unwrap_or((&sources[last], 1));
+        return Err(ConfigError::Invalid { path: source.path.to_owned(), line, sentence: format!("{key}: {sentence}") });
+    }
+    let base = std::path::absolute(owners).map_err(|error| unreadable(owners, error))?;
+    Ok(absolute(config, base.parent().unwrap_or(Path::new("/"))))
+}
+
+impl Source<'_> {
+    /// The file as a table, after it has passed as a configuration of its own: only here are line numbers known.
+    fn table(&self) -> Result<Table, ConfigError> {
+        toml::from_str::<Config>(&self.text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            let sentence = match DeTable::parse(&self.text) {
+                Ok(table) => explain(&error, &key_at(table.get_ref(), at).unwrap_or_default()),
+                Err(_) => format!("this is not TOML: {}", error.message().replace('\n', ", ")),
+            };
+            self.invalid(at, sentence)
+        })?;
+        toml::from_str(&self.text).map_err(|error| self.invalid(0, error.message().to_owned()))
+    }
+
+    fn invalid(&self, at: usize, sentence: String) -> ConfigError {
+        ConfigError::Invalid { path: self.path.to_owned(), line: self.line(at), sentence }
+    }
+
+    fn line(&self, at: usize) -> usize {
+        1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+    }
+
+    /// Where a dotted key stands, if it does.
+    fn line_of(&self, key: &str) -> Option<usize> {
+        let table = DeTable::parse(&self.text).ok()?;
+        let mut parts = key.split('.');
+        let name = parts.next_back()?;
+        let mut inner = table.get_ref();
+        for part in parts {
+            inner = inner.get(part)?.get_ref().as_table()?;
+        }
+        let (found, _) = inner.iter().find(|(found, _)| found.get_ref() == name)?;
+        Some(self.line(found.span().start))
+    }
+}
+
+/// The dotted key whose name or value begins at a byte.
+fn key_at(table: &DeTable<'_>, at: usize) -> Option<String> {
+    table.iter().find_map(|(key, value)| {
+        let name = key.get_ref();
+        if let DeValue::Table(inner) = value.get_ref()
+            && let Some(rest) = key_at(inner, at)
+        {
+            return Some(format!("{name}.{rest}"));
+        }
+        (key.span().contains(&at) || value.span().contains(&at)).then(|| name.to_string())
+    })
+}
+
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Says what serde found, and what to do.
+fn explain(error: &toml::de::Error, key: &str) -> String {
+    let message = error.message();
+    let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if let (true, [unknown, known @ ..]) = (message.starts_with("unknown field"), words.as_slice()) {
+        let section = key.rsplit_once('.').map(|(section, _)| section);
+        let place = section.map_or_else(|| "at the top".into(), |section| format!("in [{section}]"));
+        let advice = if let Some(home) = home_of(unknown, &defaults()) {
+            format!("it belongs in [{home}]")
+        } else if let Some(near) = nearest(unknown, known) {
+            format!("did you mean `{near}`?")
+        } else {
+            format!("known here: {}", known.join(", "))
+        };
+        return format!("unknown key `{unknown}` {place}; {advice}");
+    }
+    let example = key
+        .split('.')
+        .try_fold(Value::Table(defaults()), |value, part| value.get(part).cloned())
+        .map_or_else(String::new, |value| format!("; its default shows the form: {value}"));
+    format!("{key}: {}{example}", message.replace('\n', ", "))
+}
+
+fn defaults() -> Table {
+    Table::try_from(Config::default()).unwrap_or_default()
+}
+
+/// The section that knows a key, if exactly one does.
+fn home_of(key: &str, table: &Table) -> Option<String> {
+    let mut homes = Vec::new();
+    for (name, value) in table {
+        let Value::Table(inner) = value else { continue };
+        if inner.contains_key(key) {
+            homes.push(name.clone());
+        } else if let Some(deeper) = home_of(key, inner) {
+            homes.push(format!("{name}.{deeper}"));
+        }
+    }
+    if homes.len() == 1 { homes.pop() } else { None }
+}
+
+/// The known word that takes the fewest single-letter changes, if they are few.
+fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |other: &str| {
+        let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+        for (i, a) in word.chars().enumerate() {
+            let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+            for (j, b) in other.chars().enumerate() {
+                let changed = diagonal + usize::from(a != b);
+                diagonal = row[j + 1];
+                row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+            }
+        }
+        row[row.len() - 1]
+    };
+    let (steps, near) = known.iter().map(|other| (distance(other), *other)).min()?;
+    (steps <= 1 + word.chars().count() / 3).then_some(near)
+}
+
+/// Keys that are right alone and wrong together: the one to change, and why.
+fn contradiction(config: &Config) -> Option<(&'static str, String)> {
+    let Config { sip, media, engine, .. } = config;
+    if sip.udp.is_empty() && sip.tcp.is_empty() {
+        return Some(("sip.udp", "no transport is left, so no call can come: give an address here or in tcp".into()));
+    }
+    if sip.limits.max_calls.get() > media.ports.pairs().into() {
+        let (calls, pairs) = (sip.limits.max_calls, media.ports.pairs());
+        return Some((
+            "sip.limits.max_calls",
+            format!("{calls} calls need two ports each, and media.ports {} hold {pairs}: change one", media.ports),
+        ));
+    }
+    if engine.kind == EngineKind::Scripted && engine.script.is_none() {
+        return Some(("engine.kind", "a scripted engine needs `script`, the path of its file".into()));
+    }
+    if engine.restart_max_ms < engine.restart_ms {
+        return Some(("engine.restart_max_ms", "must not be less than restart_ms".into()));
+    }
+    if engine.heartbeat_timeout_ms <= engine.heartbeat_ms {
+        return Some(("engine.heartbeat_timeout_ms", "must be more than heartbeat_ms".into()));
+    }
+    if config.models.pack.is_empty() {
+        return Some(("models.pack", "must name a pack, as \"starter\"".into()));
+    }
+    None
+}
+
+/// Every path, begun at `base` where it was relative.
+fn absolute(mut config: Config, base: &Path) -> Config {
+    let Config { http, engine, models, storage, agents, .. } = &mut config;
+    let optional = engine.program.iter_mut().chain(&mut engine.script);
+    let fixed =
+        [&mut http.socket, &mut engine.run, &mut models.dir, &mut models.cache, &mut storage.path].into_iter();
+    for path in fixed.chain(optional).chain(&mut agents.paths) {
+        *path = base.join(&path);
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    /// Loads `owners` over `packaged`, both in a fresh folder; the folder's name is cut out of the sentence.
+    fn read(packaged: Option<&str>, owners: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (below, above) = (folder.path().join("packaged.toml"), folder.path().join("callbox.toml"));
+        if let Some(packaged) = packaged {
+            fs::write(&below, packaged).expect("written");
+        }
+        fs::write(&above, owners).expect("written");
+        load(&above, &below).map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    }
+
+    #[test]
+    fn the_annotated_file_is_the_default() {
+        let shipped: Config = toml::from_str(include_str!("../../../config/callbox.toml")).expect("valid");
+        assert_eq!(shipped, Config::default());
+        assert_eq!(toml::from_str::<Config>("").expect("valid"), Config::default());
+    }
+
+    #[test]
+    fn the_annotated_file_shows_every_key() {
+        let text = include_str!("../../../config/callbox.toml").replace("\n# ", "\n");
+        let shown = |key: &str| text.lines().any(|line| line.starts_with(&format!("{key} = ")));
+        let mut all = Config::default();
+        all.sip.advertised = Some([192, 0, 2, 10].into());
+        all.engine.program = Some("p".into());
+        all.engine.script = Some("s".into());
+        fn keys(table: &Table, found: &mut Vec<String>) {
+            for (key, value) in table {
+                match value {
+                    Value::Table(inner) => keys(inner, found),
+                    _ => found.push(key.clone()),
+                }
+            }
+        }
+        let mut found = Vec::new();
+        keys(&Table::try_from(all).expect("serialisable"), &mut found);
+        assert!(found.len() > 25, "{found:?}");
+        for key in found {
+            assert!(shown(&key), "config/callbox.toml does not show {key}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_one_sentence_with_file_line_key_and_advice() {
+        for (text, sentence) in [
+            ("[media]\nprots = 1", "callbox.toml:2: unknown key `prots` in [media]; did you mean `ports`?"),
+            ("\n[sip]\nmax_calls = 3", "callbox.toml:3: unknown key `max_calls` in [sip]; it belongs in [sip.limits]"),
+            ("[log]\nzzzzzzzz = 1", "callbox.toml:2: unknown key `zzzzzzzz` in [log]; known here: level, format, allow_pii"),
+            ("[medja]\nbind = 1", "callbox.toml:1: unknown key `medja` at the top; did you mean `media`?"),
+            (
+                "[http]\nlisten = \"nowhere\"",
+                "callbox.toml:2: http.listen: invalid socket address syntax; its default shows the form: \"127.0.0.1:8090\"",
+            ),
+            (
+                "[media]\nports = \"9-3\"",
+                "callbox.toml:2: media.ports: `9-3` is no range of ports: write the lowest and the highest, as in \
+                 \"16384-32767\"; its default shows the form: \"16384-32767\"",
+            ),
+            (
+                "[engine]\nthreads = \"many\"",
+                "callbox.toml:2: engine.threads: threads must be \"auto\" or a number from 1 to 1024; its default \
+                 shows the form: \"auto\"",
+            ),
+            ("[sip]\nudp = []\ntcp = []", "callbox.toml:2: sip.udp: no transport is left, so no call can come: give an address here or in tcp"),
+            ("[engine]\nkind = \"scripted\"", "callbox.toml:2: engine.kind: a scripted engine needs `script`, the path of its file"),
+            (
+                "[media]\nports = \"5000-5003\"",
+                "callbox.toml:1: sip.limits.max_calls: 100 calls need two ports each, and media.ports 5000-5003 hold 2: change one",
+            ),
+            ("[sip]\nudp = [", "callbox.toml:2: this is not TOML: unclosed array, expected `]`"),
+            ("[sip.limits]\nmax_calls = 0", "callbox.toml:2: sip.limits.max_calls: invalid value: integer `0`, expected a nonzero u32; its default shows the form: 100"),
+        ] {
+            assert_eq!(read(None, text).expect_err(text), sentence);
+        }
+        assert!(load(Path::new("/nonexistent/x.toml"), Path::new("/nonexistent/y.toml")).is_err());
+    }
+
+    #[test]
+    fn the_owners_file_lies_over_the_packages_and_paths_start_there() {
+        let config = read(
+            Some("[sip.limits]\nmax_calls = 7\nburst = 9\n[models]\ndir = \"m\""),
+            "[sip.limits]\nburst = 3\n[storage]\npath = \"/x.db\"",
+        )
+        .expect("valid");
+        assert_eq!(config.sip.limits.max_calls, NonZeroU32::new(7).expect("not zero"));
+        assert_eq!(config.sip.limits.burst, NonZeroU32::new(3).expect("not zero"));
+        assert_eq!(config.storage.path, Path::new("/x.db"));
+        assert!(config.models.dir.is_absolute() && config.models.dir.ends_with("m"));
+        assert!(config.agents.paths[0].is_absolute() && config.agents.paths[0].ends_with("agents"));
+        assert_eq!(
+            read(Some("[log]\nlevl = 1"), "").expect_err("bad key"),
+            "packaged.toml:2: unknown key `levl` in [log]; did you mean `level`?"
+        );
+    }
+
+    #[test]
+    fn a_range_of_ports_counts_its_pairs() {
+        for (text, pairs) in [("16384-32767", 8192), ("11-13", 1), ("10-12", 1), ("10-13", 2), ("65534-65535", 1)] {
+            assert_eq!(text.parse::<super::super::PortRange>().expect(text).pairs(), pairs, "{text}");
+        }
+        for text in ["11-12", "0-9", "7", "9-9", "65535-65535", "1-70000", "a-b", ""] {
+            assert!(text.parse::<super::super::PortRange>().is_err(), "{text}");
+        }
+    }
+}

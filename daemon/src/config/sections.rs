@@ -1,0 +1,364 @@
+//! The sections of the file: types that cannot hold a value that makes no sense.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+const fn nonzero(value: u32) -> NonZeroU32 {
+    match NonZeroU32::new(value) {
+        Some(value) => value,
+        None => NonZeroU32::MIN,
+    }
+}
+
+/// Signalling.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sip {
+    /// UDP addresses to listen on.
+    pub udp: Vec<SocketAddr>,
+    /// TCP addresses to listen on.
+    pub tcp: Vec<SocketAddr>,
+    /// The address that peers reach this machine at, for `Contact`, `Via` and SDP, where it differs from the one that
+    /// the kernel would choose (NAT).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertised: Option<IpAddr>,
+    /// What is refused, and when.
+    pub limits: SipLimits,
+}
+
+impl Default for Sip {
+    fn default() -> Self {
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5060));
+        Self { udp: vec![any], tcp: vec![any], advertised: None, limits: SipLimits::default() }
+    }
+}
+
+/// What is refused before it costs anything.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SipLimits {
+    /// Calls at once; one more is refused with 503.
+    pub max_calls: NonZeroU32,
+    /// INVITEs per second that one source address may send in the long run.
+    pub invites_per_second: NonZeroU32,
+    /// INVITEs that one source address may send at once.
+    pub burst: NonZeroU32,
+    /// Calls that were answered but whose ACK has not come; more are refused.
+    pub unacked: NonZeroU32,
+    /// Seconds in `Retry-After` of a 503.
+    pub retry_after_s: NonZeroU32,
+}
+
+impl Default for SipLimits {
+    fn default() -> Self {
+        Self {
+            max_calls: nonzero(100),
+            invites_per_second: nonzero(10),
+            burst: nonzero(20),
+            unacked: nonzero(50),
+            retry_after_s: nonzero(10),
+        }
+    }
+}
+
+/// Audio on the network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Media {
+    /// Address that RTP and RTCP sockets are bound to.
+    pub bind: IpAddr,
+    /// UDP ports for them, both ends included. A call takes an even port and the odd one after it (RFC 3550 §11).
+    pub ports: PortRange,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self { bind: Ipv4Addr::UNSPECIFIED.into(), ports: PortRange { first: 16_384, last: 32_767 } }
+    }
+}
+
+/// UDP ports from `first` to `last`, both included; written `16384-32767`. Holds at least one even-odd pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// The lowest port.
+    #[must_use]
+    pub const fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest port.
+    #[must_use]
+    pub const fn last(self) -> u16 {
+        self.last
+    }
+
+    /// How many calls fit: pairs of an even port and the odd one after it.
+    #[must_use]
+    pub const fn pairs(self) -> u16 {
+        let even = self.first.next_multiple_of(2);
+        (self.last - even).div_ceil(2)
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('-').and_then(|(first, last)| {
+            Some((first.trim().parse::<NonZeroU16>().ok()?.get(), last.trim().parse::<NonZeroU16>().ok()?.get()))
+        });
+        match parsed {
+            Some((first, last)) if first < last && last - first.next_multiple_of(2) >= 1 => Ok(Self { first, last }),
+            _ => Err(format!("`{text}` is no range of ports: write the lowest and the highest, as in \"16384-32767\"")),
+        }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Health, metrics and the control API.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// TCP address; reading only.
+    pub listen: SocketAddr,
+    /// Unix socket that the command line uses; mode 0660.
+    pub socket: PathBuf,
+    /// Whether numbers and words of callers are shown on the TCP address too. The socket always shows them.
+    pub show_callers: bool,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8090)),
+            socket: "/run/callbox/control.sock".into(),
+            show_callers: false,
+        }
+    }
+}
+
+/// The inference worker.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// Executable; absent: see [`super::Config::engine_program`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<PathBuf>,
+    /// What answers.
+    pub kind: EngineKind,
+    /// The script of a scripted engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<PathBuf>,
+    /// Compute threads of the engine.
+    pub threads: Threads,
+    /// Folder of its socket, `engine-0.sock`.
+    pub run: PathBuf,
+    /// Wait before the first restart; doubles with each further one.
+    pub restart_ms: NonZeroU32,
+    /// Longest wait before a restart.
+    pub restart_max_ms: NonZeroU32,
+    /// Time between two heartbeats.
+    pub heartbeat_ms: NonZeroU32,
+    /// An engine that has not answered a heartbeat for so long is killed and started again.
+    pub heartbeat_timeout_ms: NonZeroU32,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            program: None,
+            kind: EngineKind::Cpu,
+            script: None,
+            threads: Threads::Auto,
+            run: "/run/callbox".into(),
+            restart_ms: nonzero(100),
+            restart_max_ms: nonzero(10_000),
+            heartbeat_ms: nonzero(1_000),
+            heartbeat_timeout_ms: nonzero(10_000),
+        }
+    }
+}
+
+impl Engine {
+    /// First and longest wait before a restart.
+    #[must_use]
+    pub fn restart(&self) -> (Duration, Duration) {
+        (millis(self.restart_ms), millis(self.restart_max_ms))
+    }
+
+    /// Time between heartbeats, and how long one may stay unanswered.
+    #[must_use]
+    pub fn heartbeat(&self) -> (Duration, Duration) {
+        (millis(self.heartbeat_ms), millis(self.heartbeat_timeout_ms))
+    }
+}
+
+fn millis(value: NonZeroU32) -> Duration {
+    Duration::from_millis(value.get().into())
+}
+
+/// What answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// Models, on the processor.
+    Cpu,
+    /// A script instead of models, for tests; needs `script`.
+    Scripted,
+}
+
+/// How many compute threads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Threads {
+    /// The engine decides, from the cores that it may use.
+    Auto,
+    /// Exactly so many.
+    Count(NonZeroU16),
+}
+
+impl Serialize for Threads {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Count(count) => serializer.serialize_u16(count.get()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Threads {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Word(String),
+            Number(i64),
+        }
+        let complaint = || serde::de::Error::custom("threads must be \"auto\" or a number from 1 to 1024");
+        match Written::deserialize(deserializer) {
+            Ok(Written::Word(word)) if word == "auto" => Ok(Self::Auto),
+            Ok(Written::Number(count @ 1..=1024)) => u16::try_from(count)
+                .ok()
+                .and_then(NonZeroU16::new)
+                .map_or_else(|| Err(complaint()), |count| Ok(Self::Count(count))),
+            _ => Err(complaint()),
+        }
+    }
+}
+
+/// Weights.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Models {
+    /// Folder of the unpacked models.
+    pub dir: PathBuf,
+    /// Which set of models to load.
+    pub pack: String,
+    /// Folder for weights in the form that this machine computes fastest; may be emptied at any time.
+    pub cache: PathBuf,
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Self { dir: "/var/lib/callbox/models".into(), pack: "starter".into(), cache: "/var/cache/callbox".into() }
+    }
+}
+
+/// The database.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// SQLite file; its folder must exist.
+    pub path: PathBuf,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { path: "/var/lib/callbox/callbox.db".into() }
+    }
+}
+
+/// Log lines.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The least important lines that are written.
+    pub level: LogLevel,
+    /// Their form.
+    pub format: LogFormat,
+    /// Whether numbers and words of callers may be written. Off, they read `[redacted]`.
+    pub allow_pii: bool,
+}
+
+/// How important a line is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something is wrong, but was handled.
+    Warn,
+    /// What an operator wants to see of a healthy day.
+    #[default]
+    Info,
+    /// What a developer wants to see.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// The journal when systemd connected standard output to it, text on a terminal, else JSON.
+    #[default]
+    Auto,
+    /// One JSON object per line on standard output.
+    Json,
+    /// Straight to journald, fields and all.
+    Journald,
+    /// For people, on standard output.
+    Text,
+}
+
+/// Who answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Agents {
+    /// Folders of agent files (`*.toml`); of two agents with one name, the one in the earlier folder counts.
+    pub paths: Vec<PathBuf>,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self { paths: vec!["agents".into(), "/usr/lib/callbox/agents".into()] }
+    }
+}

@@ -1,0 +1,161 @@
+//! What is kept of a call. Plain values; callers' numbers and words stay wrapped.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Timestamp;
+use crate::base::{CallId, Pii, TurnId};
+
+/// Something to keep. A record replaces the one that was written before for the same call, or the same turn.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Record {
+    /// A call: when it is answered or refused by its agent, and again when it has ended.
+    Call(Box<CallRecord>),
+    /// A turn: when the agent's audio ends, or the caller interrupts it.
+    Turn(Box<TurnRecord>),
+}
+
+/// Who called whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// A caller called the box.
+    Inbound,
+    /// The box called someone.
+    Outbound,
+}
+
+/// A call.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct CallRecord {
+    /// Its id.
+    pub id: CallId,
+    /// Name of the agent.
+    pub agent: String,
+    /// Who called whom.
+    pub direction: Direction,
+    /// The caller, as a SIP user or URI.
+    pub from: Pii<String>,
+    /// The callee.
+    pub to: Pii<String>,
+    /// RTP encoding name; empty before there is one.
+    pub codec: String,
+    /// The INVITE.
+    pub started: Timestamp,
+    /// The 200 OK.
+    pub answered: Option<Timestamp>,
+    /// The BYE, or whatever ended it.
+    pub ended: Option<Timestamp>,
+    /// Why it ended, in one word or a few: `caller_hangup`, `agent_goodbye`, `media_timeout`, …
+    pub end_reason: Option<String>,
+    /// Turns without the greeting.
+    pub turns: u32,
+    /// Its audio on the network.
+    pub media: MediaStats,
+}
+
+/// Audio of a call on the network, over its whole length.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct MediaStats {
+    /// RTP packets received.
+    pub packets_in: u64,
+    /// RTP packets that never came (RFC 3550 appendix A.3).
+    pub packets_lost: u64,
+    /// RTP packets that came too late to be played.
+    pub packets_late: u64,
+    /// RTP packets sent.
+    pub packets_out: u64,
+    /// Interarrival jitter at the end, in microseconds (RFC 3550 appendix A.8).
+    pub jitter_us: u32,
+}
+
+/// One exchange of a call; turn 0 is the greeting.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct TurnRecord {
+    /// Its call.
+    pub call: CallId,
+    /// Which turn.
+    pub turn: TurnId,
+    /// The caller's last voiced sample; of the greeting: the answer.
+    pub started: Timestamp,
+    /// What the ears understood.
+    pub caller_text: Pii<String>,
+    /// What the mind answered.
+    pub agent_text: Pii<String>,
+    /// What of that was played.
+    pub heard_text: Pii<String>,
+    /// Whether the caller cut it short.
+    pub interrupted: bool,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// How many of them were not computed again.
+    pub cached_tokens: u32,
+    /// Tokens of the answer.
+    pub answer_tokens: u32,
+    /// Where the time went, in microseconds; absent: not passed.
+    pub timings_us: BTreeMap<Timing, u64>,
+}
+
+impl TurnRecord {
+    /// Notes how long a stage took.
+    pub fn took(&mut self, timing: Timing, took: Duration) {
+        self.timings_us.insert(timing, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
+/// A part of the time of a turn. The parts up to [`Timing::Playout`] follow one another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timing {
+    /// From the last voiced sample to the decision that the turn has ended.
+    Endpoint,
+    /// From there to the words.
+    Stt,
+    /// Looking for a known answer.
+    Cache,
+    /// Waiting for the mind.
+    LlmQueue,
+    /// From there to the first token.
+    Prefill,
+    /// From there to the first clause.
+    FirstClause,
+    /// From there to its first frame of audio.
+    TtsFirst,
+    /// From there to the first packet.
+    Playout,
+    /// The whole: from the last voiced sample of the caller to the first voiced packet of the agent.
+    VoiceToVoice,
+}
+
+impl Timing {
+    /// All of them, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Endpoint,
+        Self::Stt,
+        Self::Cache,
+        Self::LlmQueue,
+        Self::Prefill,
+        Self::FirstClause,
+        Self::TtsFirst,
+        Self::Playout,
+        Self::VoiceToVoice,
+    ];
+
+    /// Its name in the database and the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Stt => "stt",
+            Self::Cache => "cache",
+            Self::LlmQueue => "llm_queue",
+            Self::Prefill => "prefill",
+            Self::FirstClause => "first_clause",
+            Self::TtsFirst => "tts_first",
+            Self::Playout => "playout",
+            Self::VoiceToVoice => "voice_to_voice",
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The database as its users meet it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::base::{Pii, SystemClock, TurnId};
+
+fn call(id: u64, started: i64) -> CallRecord {
+    CallRecord {
+        id: CallId(id),
+        agent: "frontdesk".into(),
+        direction: Direction::Inbound,
+        from: Pii::new("+15550100".into()),
+        to: Pii::new("100".into()),
+        codec: "PCMU".into(),
+        started: Timestamp(started),
+        answered: Some(Timestamp(started + 1)),
+        ended: None,
+        end_reason: None,
+        turns: 0,
+        media: MediaStats { packets_in: u64::MAX, ..MediaStats::default() },
+    }
+}
+
+fn turn(id: u64, number: u32) -> TurnRecord {
+    let mut turn = TurnRecord {
+        call: CallId(id),
+        turn: TurnId(number),
+        started: Timestamp(7),
+        caller_text: Pii::new("when do you open".into()),
+        agent_text: Pii::new("At nine. On Sunday at ten.".into()),
+        heard_text: Pii::new("At nine.".into()),
+        interrupted: true,
+        prompt_tokens: 400,
+        cached_tokens: 380,
+        answer_tokens: 9,
+        timings_us: BTreeMap::new(),
+    };
+    for (count, timing) in Timing::ALL.into_iter().enumerate() {
+        turn.took(timing, Duration::from_micros(count as u64 * 1000 + 1));
+    }
+    turn
+}
+
+fn open(path: &Path) -> Result<Storage, StorageError> {
+    Storage::open(path, Arc::new(SystemClock))
+}
+
+#[test]
+fn what_was_recorded_is_read_back_newest_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("callbox.db");
+    let storage = open(&path).expect("open");
+    let handle = storage.handle();
+    for id in 1..=5 {
+        handle.record(Record::Call(Box::new(call(id, 100))));
+    }
+    handle.record(Record::Turn(Box::new(turn(5, 1))));
+    let mut ended = call(5, 100);
+    ended.ended = Some(Timestamp(900));
+    ended.end_reason = Some("caller_hangup".into());
+    handle.record(Record::Call(Box::new(ended.clone())));
+    drop(storage);
+
+    let storage = open(&path).expect("open again");
+    let handle = storage.handle();
+    let first = handle.calls(2, None).expect("read");
+    let last = first.last().expect("two");
+    let cursor: Cursor = Cursor { started: last.started, id: last.id }.to_string().parse().expect("a cursor");
+    let second = handle.calls(10, Some(cursor)).expect("read");
+    let ids: Vec<u64> = first.iter().chain(&second).map(|call| call.id.0).collect();
+    assert_eq!(ids, [5, 4, 3, 2, 1]);
+    ended.media.packets_in = i64::MAX as u64;
+    assert_eq!(
+        handle.call(CallId(5)).expect("read"),
+        Some(StoredCall { call: ended, turns: vec![turn(5, 1)] })
+    );
+    assert_eq!(handle.call(CallId(77)).expect("read"), None);
+    for suffix in ["", "-wal", "-shm"] {
+        let mode = fs::metadata(format!("{}{suffix}", path.display())).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "others may not read callbox.db{suffix}");
+    }
+    for text in ["", "7", "x-1", "1-", "1-00000000000000000"] {
+        assert!(text.parse::<Cursor>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_locked_database_never_holds_up_who_records() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("callbox.db");
+    let storage = open(&path).expect("open");
+    let handle = storage.handle();
+    let lock = Connection::open(&path).expect("a second connection");
+    lock.execute_batch("BEGIN EXCLUSIVE").expect("locked");
+    let sent = (writer::QUEUE * 2) as u64;
+    for id in 0..sent {
+        handle.record(Record::Call(Box::new(call(id, 0))));
+    }
+    assert!(handle.metrics().queue_full() > 0, "the queue is bounded");
+    lock.execute_batch("COMMIT").expect("unlocked");
+    handle.flush();
+    assert_eq!(handle.fault(), None);
+    let kept = handle.calls(u32::MAX, None).expect("read").len() as u64;
+    assert_eq!(kept + handle.metrics().queue_full(), sent);
+    assert_eq!(handle.metrics().written.get(), kept);
+}
+
+#[test]
+fn a_database_that_cannot_be_written_is_a_fault_that_heals() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("callbox.db");
+    let storage = open(&path).expect("open");
+    let handle = storage.handle();
+    let other = Connection::open(&path).expect("a second connection");
+    other.execute_batch("ALTER TABLE calls RENAME TO hidden").expect("renamed");
+    handle.record(Record::Call(Box::new(call(1, 0))));
+    handle.flush();
+    assert!(handle.fault().expect("a fault").contains("cannot be written"));
+    assert_eq!(handle.metrics().write_failed(), 1);
+    other.execute_batch("ALTER TABLE hidden RENAME TO calls").expect("renamed");
+    handle.record(Record::Call(Box::new(call(2, 0))));
+    handle.flush();
+    assert_eq!(handle.fault(), None);
+    assert_eq!(handle.calls(9, None).expect("read").len(), 1);
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_in_one_sentence_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("callbox.db");
+    let refused = |sentence: &str| {
+        let before = fs::read(&path).ok();
+        let error = open(&path).err().expect("refused").to_string();
+        assert!(error.contains(sentence) && error.contains(path.to_str().expect("text")), "{error}");
+        assert_eq!(fs::read(&path).ok(), before);
+    };
+    fs::write(&path, [7; 8192]).expect("written");
+    refused("is no SQLite database or is damaged");
+    fs::remove_file(&path).expect("removed");
+    drop(open(&path).expect("open"));
+    let whole = fs::read(&path).expect("read");
+    Connection::open(&path).and_then(|db| db.pragma_update(None, "user_version", 99)).expect("set");
+    refused("has schema 99");
+    fs::write(&path, &whole[..5000]).expect("written");
+    refused("is no SQLite database or is damaged");
+    fs::remove_file(&path).expect("removed");
+    Connection::open(&path).and_then(|db| db.execute_batch("CREATE TABLE t (a)")).expect("made");
+    refused("belongs to another program");
+    fs::remove_file(&path).expect("removed");
+    fs::create_dir(&path).expect("made");
+    refused("cannot be opened for writing");
+}
+
+const CHILD: &str = "CALLBOX_TEST_STORAGE_CHILD";
+
+/// Not a test of its own: what the next one kills.
+#[test]
+fn child_that_writes_until_it_is_killed() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let storage = open(Path::new(&path)).expect("open");
+    let handle = storage.handle();
+    for id in 0.. {
+        handle.record(Record::Call(Box::new(call(id, 0))));
+        handle.flush();
+        println!("committed {id}");
+    }
+}
+
+#[test]
+fn kill_9_loses_nothing_that_was_committed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("callbox.db");
+    let mut child = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "storage::tests::child_that_writes_until_it_is_killed", "--nocapture"])
+        .env(CHILD, &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a child");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let committed = |line: String| line.rsplit_once("committed ").and_then(|(_, id)| id.parse::<u64>().ok());
+    let mut last = lines.by_ref().filter_map(committed).find(|id| *id >= 200).expect("commits");
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    last = lines.filter_map(committed).last().unwrap_or(last);
+    let storage = open(&path).expect("open");
+    let kept = storage.handle().calls(u32::MAX, None).expect("read").len() as u64;
+    assert!(kept > last, "{kept} rows, {last} was the last one committed");
+}
