@@ -57,7 +57,7 @@ impl MediaSession {
     }
 
     /// Waits until a frame or an event may be there. Take all of both before waiting again.
-    pub async fn readable(&self) {
+    pub async fn readable(&mut self) {
         self.shared.ready.notified().await;
     }
 

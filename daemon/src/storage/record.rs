@@ -105,41 +105,48 @@ impl TurnRecord {
     }
 }
 
-/// A part of the time of a turn. The parts up to [`Timing::Playout`] follow one another.
+/// A part of the time of a turn. The parts from [`Timing::Pause`] to [`Timing::Playout`] follow one another and are
+/// [`Timing::VoiceToVoice`] together; work begins before the turn has ended, so [`Timing::Endpoint`] spans several.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Timing {
-    /// From the last voiced sample to the decision that the turn has ended.
-    Endpoint,
+    /// From the last voiced window to the pause at which work begins.
+    Pause,
     /// From there to the words.
     Stt,
     /// Looking for a known answer.
     Cache,
-    /// Waiting for the mind.
-    LlmQueue,
-    /// From there to the first token.
+    /// From the words to the first token of the answer; waiting for the mind included.
     Prefill,
     /// From there to the first clause.
     FirstClause,
     /// From there to its first frame of audio.
     TtsFirst,
+    /// From there to the decision that the turn has ended, if that comes later.
+    Hold,
     /// From there to the first packet.
     Playout,
-    /// The whole: from the last voiced sample of the caller to the first voiced packet of the agent.
+    /// The part of [`Timing::Prefill`] that waited for other calls.
+    LlmQueue,
+    /// From the last voiced window to the decision that the turn has ended.
+    Endpoint,
+    /// The whole: from the last voiced window of the caller to the first packet of the agent.
     VoiceToVoice,
 }
 
 impl Timing {
     /// All of them, in order.
-    pub const ALL: [Self; 9] = [
-        Self::Endpoint,
+    pub const ALL: [Self; 11] = [
+        Self::Pause,
         Self::Stt,
         Self::Cache,
-        Self::LlmQueue,
         Self::Prefill,
         Self::FirstClause,
         Self::TtsFirst,
+        Self::Hold,
         Self::Playout,
+        Self::LlmQueue,
+        Self::Endpoint,
         Self::VoiceToVoice,
     ];
 
@@ -147,14 +154,16 @@ impl Timing {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Endpoint => "endpoint",
+            Self::Pause => "pause",
             Self::Stt => "stt",
             Self::Cache => "cache",
-            Self::LlmQueue => "llm_queue",
             Self::Prefill => "prefill",
             Self::FirstClause => "first_clause",
             Self::TtsFirst => "tts_first",
+            Self::Hold => "hold",
             Self::Playout => "playout",
+            Self::LlmQueue => "llm_queue",
+            Self::Endpoint => "endpoint",
             Self::VoiceToVoice => "voice_to_voice",
         }
     }

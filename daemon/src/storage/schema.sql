@@ -45,7 +45,7 @@ CREATE TABLE turns (
 CREATE TABLE stages (
     call          TEXT NOT NULL,
     turn          INTEGER NOT NULL,
-    stage         TEXT NOT NULL,              -- endpoint, stt, llm_queue, prefill, first_clause, tts_first, playout, …
+    stage         TEXT NOT NULL,              -- pause, stt, prefill, first_clause, tts_first, hold, playout; …
     took_us       INTEGER NOT NULL,
     PRIMARY KEY (call, turn, stage)
 ) STRICT, WITHOUT ROWID;

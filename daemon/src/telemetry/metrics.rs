@@ -21,9 +21,6 @@ use crate::base::Clock;
 pub const LATENCY_BUCKETS: [f64; 18] =
     [0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.3, 1.6, 2.5, 5.0, 10.0];
 
-/// Seconds; a frame lasts 0.02, and 0.005 is the bar that the media thread is held to.
-const LATENESS_BUCKETS: [f64; 10] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5];
-
 /// One label: its name, its value.
 pub type Label<V> = [(&'static str, V); 1];
 
@@ -201,22 +198,6 @@ impl EngineMetrics {
     }
 }
 
-/// The media thread.
-#[derive(Clone, Debug)]
-pub struct MediaMetrics {
-    /// Seconds that a packet was sent after it was due. Takes a lock for nanoseconds; fed by one thread.
-    pub lateness: Histogram,
-}
-
-impl MediaMetrics {
-    fn register(registry: &mut Registry) -> Self {
-        let this = Self { lateness: Histogram::new(LATENESS_BUCKETS) };
-        let help = "How late packets were sent";
-        registry.register_with_unit("media_send_lateness", help, Unit::Seconds, this.lateness.clone());
-        this
-    }
-}
-
 /// All metrics of the process; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -225,8 +206,6 @@ pub struct Metrics {
     pub calls: CallMetrics,
     /// Inference workers.
     pub engines: EngineMetrics,
-    /// The media thread.
-    pub media: MediaMetrics,
 }
 
 impl Metrics {
@@ -239,8 +218,7 @@ impl Metrics {
         registry.register_collector(Box::new(Process::new(clock)));
         let calls = CallMetrics::register(&mut registry);
         let engines = EngineMetrics::register(&mut registry);
-        let media = MediaMetrics::register(&mut registry);
-        Self { registry: Arc::new(Mutex::new(registry)), calls, engines, media }
+        Self { registry: Arc::new(Mutex::new(registry)), calls, engines }
     }
 
     /// Adds metrics of a room; the prefix `callbox_` is added to their names. Once per name.

@@ -11,6 +11,6 @@ mod spans;
 mod writer;
 
 pub use logging::{Logging, LoggingError};
-pub use metrics::{CallMetrics, EngineMetrics, LATENCY_BUCKETS, Label, MediaMetrics, Metrics, Refusal, Stage};
+pub use metrics::{CallMetrics, EngineMetrics, LATENCY_BUCKETS, Label, Metrics, Refusal, Stage};
 pub use reveal::shown;
 pub use spans::{call_span, turn_span};

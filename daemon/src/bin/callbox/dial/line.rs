@@ -147,7 +147,7 @@ impl Line {
         };
         // A box that does not answer the BYE is not waited for.
         drop(timeout(Duration::from_secs(2), settled).await);
-        self.endpoint.shutdown().await;
+        self.endpoint.shutdown(Duration::from_secs(1)).await;
     }
 }
 

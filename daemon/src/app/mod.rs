@@ -3,6 +3,8 @@
 //! Enters: a configuration. Leaves: a running daemon. Everything that can be wrong with the configuration or the machine
 //! is found before the first call is answered; sockets are bound before anything is started that uses them.
 
+mod collect;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use crate::media::{Media, MediaConfig, MediaThread};
 use crate::sip::{Endpoint, EndpointConfig, Limits};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
-use crate::{models, sip};
+use crate::models;
 use callbox_wire::Role;
 
 /// The engine's name in metrics and on its socket.
@@ -136,10 +138,11 @@ impl App {
             clock,
             random: random()?,
         });
+        let rooms = collect::Rooms { media: media.clone(), endpoint: endpoint.clone() };
+        metrics.register(|registry| registry.register_collector(Box::new(rooms)));
         let watching = vec![
-            tokio::spawn(watch_engine(engine.clone(), readiness.clone(), metrics.clone())),
+            tokio::spawn(watch_engine(engine.clone(), readiness.clone(), metrics)),
             tokio::spawn(Arc::clone(&exchange).render_phrases()),
-            tokio::spawn(crate::telemetry::watch_rooms(metrics, media.clone(), endpoint.clone())),
         ];
         let serving = tokio::spawn(Arc::clone(&exchange).serve(incoming));
         Ok(Self { exchange, endpoint, engine, readiness, serving, watching, control, storage, media })
@@ -173,7 +176,7 @@ impl App {
         if waited.await.is_err() {
             tracing::warn!(calls = self.exchange.calls(), "calls were cut off: their goodbyes took too long");
         }
-        self.endpoint.shutdown().await;
+        self.endpoint.shutdown(Duration::from_secs(1)).await;
         for task in self.watching {
             task.abort();
         }
@@ -191,7 +194,7 @@ fn limits(config: &Config) -> Limits {
     let limits = &config.sip.limits;
     Limits {
         max_calls: limits.max_calls.get() as usize,
-        invites_per_second_per_source: limits.invites_per_second.get(),
+        invites_per_second_per_source: limits.invites_per_second.get().into(),
         burst: limits.burst.get(),
         max_unacked_per_source: limits.unacked.get() as usize,
         retry_after: limits.retry_after_s.get(),
@@ -268,6 +271,3 @@ async fn watch_engine(engine: Engine, readiness: Readiness, metrics: Metrics) {
         }
     }
 }
-
-/// What muting directives the log needs, for whoever sets it up.
-pub const LOG_DIRECTIVES: &str = sip::LOG_DIRECTIVES;

@@ -1,0 +1,81 @@
+//! Figures of the rooms that keep their own, read when Prometheus asks. Enters: a scrape; leaves: the media thread's and
+//! the signalling's counts.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+
+use crate::media::{Histogram, Media};
+use crate::sip::Endpoint;
+
+/// Seconds; a frame lasts 0.02, and 0.005 is the bar that the media thread is held to.
+const LATENESS: [f64; 10] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5];
+
+/// The media thread and the SIP endpoint.
+pub(super) struct Rooms {
+    pub(super) media: Media,
+    pub(super) endpoint: Endpoint,
+}
+
+impl fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rooms")
+    }
+}
+
+impl Collector for Rooms {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let media = self.media.stats();
+        let sip = self.endpoint.stats();
+        let gauges = [
+            ("media_sessions", "Calls with media", media.sessions),
+            ("media_ports_used", "Port pairs in use", media.ports_used),
+            ("media_ports", "Port pairs of the configured range", media.ports),
+            ("sip_dialogs", "Dialogs, those that wait for the end of a BYE included", sip.dialogs),
+            ("sip_transactions", "Transactions in progress", sip.transactions.running),
+            ("sip_connections", "Open TCP connections", sip.transactions.connections),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let counters = [
+            ("media_packets_received", "Datagrams received", media.received),
+            ("media_packets_sent", "Datagrams sent", media.sent),
+            ("media_send_errors", "Datagrams that the system refused to send", media.send_errors),
+            ("media_stalls", "Times when the machine stood still for longer than 200 ms", media.stalls),
+            ("sip_malformed", "Messages that were no SIP", sip.transactions.malformed),
+            ("sip_dropped", "Messages dropped unread by admission", sip.transactions.dropped),
+        ];
+        for (name, help, value) in counters {
+            ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        let help = "How late packets were sent";
+        let lateness = encoder.encode_descriptor("media_send_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        encode_lateness(&media.lateness, lateness)
+    }
+}
+
+fn encode_lateness(
+    lateness: &Histogram,
+    mut encoder: prometheus_client::encoding::MetricEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    let (mut buckets, mut sum, mut before) = (LATENESS.map(|bound| (bound, 0_u64)).to_vec(), 0.0, 0);
+    buckets.push((f64::MAX, 0));
+    for (bound, count) in lateness.cumulative() {
+        let (new, bound) = (count - before, bound.as_secs_f64());
+        before = count;
+        #[expect(clippy::cast_precision_loss, reason = "a sum of seconds, to a bucket's width")]
+        let share = new as f64;
+        sum += share * bound;
+        if let Some((_, in_bucket)) = buckets.iter_mut().find(|(limit, _)| bound <= *limit) {
+            *in_bucket += new;
+        }
+    }
+    encoder.encode_histogram::<NoLabelSet>(sum, before, &buckets, None)
+}
