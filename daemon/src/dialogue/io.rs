@@ -67,7 +67,8 @@ pub enum Input {
         /// Frames of that clause sent so far, all together.
         frames: u32,
     },
-    /// The playout has sent all that it was given. Comes after the [`Input::Played`] of its last frame.
+    /// The playout has sent all that it was given. Comes after the [`Input::Played`] of its last frame; never for what
+    /// was flushed, and never for an emptiness older than the last thing given to it.
     PlayoutDrained,
     /// The caller pressed a key: `0`-`9`, `*`, `#`, `A`-`D`. Anything else is ignored.
     Dtmf(char),
