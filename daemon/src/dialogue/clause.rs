@@ -90,7 +90,7 @@ const UNITS: &[&str] = &[
 ];
 
 /// Cuts one answer into clauses.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default)]
 pub struct Cutter {
     rest: String,
     /// Words cut so far.

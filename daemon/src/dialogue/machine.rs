@@ -3,6 +3,7 @@
 //! There is at most one turn of the agent at a time. It is *undecided* while the caller may still go on, *decided* once
 //! their turn has ended, and *playing* once its first audio was let out; until then it can be revoked without a trace.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,14 +47,12 @@ pub(super) enum Phase {
 }
 
 /// Whether there is anyone to ask.
-#[derive(Debug)]
 pub(super) enum Engine {
     Up,
     Down { since: Instant, resume: Resume },
 }
 
 /// What to do when the engine is back.
-#[derive(Debug)]
 pub(super) enum Resume {
     Greet,
     Again(Box<Turn>),
@@ -62,7 +61,6 @@ pub(super) enum Resume {
 }
 
 /// One conversation, see the [module](super).
-#[derive(Debug)]
 pub struct Dialogue {
     pub(super) call: CallId,
     pub(super) agent: Arc<Agent>,
@@ -96,6 +94,18 @@ pub struct Dialogue {
     pub(super) keys_by: Option<Instant>,
     /// The playout is empty.
     pub(super) drained: bool,
+}
+
+/// Prints no words.
+impl fmt::Debug for Dialogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialogue")
+            .field("call", &self.call)
+            .field("phase", &self.phase)
+            .field("turn", &self.turn.as_ref().map(|turn| turn.id))
+            .field("next_timer", &self.next_timer())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Dialogue {

@@ -253,3 +253,16 @@ fn what_still_comes_of_a_cancelled_attempt_changes_nothing() {
     line.run(4100);
     assert_eq!(line.log.len(), actions);
 }
+
+#[test]
+fn no_word_is_in_any_debug_output() {
+    let mut line = Line::new(FAST, &[ASKS], &["When do you open, please?"], &[ANSWER]);
+    line.at(0, Input::Answered);
+    for ms in (0..9000).step_by(50) {
+        line.run(ms);
+        let printed = format!("{:?} {:?}", line.dialogue, line.log);
+        assert!(!printed.contains("please") && !printed.contains("nine"), "{printed}");
+    }
+    let input = Input::Token { turn: callbox_wire::TurnId(1), text: "nine".to_owned() };
+    assert_eq!(format!("{input:?}"), "Token(1)");
+}
