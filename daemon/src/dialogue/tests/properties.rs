@@ -97,7 +97,6 @@ impl Watch {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn no_order_of_inputs_breaks_a_promise(steps in steps()) {
