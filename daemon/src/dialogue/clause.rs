@@ -3,14 +3,17 @@
 //! Enters: text in pieces of any size. Leaves: clauses whose concatenation is that text, but for white space between
 //! them. Never here: a cut inside a number, a time, a price, an abbreviation or a telephone number.
 //!
-//! The first clause is cut as early as it sounds natural, because the caller waits for it; later ones are whole
-//! sentences where they can be, because they sound better, within a bound.
+//! The first words are cut as early as it sounds natural, because the caller waits for them; what follows is cut into
+//! whole sentences where that can be, because they sound better, within a bound.
 
-/// Words before a comma that may be the first clause.
-const FIRST_COMMA: usize = 2;
-/// Words before a conjunction or preposition that may be the first clause.
+/// As long as fewer words than this were cut, the caller waits, and the early rules hold. A model that is slower than this
+/// many words while they are spoken could not keep up anyway.
+const EARLY: usize = 4;
+/// Words before a comma that may be an early clause: "Yes," is one.
+const FIRST_COMMA: usize = 1;
+/// Words before a conjunction or preposition that may be an early clause.
 const FIRST_SOFT: usize = 4;
-/// Words after which the first clause is cut between any two that allow it.
+/// Words after which an early clause is cut between any two that allow it.
 const FIRST_ANY: usize = 10;
 /// Words of a later clause before the end of a sentence cuts it: "Yes. No." is one.
 const LATER_SENTENCE: usize = 3;
@@ -87,13 +90,20 @@ const UNITS: &[&str] = &[
 ];
 
 /// Cuts one answer into clauses.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default)]
 pub struct Cutter {
     rest: String,
-    cut: bool,
+    /// Words cut so far.
+    words: usize,
 }
 
 impl Cutter {
+    /// For text that is known as a whole: only sentences are cut.
+    #[must_use]
+    pub fn for_script() -> Self {
+        Self { words: EARLY, ..Self::default() }
+    }
+
     /// Takes the next piece of text, and hands every clause that it completes to `out`.
     pub fn push(&mut self, text: &str, out: &mut Vec<String>) {
         self.rest.push_str(text);
@@ -105,15 +115,15 @@ impl Cutter {
         self.cut_all(true, out);
         let rest = std::mem::take(&mut self.rest);
         if !rest.trim().is_empty() {
-            self.cut = true;
+            self.words += words(&rest).len();
             out.push(rest.trim().to_owned());
         }
     }
 
     fn cut_all(&mut self, done: bool, out: &mut Vec<String>) {
-        while let Some(end) = next_cut(&self.rest, !self.cut, done) {
+        while let Some(end) = next_cut(&self.rest, self.words < EARLY, done) {
             let clause: String = self.rest.drain(..end).collect();
-            self.cut = true;
+            self.words += words(&clause).len();
             out.push(clause.trim().to_owned());
         }
     }
@@ -316,7 +326,7 @@ mod tests {
             ),
             (
                 "Yes, parking is free for guests. It is behind the house.",
-                &["Yes, parking is free", "for guests. It is behind the house."],
+                &["Yes,", "parking is free for guests.", "It is behind the house."],
             ),
             (
                 "You pay $1,200.50 a week, plus tax of 9.5 percent.",

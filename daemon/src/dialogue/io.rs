@@ -1,5 +1,6 @@
 //! What the dialogue is told and what it answers.
 
+use std::fmt;
 use std::time::Duration;
 
 use callbox_wire::{ChatMessage, ClauseId, Failure, Role, Sampling, Thought, Transcript, TurnId};
@@ -7,8 +8,8 @@ use callbox_wire::{ChatMessage, ClauseId, Failure, Role, Sampling, Thought, Tran
 use super::record::TurnRecord;
 use crate::base::Pii;
 
-/// Something that happened.
-#[derive(Clone, PartialEq, Debug)]
+/// Something that happened. `Debug` prints no words.
+#[derive(Clone, PartialEq)]
 pub enum Input {
     /// The call is answered and media flows.
     Answered,
@@ -67,7 +68,8 @@ pub enum Input {
         /// Frames of that clause sent so far, all together.
         frames: u32,
     },
-    /// The playout has sent all that it was given. Comes after the [`Input::Played`] of its last frame.
+    /// The playout has sent all that it was given. Comes after the [`Input::Played`] of its last frame; never for what
+    /// was flushed, and never for an emptiness older than the last thing given to it.
     PlayoutDrained,
     /// The caller pressed a key: `0`-`9`, `*`, `#`, `A`-`D`. Anything else is ignored.
     Dtmf(char),
@@ -92,8 +94,8 @@ pub enum Input {
     Tick,
 }
 
-/// Something to do, at once and in this order.
-#[derive(Clone, PartialEq, Debug)]
+/// Something to do, at once and in this order. `Debug` prints no words.
+#[derive(Clone, PartialEq)]
 pub enum Action {
     /// Turn a span of the listening stream into words.
     Transcribe {
@@ -235,4 +237,46 @@ pub enum Mark {
     },
     /// The agent has finished and listens.
     Listening,
+}
+
+// What is said must not reach a log line through a careless `?input`: only names, turns and plain numbers are printed.
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered => f.write_str("Answered"),
+            Self::Activity { at, speech } => write!(f, "Activity({at}, {speech})"),
+            Self::Heard { turn, .. } => write!(f, "Heard({turn})"),
+            Self::Token { turn, .. } => write!(f, "Token({turn})"),
+            Self::Thought { turn, .. } => write!(f, "Thought({turn})"),
+            Self::Audio { turn, clause } => write!(f, "Audio({turn}, {})", clause.0),
+            Self::Spoken { turn, clause, frames, .. } => write!(f, "Spoken({turn}, {}, {frames})", clause.0),
+            Self::Played { turn, clause, frames } => write!(f, "Played({turn}, {}, {frames})", clause.0),
+            Self::PlayoutDrained => f.write_str("PlayoutDrained"),
+            Self::Dtmf(_) => f.write_str("Dtmf"),
+            Self::Failed { turn, role, failure } => write!(f, "Failed({turn}, {role:?}, {failure:?})"),
+            Self::EngineLost => f.write_str("EngineLost"),
+            Self::EngineReady => f.write_str("EngineReady"),
+            Self::Drain => f.write_str("Drain"),
+            Self::HungUp => f.write_str("HungUp"),
+            Self::Tick => f.write_str("Tick"),
+        }
+    }
+}
+
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transcribe { turn, from, to } => write!(f, "Transcribe({turn}, {from}..{to})"),
+            Self::Think { turn, .. } => write!(f, "Think({turn})"),
+            Self::Speak { turn, clause, .. } => write!(f, "Speak({turn}, {})", clause.0),
+            Self::Play { turn } => write!(f, "Play({turn})"),
+            Self::PlayStored(phrase) => write!(f, "PlayStored({phrase:?})"),
+            Self::Cancel { turn } => write!(f, "Cancel({turn})"),
+            Self::Flush => f.write_str("Flush"),
+            Self::Hangup(reason) => write!(f, "Hangup({reason:?})"),
+            Self::Record(record) => write!(f, "Record({}, {:?}, {:?})", record.turn, record.kind, record.outcome),
+            Self::Mark(mark) => write!(f, "Mark({mark:?})"),
+        }
+    }
 }

@@ -22,12 +22,14 @@ mod agent;
 mod clause;
 mod ending;
 mod endpoint;
+mod faults;
 mod io;
 mod machine;
 mod prompt;
 mod record;
 mod timers;
 mod turn;
+mod work;
 
 #[cfg(test)]
 mod tests;

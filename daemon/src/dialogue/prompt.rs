@@ -39,7 +39,6 @@ pub fn prime_messages(agent: &Agent) -> Vec<ChatMessage> {
 }
 
 /// A conversation so far: questions and answers in turn, the system message apart.
-#[derive(Debug)]
 pub struct History {
     system: ChatMessage,
     budget: usize,

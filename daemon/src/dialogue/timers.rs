@@ -65,7 +65,7 @@ impl Dialogue {
     }
 
     /// The silence after which a turn whose transcript is known has ended. This is the rule of turn taking.
-    pub(super) fn patience_with(&self, words: &str) -> Duration {
+    pub(super) fn hold(&self, words: &str) -> Duration {
         let rules = &self.agent.turns;
         let hold = match ending(words) {
             Ending::Complete => rules.complete_ms.get(),
@@ -121,7 +121,7 @@ impl Dialogue {
         let mut backchannel = None;
         if turn.owns_utterance {
             let silence = match (&turn.caller, turn.failure) {
-                (Some(words), None) => Some(self.patience_with(words)),
+                (Some(words), None) => Some(self.hold(words)),
                 (_, Some(_)) => Some(rules.end_of_turn_ms.get()),
                 (None, None) => None,
             };

@@ -13,7 +13,6 @@ use crate::base::Pii;
 /// Frames of 20 ms per character of text, while the length of a clause is not known: 15 characters a second.
 const FRAMES_PER_CHAR: u32 = 3;
 
-#[derive(Debug)]
 pub(super) struct Clause {
     text: String,
     arrived: u32,
@@ -21,7 +20,6 @@ pub(super) struct Clause {
     played: u32,
 }
 
-#[derive(Debug)]
 pub(super) struct Turn {
     pub(super) id: TurnId,
     pub(super) kind: TurnKind,

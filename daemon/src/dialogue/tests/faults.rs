@@ -143,3 +143,30 @@ fn a_hang_up_cancels_and_ends_everything() {
     line.run(60_000);
     assert_eq!((line.log.len(), line.dialogue.deadline()), (actions, None));
 }
+
+#[test]
+fn an_engine_that_is_lost_again_and_again_ends_the_call() {
+    let mut line = line(&[ASKS]);
+    for loss in 0..4 {
+        line.at(4500 + loss * 4000, Input::EngineLost);
+        line.at(6500 + loss * 4000, Input::EngineReady);
+    }
+    line.run(40_000);
+    let (ms, reason) = line.hung_up().expect("bounded");
+    assert_eq!(reason, HangupReason::EngineLost);
+    assert!((17_700..17_720).contains(&ms), "the fourth loss at 16 500 ms, the goodbye: {ms}");
+}
+
+#[test]
+fn a_voice_that_fails_in_mid_answer_is_apologised_for_after_what_was_said() {
+    let mut line = line(&[ASKS]);
+    line.run(4500);
+    let turn = line.records().last().map(|record| record.turn.next()).expect("greeted");
+    line.at(4500, Input::Failed { turn, role: Role::Voice, failure: Failure::Internal });
+    line.run(8000);
+    assert_eq!(line.stored(), [StoredPhrase::Apology]);
+    assert!(line.times(|action| *action == Action::Flush).is_empty());
+    let record = line.records()[1];
+    assert_eq!((record.outcome, record.failure), (Outcome::Failed, Some((Role::Voice, Failure::Internal))));
+    assert!(!record.heard.reveal().is_empty());
+}

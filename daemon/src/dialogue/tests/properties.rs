@@ -57,9 +57,21 @@ struct Watch {
     finished: HashSet<TurnId>,
     working: HashSet<TurnId>,
     longest: usize,
+    /// Turns whose transcription was asked for, has come, whose audio has come.
+    asked: HashSet<TurnId>,
+    heard: HashSet<TurnId>,
+    audible: HashSet<TurnId>,
 }
 
 impl Watch {
+    fn told(&mut self, input: &Input) {
+        match input {
+            Input::Heard { turn, .. } => self.heard.insert(*turn),
+            Input::Audio { turn, .. } => self.audible.insert(*turn),
+            _ => false,
+        };
+    }
+
     fn see(&mut self, actions: &[Action]) -> Result<(), TestCaseError> {
         for action in actions {
             prop_assert!(!self.over, "after the end: {:?}", action);
@@ -69,6 +81,21 @@ impl Watch {
                     self.newest = self.newest.max(turn.0);
                     self.working.insert(*turn);
                     prop_assert!(self.working.len() <= 1, "one turn at a time");
+                    match action {
+                        Action::Transcribe { .. } => {
+                            self.asked.insert(*turn);
+                        }
+                        // Every token of this test names its turn.
+                        Action::Speak { text, .. } => {
+                            let of = |word: &str| word.strip_prefix("turn").and_then(|id| id.parse().ok());
+                            prop_assert!(
+                                text.split_whitespace().filter_map(of).all(|id: u32| id == turn.0),
+                                "{}",
+                                text
+                            );
+                        }
+                        _ => prop_assert!(!self.asked.contains(turn) || self.heard.contains(turn)),
+                    }
                     if let Action::Think { messages, .. } = action {
                         let chars = messages.iter().map(|message| message.content.chars().count()).sum();
                         self.longest = self.longest.max(chars);
@@ -77,6 +104,7 @@ impl Watch {
                 Action::Play { turn } => {
                     prop_assert!(!self.cancelled.contains(turn) && !self.finished.contains(turn), "stale");
                     prop_assert!(self.played.insert(*turn), "once");
+                    prop_assert!(self.audible.contains(turn), "something to be heard");
                 }
                 Action::Cancel { turn } => {
                     self.cancelled.insert(*turn);
@@ -97,7 +125,6 @@ impl Watch {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn no_order_of_inputs_breaks_a_promise(steps in steps()) {
@@ -107,6 +134,7 @@ proptest! {
         let (mut watch, mut at) = (Watch::default(), 0);
         let tell = |now, input, watch: &mut Watch, dialogue: &mut Dialogue| {
             let mut out = Vec::new();
+            watch.told(&input);
             dialogue.handle(now, input, &mut out);
             // A wait that is over is dealt with: the caller of this room never spins.
             prop_assert!(dialogue.deadline().is_none_or(|at| at > now), "{:?}", dialogue);
@@ -141,7 +169,10 @@ proptest! {
                         audio_ms: 0, queue_us: 0, compute_us: 0,
                     },
                 },
-                Step::Token(back, text) => Input::Token { turn: turn(back, &watch), text: text.to_owned() },
+                Step::Token(back, text) => {
+                    let turn = turn(back, &watch);
+                    Input::Token { turn, text: format!("{text} turn{turn} ") }
+                }
                 Step::Thought(back) => Input::Thought { turn: turn(back, &watch), thought: THOUGHT },
                 Step::Audio(back, clause) => Input::Audio { turn: turn(back, &watch), clause: ClauseId(clause) },
                 Step::Spoken(back, clause, frames) => Input::Spoken {

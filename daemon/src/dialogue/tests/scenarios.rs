@@ -27,7 +27,7 @@ fn a_call_is_greeted_answered_and_ended() {
         ]
     );
     assert_eq!(line.questions(), ["When do you open?"], "a goodbye is no question for the model");
-    assert_eq!(line.spoken(), ["Good day.", ANSWER, "Thank you,", "goodbye."]);
+    assert_eq!(line.spoken(), ["Good day.", ANSWER, "Thank you, goodbye."]);
     let answer = line.records()[1];
     assert_eq!(answer.caller.as_ref().map(|text| text.reveal().as_str()), Some("When do you open?"));
     assert_eq!(answer.heard, answer.generated);
@@ -62,7 +62,7 @@ fn an_answer_starts_when_the_turn_has_ended_and_the_work_is_done_and_not_later()
         line.at(0, Input::Answered);
         line.run(9000);
         let pipeline = 110 + delays.stt + delays.prefill + 4 * delays.token + delays.tts;
-        let wanted = spoke + hold.max(pipeline);
+        let wanted = spoke + u64::max(hold, pipeline);
         assert_eq!(line.times(plays)[1], wanted, "{words:?}: hold {hold}, pipeline {pipeline}");
         let record = line.records()[1];
         assert_eq!(line.ms(record.times.end_of_speech), spoke);
@@ -177,7 +177,7 @@ fn silence_is_broken_twice_and_then_ends_the_call() {
     let mut line = Line::new(FAST, &[], &[""], &[ANSWER]);
     line.at(0, Input::Answered);
     line.run(60_000);
-    assert_eq!(line.spoken(), ["Good day.", "Are you still there?", "Hello?", "Thank you,", "goodbye."]);
+    assert_eq!(line.spoken(), ["Good day.", "Are you still there?", "Hello?", "Thank you, goodbye."]);
     let (ms, reason) = line.hung_up().expect("nobody is there");
     assert_eq!(reason, HangupReason::Silence);
     assert!((24_000..32_000).contains(&ms));
@@ -211,7 +211,7 @@ fn a_drain_lets_the_turn_end_and_says_goodbye() {
     line.at(0, Input::Answered);
     line.at(2500, Input::Drain);
     line.run(30_000);
-    assert_eq!(line.spoken()[1..], [ANSWER, "Thank you,", "goodbye."]);
+    assert_eq!(line.spoken()[1..], [ANSWER, "Thank you, goodbye."]);
     assert_eq!(line.hung_up().map(|(_, reason)| reason), Some(HangupReason::Drain));
 }
 
@@ -233,4 +233,36 @@ fn a_long_story_is_not_transcribed_from_its_beginning_each_time() {
     line.at(0, Input::Answered);
     line.run(25_000);
     assert_eq!(line.questions().last(), Some(&"A long story with an end."));
+}
+
+#[test]
+fn what_still_comes_of_a_cancelled_attempt_changes_nothing() {
+    let mut line = Line::new(FAST, &[(2016, 2912), (3136, 30_000)], &["I would like"], &[ANSWER]);
+    line.at(0, Input::Answered);
+    line.run(4000);
+    let Some((_, Action::Cancel { turn })) =
+        line.log.iter().find(|(_, action)| matches!(action, Action::Cancel { .. }))
+    else {
+        panic!("revoked");
+    };
+    let (turn, actions) = (*turn, line.log.len());
+    line.at(4001, Input::Token { turn, text: "Stale. And stale.".to_owned() });
+    line.at(4002, Input::Thought { turn, thought: super::sim::THOUGHT });
+    line.at(4003, Input::Audio { turn, clause: callbox_wire::ClauseId(0) });
+    line.at(4004, Input::Played { turn, clause: callbox_wire::ClauseId(0), frames: 9 });
+    line.run(4100);
+    assert_eq!(line.log.len(), actions);
+}
+
+#[test]
+fn no_word_is_in_any_debug_output() {
+    let mut line = Line::new(FAST, &[ASKS], &["When do you open, please?"], &[ANSWER]);
+    line.at(0, Input::Answered);
+    for ms in (0..9000).step_by(50) {
+        line.run(ms);
+        let printed = format!("{:?} {:?}", line.dialogue, line.log);
+        assert!(!printed.contains("please") && !printed.contains("nine"), "{printed}");
+    }
+    let input = Input::Token { turn: callbox_wire::TurnId(1), text: "nine".to_owned() };
+    assert_eq!(format!("{input:?}"), "Token(1)");
 }

@@ -1,0 +1,129 @@
+//! What happens when the engine fails: try again within bounds, tell the caller, keep the call.
+
+use std::time::Duration;
+
+use callbox_wire::{Failure, Role};
+
+use super::io::{Action, HangupReason, StoredPhrase};
+use super::machine::{Dialogue, Engine, Phase, Resume};
+use super::record::{Outcome, TurnKind};
+
+/// Engines lost in one call before it is ended.
+const MOST_LOSSES: u32 = 3;
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+
+impl Dialogue {
+    pub(super) fn failed(&mut self, role: Role, failure: Failure, out: &mut Vec<Action>) {
+        let id = self.new_id();
+        let now = self.now;
+        let Some(turn) = &mut self.turn else { return };
+        let most = match failure {
+            Failure::Overloaded => 4,
+            Failure::Internal => 1,
+            Failure::Invalid => 0,
+        };
+        out.push(Action::Cancel { turn: turn.id });
+        if !turn.playing && turn.retries < most {
+            let wait =
+                if failure == Failure::Overloaded { FIRST_BACKOFF * (1 << turn.retries) } else { Duration::ZERO };
+            turn.restart(id, now + wait);
+            return;
+        }
+        turn.failure = Some((role, failure));
+        // Nobody is told of the failure of something that nobody waits for.
+        if turn.decided {
+            self.fail_for_good(out);
+        }
+    }
+
+    /// Gives the turn up; its work is cancelled already. What is in the playout is heard to its end.
+    pub(super) fn fail_for_good(&mut self, out: &mut Vec<Action>) {
+        let Some(turn) = self.turn.take() else { return };
+        if turn.owns_utterance {
+            self.utterance_over();
+        }
+        if turn.playing {
+            self.keep(&turn);
+        }
+        self.idle_since = self.now;
+        self.record(&turn, Outcome::Failed, out);
+        match turn.closes {
+            Some(reason) => self.leave(reason, out),
+            None => self.play_stored(StoredPhrase::Apology, out),
+        }
+    }
+
+    pub(super) fn stuck(&mut self, out: &mut Vec<Action>) {
+        match &self.turn {
+            // All of it is in the playout, which does not say that it has gone.
+            Some(turn) if turn.playing && turn.is_ready() => self.finish(out),
+            Some(turn) => self.failed(turn.waits_for(), Failure::Internal, out),
+            None => {}
+        }
+    }
+
+    pub(super) fn engine_lost(&mut self, out: &mut Vec<Action>) {
+        if !self.is_up() {
+            return;
+        }
+        let was_speaking = self.ears.utterance().is_some();
+        self.utterance_over();
+        self.ears.reset();
+        self.losses += 1;
+        let turn = self.turn.take();
+        let mut resume = Resume::Listen;
+        let mut phrase = None;
+        if let Some(mut turn) = turn {
+            if turn.playing {
+                self.flush(out);
+            }
+            out.push(Action::Cancel { turn: turn.id });
+            turn.failure = Some((turn.waits_for(), Failure::Internal));
+            self.record(&turn, Outcome::Failed, out);
+            phrase = Some(if turn.decided { StoredPhrase::Apology } else { StoredPhrase::OneMoment });
+            if let Some(reason) = turn.closes {
+                self.engine = Engine::Down { since: self.now, resume };
+                return self.leave(reason, out);
+            }
+            resume = match (&turn.caller, turn.kind) {
+                // A greeting of which a second was heard is not said twice.
+                (_, TurnKind::Greeting) if turn.frames_played() > 50 => Resume::Listen,
+                (Some(words), _) if !words.is_empty() => Resume::Again(Box::new(turn)),
+                (_, TurnKind::Answer) => Resume::Repeat,
+                _ => Resume::Again(Box::new(turn)),
+            };
+        } else if was_speaking {
+            phrase = Some(StoredPhrase::OneMoment);
+            resume = Resume::Repeat;
+        }
+        self.engine = Engine::Down { since: self.now, resume };
+        if self.phase == Phase::Live && self.leaving.is_none() {
+            if self.losses > MOST_LOSSES {
+                self.leave(HangupReason::EngineLost, out);
+            } else if let Some(phrase) = phrase {
+                self.play_stored(phrase, out);
+            }
+        }
+    }
+
+    pub(super) fn engine_ready(&mut self, out: &mut Vec<Action>) {
+        let Engine::Down { resume, .. } = std::mem::replace(&mut self.engine, Engine::Up) else { return };
+        self.idle_since = self.now;
+        if self.phase != Phase::Live || self.leaving.is_some() {
+            return;
+        }
+        match resume {
+            Resume::Greet => self.greet(out),
+            Resume::Again(mut turn) => {
+                turn.restart(self.new_id(), self.now);
+                turn.owns_utterance = false;
+                turn.decided = true;
+                turn.moment = true;
+                turn.times.endpoint.get_or_insert(self.now);
+                self.turn = Some(*turn);
+            }
+            Resume::Repeat => self.say(TurnKind::Repeat, self.agent.repeat.as_str().to_owned(), None, out),
+            Resume::Listen => {}
+        }
+    }
+}

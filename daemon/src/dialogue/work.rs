@@ -1,0 +1,245 @@
+//! What a turn of the agent asks for, from the caller's words to the last frame; and what the agent says by itself.
+
+use std::time::Duration;
+
+use callbox_wire::Transcript;
+
+use super::clause::{Cutter, without_markup};
+use super::ending::is_farewell;
+use super::io::{Action, HangupReason, Mark, StoredPhrase};
+use super::machine::{Dialogue, Engine, Phase, Resume, TAIL};
+use super::prompt::shortened;
+use super::record::{Outcome, TurnKind};
+use super::turn::Turn;
+use crate::base::{Pii, TurnId};
+
+/// Words of the caller that one question may hold, the last ones.
+const MOST_WORDS_CHARS: usize = 1500;
+
+impl Dialogue {
+    /// Asks the engine for what the turn needs next.
+    pub(super) fn work(&mut self, out: &mut Vec<Action>) {
+        let now = self.now;
+        let Some(turn) = &mut self.turn else { return };
+        turn.retry_at = None;
+        turn.progress = now;
+        if let Some(script) = turn.script.clone() {
+            let mut clauses = Vec::new();
+            let mut cutter = Cutter::for_script();
+            cutter.push(&script, &mut clauses);
+            cutter.finish(&mut clauses);
+            self.speak(clauses, out);
+        } else if let Some(words) = &turn.caller {
+            turn.thinking = true;
+            turn.times.think = Some(now);
+            let messages = self.history.ask(words);
+            out.push(Action::Think { turn: turn.id, messages, sampling: self.agent.sampling() });
+        } else if let Some(span) = &turn.span {
+            turn.hearing = true;
+            turn.times.transcribe = Some(now);
+            out.push(Action::Transcribe { turn: turn.id, from: span.start, to: span.end });
+        }
+    }
+
+    pub(super) fn heard(&mut self, id: TurnId, transcript: &Transcript, out: &mut Vec<Action>) {
+        let now = self.now;
+        let new = if transcript.declined.is_some() { "" } else { transcript.text.trim() };
+        let words =
+            [self.folded.as_str(), new].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        let words = shortened(words, MOST_WORDS_CHARS);
+        let goodbye = self.agent.goodbye.as_str().to_owned();
+        let Some(turn) = self.current(id).filter(|turn| turn.hearing) else { return };
+        turn.hearing = false;
+        turn.times.heard = Some(now);
+        turn.stt_compute_us = transcript.compute_us;
+        turn.caller = Some(words.clone());
+        if words.is_empty() {
+            return;
+        }
+        // Silence is sometimes taken for a "bye"; a call is not ended on a doubt.
+        if is_farewell(&words) && transcript.no_speech < 0.5 {
+            turn.kind = TurnKind::Goodbye;
+            turn.script = Some(goodbye);
+            turn.closes = Some(HangupReason::Farewell);
+        }
+        out.push(Action::Mark(Mark::CallerSaid { turn: id, text: Pii::new(words) }));
+        self.work(out);
+    }
+
+    pub(super) fn speak(&mut self, clauses: Vec<String>, out: &mut Vec<Action>) {
+        let now = self.now;
+        let Some(turn) = &mut self.turn else { return };
+        for text in clauses {
+            let spoken = without_markup(&text);
+            let Some(clause) = turn.add_clause(text) else { continue };
+            turn.times.first_clause.get_or_insert(now);
+            out.push(Action::Mark(Mark::AgentSays { turn: turn.id, clause, text: Pii::new(spoken.clone()) }));
+            out.push(Action::Speak { turn: turn.id, clause, text: spoken });
+        }
+    }
+
+    /// The caller's turn has ended.
+    pub(super) fn decide(&mut self, out: &mut Vec<Action>) {
+        let spoke = self.ears.last_voiced();
+        let Some(turn) = &mut self.turn else { return };
+        turn.decided = true;
+        turn.progress = self.now;
+        turn.times.endpoint = Some(self.now);
+        if turn.failure.is_some() {
+            return self.fail_for_good(out);
+        }
+        if turn.caller.as_deref() == Some("") {
+            out.push(Action::Cancel { turn: turn.id });
+            self.turn = None;
+            self.utterance_over();
+            self.misses += 1;
+            if self.misses >= 2 {
+                self.misses = 0;
+                self.say(TurnKind::NotUnderstood, self.agent.not_understood.as_str().to_owned(), None, out);
+            }
+            return;
+        }
+        self.misses = 0;
+        let quiet = spoke.map_or(Duration::ZERO, |spoke| self.now.saturating_duration_since(spoke));
+        out.push(Action::Mark(Mark::EndOfTurn { turn: turn.id, quiet }));
+    }
+
+    /// There is something to be heard: from now on the turn cannot be revoked, only interrupted.
+    pub(super) fn play(&mut self, out: &mut Vec<Action>) {
+        let Some(turn) = &mut self.turn else { return };
+        turn.playing = true;
+        turn.times.play = Some(self.now);
+        out.push(Action::Play { turn: turn.id });
+        self.disown();
+    }
+
+    pub(super) fn ask_for_patience(&mut self, out: &mut Vec<Action>) {
+        if let Some(turn) = &mut self.turn {
+            turn.moment = true;
+        }
+        self.disown();
+        self.play_stored(StoredPhrase::OneMoment, out);
+    }
+
+    /// The utterance is answered; what the caller says from now on is another.
+    pub(super) fn disown(&mut self) {
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.owns_utterance) {
+            turn.owns_utterance = false;
+            self.utterance_over();
+        }
+    }
+
+    pub(super) fn utterance_over(&mut self) {
+        self.ears.take();
+        self.folded.clear();
+        self.attempts = 0;
+    }
+
+    pub(super) fn finish(&mut self, out: &mut Vec<Action>) {
+        let Some(turn) = self.turn.take() else { return };
+        if turn.owns_utterance {
+            self.utterance_over();
+        }
+        if turn.kind == TurnKind::Answer {
+            self.history.answered(turn.caller.as_deref().unwrap_or_default(), &turn.generated());
+            self.prompts = 0;
+            self.slack = self.slack * 3 / 4;
+        }
+        self.idle_since = self.now;
+        out.push(Action::Record(Box::new(turn.record(self.call, Outcome::Completed, self.now))));
+        match turn.closes {
+            Some(reason) => self.leaving = Some((reason, self.now + TAIL)),
+            None => out.push(Action::Mark(Mark::Listening)),
+        }
+    }
+
+    /// Ends the turn in progress before its time, and what is heard of it.
+    pub(super) fn abort(&mut self, outcome: Outcome, out: &mut Vec<Action>) {
+        let Some(turn) = self.turn.take() else { return };
+        if turn.playing || self.stored_until.is_some() {
+            self.flush(out);
+        }
+        out.push(Action::Cancel { turn: turn.id });
+        if outcome == Outcome::Interrupted {
+            out.push(Action::Mark(Mark::Interrupted { turn: turn.id }));
+        }
+        self.keep(&turn);
+        if turn.owns_utterance {
+            self.utterance_over();
+        }
+        self.idle_since = self.now;
+        self.record(&turn, outcome, out);
+    }
+
+    /// Into the history goes what was heard.
+    pub(super) fn keep(&mut self, turn: &Turn) {
+        if let (TurnKind::Answer, Some(words)) = (turn.kind, turn.caller.as_deref().filter(|words| !words.is_empty())) {
+            self.history.interrupted(words, &turn.heard());
+        }
+    }
+
+    /// Attempts of which the caller knows nothing leave no record.
+    pub(super) fn record(&self, turn: &Turn, outcome: Outcome, out: &mut Vec<Action>) {
+        if turn.decided || turn.caller.as_deref().is_some_and(|words| !words.is_empty()) {
+            out.push(Action::Record(Box::new(turn.record(self.call, outcome, self.now))));
+        }
+    }
+
+    pub(super) fn answer(&mut self, out: &mut Vec<Action>) {
+        self.phase = Phase::Live;
+        self.answered = self.now;
+        self.idle_since = self.now;
+        match &mut self.engine {
+            Engine::Down { resume, since } => {
+                *resume = Resume::Greet;
+                *since = self.now;
+                self.play_stored(StoredPhrase::OneMoment, out);
+            }
+            Engine::Up if self.closing.is_none() => self.greet(out),
+            Engine::Up => {}
+        }
+    }
+
+    pub(super) fn greet(&mut self, out: &mut Vec<Action>) {
+        self.say(TurnKind::Greeting, self.agent.greeting.as_str().to_owned(), None, out);
+    }
+
+    pub(super) fn say(&mut self, kind: TurnKind, text: String, closes: Option<HangupReason>, out: &mut Vec<Action>) {
+        let id = self.new_id();
+        let mut turn = Turn::new(id, kind, self.now);
+        turn.script = Some(text);
+        turn.closes = closes;
+        self.turn = Some(turn);
+        self.work(out);
+    }
+
+    pub(super) fn break_silence(&mut self, out: &mut Vec<Action>) {
+        let prompt = self.agent.silence_prompts.get(self.prompts).map(|prompt| prompt.as_str().to_owned());
+        match prompt {
+            Some(prompt) => {
+                self.prompts += 1;
+                self.say(TurnKind::SilencePrompt, prompt, None, out);
+            }
+            None => {
+                let goodbye = self.agent.goodbye.as_str().to_owned();
+                self.say(TurnKind::Goodbye, goodbye, Some(HangupReason::Silence), out);
+            }
+        }
+    }
+
+    /// The call has to end after the turn in progress.
+    pub(super) fn close(&mut self, reason: HangupReason) {
+        let by = self.now + Duration::from_secs(u64::from(self.agent.limits.drain_seconds));
+        self.closing.get_or_insert((reason, by));
+    }
+
+    pub(super) fn say_goodbye(&mut self, out: &mut Vec<Action>) {
+        let Some((reason, _)) = self.closing else { return };
+        if !self.is_up() {
+            return self.leave(reason, out);
+        }
+        self.abort(Outcome::Abandoned, out);
+        self.utterance_over();
+        self.say(TurnKind::Goodbye, self.agent.goodbye.as_str().to_owned(), Some(reason), out);
+    }
+}
