@@ -329,7 +329,7 @@ impl Core {
         work: impl FnOnce(&mut Machine, &mut Ctx<'_>),
     ) {
         let Some(machine) = self.calls.get_mut(&call) else { return };
-        let before = machine.deadline;
+        let (before, told) = (machine.deadline, machine.told);
         let mut own = Vec::new();
         work(machine, &mut context(&mut self.config, &mut self.next_tx, &mut own, now));
         if before != machine.deadline {
@@ -337,6 +337,10 @@ impl Core {
                 self.deadlines.remove(&(at, call));
             }
             self.deadlines.extend(machine.deadline.map(|(at, _)| (at, call)));
+        }
+        if told {
+            // Whoever has heard the end hears nothing more.
+            own.retain(|a| !matches!(a, Action::Notify { .. }));
         }
         self.touched.push(call);
         if machine.done {

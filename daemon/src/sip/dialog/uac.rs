@@ -69,7 +69,7 @@ impl Machine {
     }
 
     pub(super) fn on_response(&mut self, tx: TxId, response: &Message, ctx: &mut Ctx<'_>) {
-        if self.invite.as_ref().is_some_and(|(t, _)| *t == tx) {
+        if self.state.role == Role::Uac && self.invite.as_ref().is_some_and(|(t, _)| *t == tx) {
             return self.on_invite_response(response, ctx);
         }
         let Some(at) = self.pending.iter().position(|(t, _)| *t == tx) else { return };

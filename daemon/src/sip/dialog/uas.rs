@@ -81,7 +81,9 @@ impl Machine {
             }
             return;
         }
-        if self.invite.as_ref().is_none_or(|(t, _)| *t != tx) {
+        if !matches!(self.state.phase, Phase::Answered | Phase::Terminating)
+            || self.invite.as_ref().is_none_or(|(t, _)| *t != tx)
+        {
             return;
         }
         self.invite = None;
