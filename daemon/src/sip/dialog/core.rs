@@ -1,0 +1,383 @@
+//! All dialogs of an endpoint: which call an event belongs to, and what becomes of those that belong to none. Enters:
+//! events, commands, the time; leaves: actions. Calls in the tables have a machine, a machine has a deadline or a
+//! pending transaction or a confirmed dialog: nothing else is ever kept.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
+
+use super::machine::{Ctx, Due, Machine};
+use super::screen::{Refusal, capabilities, screen};
+use super::state::{DialogState, Phase, contact_uri};
+use super::{Action, Command, CommandError, Dial, EndReason, Invitation, Notice, RING_LIMIT};
+use crate::base::CallId;
+use crate::sip::message::{Message, Method, Start};
+use crate::sip::transaction::{Flow, Timers, TxId, TxnEvent};
+use crate::sip::uri::{NameAddr, Uri};
+
+/// What the core has to know.
+pub struct CoreConfig {
+    /// User-Agent and Server headers.
+    pub agent: String,
+    /// RFC 3261 timers.
+    pub timers: Timers,
+    /// Calls at once.
+    pub max_calls: usize,
+    /// Calls of one source without ACK.
+    pub max_unacked_per_source: usize,
+    /// Seconds for 503.
+    pub retry_after: u32,
+    /// Where call ids, tags, branches and Call-IDs come from.
+    pub random: Box<dyn FnMut() -> u64 + Send>,
+}
+
+/// INVITEs refused before anybody was asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// 503, `max_calls`.
+    pub full: u64,
+    /// 503, draining.
+    pub draining: u64,
+    /// 503, `max_unacked_per_source`.
+    pub unacked: u64,
+    /// 405, 415, 420, 481, 482 and their kind.
+    pub unfit: u64,
+}
+
+/// The dialog core of one endpoint.
+pub struct Core {
+    config: CoreConfig,
+    calls: HashMap<CallId, Machine>,
+    /// Call-ID and our tag.
+    dialogs: HashMap<(String, String), CallId>,
+    transactions: HashMap<TxId, CallId>,
+    deadlines: BTreeSet<(Instant, CallId)>,
+    next_tx: TxId,
+    draining: bool,
+    refused: Refused,
+    touched: Vec<CallId>,
+}
+
+impl Core {
+    /// A core without calls.
+    pub fn new(config: CoreConfig) -> Self {
+        Self {
+            config,
+            calls: HashMap::new(),
+            dialogs: HashMap::new(),
+            transactions: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            next_tx: 1,
+            draining: false,
+            refused: Refused::default(),
+            touched: Vec::new(),
+        }
+    }
+
+    /// New INVITEs get 503 from now on; calls in progress stay.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Machines, those that wait for the response to a BYE included.
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// No machine at all.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.dialogs.is_empty() && self.transactions.is_empty() && self.deadlines.is_empty()
+    }
+
+    /// What was refused so far.
+    pub fn refused(&self) -> Refused {
+        self.refused
+    }
+
+    /// The dialog of a call, to be kept somewhere.
+    pub fn state(&self, call: CallId) -> Option<&DialogState> {
+        self.calls.get(&call).map(|m| &m.state)
+    }
+
+    /// Calls whose state changed since the last question.
+    pub fn take_touched(&mut self) -> Vec<CallId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// When [`Core::tick`] wants to be called.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Calls whose phase is none of ringing and terminating.
+    pub fn calls(&self) -> impl Iterator<Item = CallId> + '_ {
+        self.calls.keys().copied()
+    }
+
+    /// Takes in a dialog that outlived its process. One without ACK counts as confirmed; others cannot be continued.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongState`] for a dialog that was not established, or is here already.
+    pub fn restore(&mut self, mut state: DialogState) -> Result<CallId, CommandError> {
+        if !matches!(state.phase, Phase::Confirmed | Phase::Answered) || self.calls.contains_key(&state.call) {
+            return Err(CommandError::WrongState);
+        }
+        state.phase = Phase::Confirmed;
+        let call = state.call;
+        self.dialogs.insert(key_of(&state), call);
+        self.calls.insert(call, Machine::new(state, None));
+        self.touched.push(call);
+        Ok(call)
+    }
+
+    /// Something came from below.
+    pub fn handle(&mut self, event: TxnEvent, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            TxnEvent::Request { tx, flow, msg } => self.on_request(tx, flow, *msg, now, &mut actions),
+            TxnEvent::Ack { tx, msg } => self.with_tx(tx, now, &mut actions, |m, ctx| m.on_ack(tx, &msg, ctx)),
+            TxnEvent::Cancel { tx } => self.with_tx(tx, now, &mut actions, Machine::on_cancel),
+            TxnEvent::Response { tx, msg } => {
+                self.with_tx(tx, now, &mut actions, |m, ctx| m.on_response(tx, &msg, ctx));
+            }
+            TxnEvent::Stray2xx { msg, .. } => {
+                if let Some(call) = dialog_key(msg.call_id(), msg.from_tag()).and_then(|k| self.dialogs.get(&k)) {
+                    let call = *call;
+                    self.with_call(call, now, &mut actions, |m, ctx| m.on_stray_2xx(&msg, ctx));
+                }
+            }
+            TxnEvent::Ended { tx } => {
+                self.with_tx(tx, now, &mut actions, |m, ctx| m.on_ended(tx, ctx));
+                self.transactions.remove(&tx);
+            }
+        }
+        actions
+    }
+
+    /// The owner of a call wants something.
+    ///
+    /// # Errors
+    /// [`CommandError`]; then nothing was done.
+    pub fn command(&mut self, call: CallId, command: Command, now: Instant) -> Result<Vec<Action>, CommandError> {
+        if !self.calls.contains_key(&call) {
+            return Err(CommandError::Gone);
+        }
+        let (mut actions, mut outcome) = (Vec::new(), Ok(()));
+        self.with_call(call, now, &mut actions, |m, ctx| outcome = m.command(command, ctx));
+        outcome.map(|()| actions)
+    }
+
+    /// Places a call.
+    pub fn dial(&mut self, dial: &Dial, now: Instant) -> (CallId, Vec<Action>) {
+        let mut actions = Vec::new();
+        let call = self.new_call_id();
+        let mut ctx = context(&mut self.config, &mut self.next_tx, &mut actions, now);
+        let machine = Machine::dial(call, dial, &mut ctx);
+        self.insert(machine);
+        self.index(&actions, call);
+        (call, actions)
+    }
+
+    /// Ends every call: BYE, CANCEL or a refusal.
+    pub fn hang_up_all(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for call in self.calls.keys().copied().collect::<Vec<_>>() {
+            self.with_call(call, now, &mut actions, |m, ctx| m.hangup(EndReason::Shutdown, ctx));
+        }
+        actions
+    }
+
+    /// Deadlines up to now.
+    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        while let Some((at, call)) = self.deadlines.first().copied() {
+            if at > now {
+                break;
+            }
+            self.with_call(call, now, &mut actions, Machine::on_deadline);
+            self.deadlines.remove(&(at, call)); // also of a call that is gone
+        }
+        actions
+    }
+
+    fn on_request(&mut self, tx: TxId, flow: Flow, request: Message, now: Instant, actions: &mut Vec<Action>) {
+        if request.to_tag().is_some() {
+            let known = dialog_key(request.call_id(), request.to_tag()).and_then(|k| self.dialogs.get(&k)).copied();
+            let same_peer = |m: &Machine| request.from_tag() == Some(&m.state.remote_tag);
+            return match known.filter(|c| self.calls.get(c).is_some_and(same_peer)) {
+                Some(call) => {
+                    self.transactions.insert(tx, call);
+                    self.with_call(call, now, actions, |m, ctx| m.on_request(tx, request, ctx));
+                    // Answered at once: only a re-INVITE or an UPDATE that waits is still to be found by its number.
+                    if !self.calls.get(&call).is_some_and(|m| m.reoffer.as_ref().is_some_and(|r| r.tx == tx)) {
+                        self.transactions.remove(&tx);
+                    }
+                }
+                None => self.refuse(tx, &request, Refusal::plain(481), actions, now),
+            };
+        }
+        let verdict = screen(&request, false).and_then(|method| self.capacity(&request, flow).map(|()| method));
+        match verdict {
+            Err(refusal) => self.refuse(tx, &request, refusal, actions, now),
+            Ok(Method::Options) => {
+                let mut ctx = context(&mut self.config, &mut self.next_tx, actions, now);
+                let tag = ctx.token();
+                ctx.respond(tx, capabilities(Message::response(&request, 200, Some(&tag))));
+            }
+            Ok(_) => self.on_invite(tx, flow, request, now, actions),
+        }
+    }
+
+    /// OPTIONS is answered as the INVITE would be (RFC 3261 §11.2).
+    fn capacity(&mut self, request: &Message, flow: Flow) -> Result<(), Refusal> {
+        let retry = self.config.retry_after;
+        let unsettled = |m: &&Machine| {
+            m.state.flow.peer.ip() == flow.peer.ip() && matches!(m.state.phase, Phase::Ringing | Phase::Answered)
+        };
+        let merged = |m: &Machine| {
+            m.state.role == super::Role::Uas
+                && Some(m.state.call_id.reveal().as_str()) == request.call_id()
+                && Some(m.state.remote_tag.as_str()) == request.from_tag()
+                && Some(m.state.invite_cseq) == request.cseq()
+        };
+        if self.draining {
+            self.refused.draining += 1;
+        } else if request.method() == Some(Method::Invite) && self.calls.values().any(merged) {
+            // RFC 3261 §8.2.2.2: the same request by another way.
+            return Err(Refusal::plain(482));
+        } else if self.calls.len() >= self.config.max_calls {
+            self.refused.full += 1;
+        } else if self.calls.values().filter(unsettled).count() >= self.config.max_unacked_per_source {
+            self.refused.unacked += 1;
+        } else {
+            return Ok(());
+        }
+        Err(Refusal::retry(503, retry))
+    }
+
+    fn refuse(&mut self, tx: TxId, request: &Message, refusal: Refusal, actions: &mut Vec<Action>, now: Instant) {
+        if refusal.status != 503 {
+            self.refused.unfit += 1;
+        }
+        let mut ctx = context(&mut self.config, &mut self.next_tx, actions, now);
+        let tag = ctx.token();
+        ctx.respond(tx, refusal.response(request, &tag));
+    }
+
+    fn on_invite(&mut self, tx: TxId, flow: Flow, invite: Message, now: Instant, actions: &mut Vec<Action>) {
+        let call = self.new_call_id();
+        let mut ctx = context(&mut self.config, &mut self.next_tx, actions, now);
+        let tag = ctx.token();
+        let to_user = match &invite.start {
+            Start::Request { uri, .. } => Uri::parse(uri).map_or_else(String::new, |u| u.user.to_owned()),
+            Start::Response { .. } => String::new(),
+        };
+        let contact = contact_uri("callbox", flow);
+        let Some(state) = DialogState::from_invite(call, &invite, flow, tag.clone(), contact) else {
+            // No usable Contact: no dialog can be made (RFC 3261 §8.1.1.8).
+            return ctx.respond(tx, Refusal::plain(400).response(&invite, &tag));
+        };
+        ctx.respond(tx, Message::response(&invite, 100, None));
+        let invitation = Invitation {
+            from: invite.header("From").and_then(NameAddr::parse).map_or_else(String::new, |a| a.uri.to_owned()).into(),
+            to_user,
+            peer: flow.peer,
+            offer: invite.sdp(),
+            sip_call_id: state.call_id.clone(),
+        };
+        ctx.notify(call, Notice::Incoming(Box::new(invitation)));
+        let mut machine = Machine::new(state, Some((tx, invite)));
+        machine.deadline = Some((now + RING_LIMIT, Due::Ring));
+        self.transactions.insert(tx, call);
+        self.insert(machine);
+    }
+
+    fn new_call_id(&mut self) -> CallId {
+        loop {
+            let call = CallId((self.config.random)());
+            if !self.calls.contains_key(&call) {
+                return call;
+            }
+        }
+    }
+
+    fn insert(&mut self, machine: Machine) {
+        let call = machine.state.call;
+        self.dialogs.insert(key_of(&machine.state), call);
+        self.deadlines.extend(machine.deadline.map(|(at, _)| (at, call)));
+        self.calls.insert(call, machine);
+        self.touched.push(call);
+    }
+
+    fn with_tx(
+        &mut self,
+        tx: TxId,
+        now: Instant,
+        actions: &mut Vec<Action>,
+        work: impl FnOnce(&mut Machine, &mut Ctx<'_>),
+    ) {
+        if let Some(call) = self.transactions.get(&tx).copied() {
+            self.with_call(call, now, actions, work);
+        }
+    }
+
+    /// Lets a machine work, then brings the tables up to date.
+    fn with_call(
+        &mut self,
+        call: CallId,
+        now: Instant,
+        actions: &mut Vec<Action>,
+        work: impl FnOnce(&mut Machine, &mut Ctx<'_>),
+    ) {
+        let Some(machine) = self.calls.get_mut(&call) else { return };
+        let (before, told) = (machine.deadline, machine.told);
+        let mut own = Vec::new();
+        work(machine, &mut context(&mut self.config, &mut self.next_tx, &mut own, now));
+        if before != machine.deadline {
+            if let Some((at, _)) = before {
+                self.deadlines.remove(&(at, call));
+            }
+            self.deadlines.extend(machine.deadline.map(|(at, _)| (at, call)));
+        }
+        if told {
+            // Whoever has heard the end hears nothing more.
+            own.retain(|a| !matches!(a, Action::Notify { .. }));
+        }
+        self.touched.push(call);
+        if machine.done {
+            let key = key_of(&machine.state);
+            self.calls.remove(&call);
+            self.dialogs.remove(&key);
+            self.deadlines.retain(|(_, c)| *c != call);
+            self.transactions.retain(|_, c| *c != call);
+        } else {
+            self.index(&own, call);
+        }
+        actions.append(&mut own);
+    }
+
+    fn index(&mut self, actions: &[Action], call: CallId) {
+        for action in actions {
+            if let Action::Request { tx, .. } = action {
+                self.transactions.insert(*tx, call);
+            }
+        }
+    }
+}
+
+fn context<'a>(
+    config: &'a mut CoreConfig,
+    next_tx: &'a mut TxId,
+    actions: &'a mut Vec<Action>,
+    now: Instant,
+) -> Ctx<'a> {
+    let CoreConfig { agent, timers, random, .. } = config;
+    Ctx { actions, random: random.as_mut(), next_tx, agent, timers: *timers, now }
+}
+
+fn key_of(state: &DialogState) -> (String, String) {
+    (state.call_id.reveal().clone(), state.local_tag.clone())
+}
+
+fn dialog_key(call_id: Option<&str>, tag: Option<&str>) -> Option<(String, String)> {
+    Some((call_id?.to_owned(), tag?.to_owned()))
+}

@@ -1,0 +1,237 @@
+//! One call: its dialog, its pending transactions, its one deadline. Enters: events that the core has routed here,
+//! commands of its owner; leaves: actions. Whatever happens, the owner hears `Ended` exactly once, and a machine whose
+//! phase is `Terminating` ends by itself.
+
+use std::time::Instant;
+
+use super::state::{DialogState, Phase};
+use super::{Action, Command, CommandError, EndReason, Notice};
+use crate::base::CallId;
+use crate::sip::message::{Message, Method};
+use crate::sip::transaction::{Timers, TxId};
+
+/// What a machine needs from the core while it works.
+pub(super) struct Ctx<'a> {
+    pub(super) actions: &'a mut Vec<Action>,
+    pub(super) random: &'a mut (dyn FnMut() -> u64 + Send),
+    pub(super) next_tx: &'a mut TxId,
+    pub(super) agent: &'a str,
+    pub(super) timers: Timers,
+    pub(super) now: Instant,
+}
+
+impl Ctx<'_> {
+    pub(super) fn respond(&mut self, tx: TxId, msg: Message) {
+        let msg = if msg.status() > 100 { msg.with("Server", self.agent) } else { msg };
+        self.actions.push(Action::Respond { tx, msg });
+    }
+
+    pub(super) fn notify(&mut self, call: CallId, notice: Notice) {
+        self.actions.push(Action::Notify { call, notice });
+    }
+
+    pub(super) fn token(&mut self) -> String {
+        format!("{:016x}", (self.random)())
+    }
+
+    pub(super) fn branch(&mut self) -> String {
+        // RFC 3261 §8.1.1.7: the magic cookie.
+        format!("z9hG4bK{:016x}", (self.random)())
+    }
+
+    pub(super) fn new_tx(&mut self) -> TxId {
+        let tx = *self.next_tx;
+        *self.next_tx += 2;
+        tx
+    }
+}
+
+/// What happens when the deadline passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Nobody answered: 480, or CANCEL.
+    Ring,
+    /// No ACK came.
+    Ack,
+    /// No reply to an offer came from the owner.
+    Offer,
+    /// The INVITE that we cancelled has no final response.
+    Cancel,
+    /// The BYE has none.
+    Bye,
+}
+
+/// A re-INVITE or UPDATE that waits for the owner, or a re-INVITE that waits for its ACK.
+#[derive(Debug)]
+pub(super) struct Reoffer {
+    pub(super) tx: TxId,
+    pub(super) request: Message,
+    pub(super) answered: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) state: DialogState,
+    /// Server or client transaction of the INVITE, and its request, while it lives.
+    pub(super) invite: Option<(TxId, Message)>,
+    pub(super) reoffer: Option<Reoffer>,
+    pub(super) deadline: Option<(Instant, Due)>,
+    /// Client transactions in the dialog: ours to count, and to report.
+    pub(super) pending: Vec<(TxId, Method)>,
+    /// UAC: a provisional response came, so that CANCEL may be sent.
+    pub(super) provisional: bool,
+    /// The ACK that is due before a BYE may go out has not come.
+    pub(super) bye_owed: bool,
+    /// The owner has been told.
+    pub(super) told: bool,
+    /// Nothing is left to do: the core removes it.
+    pub(super) done: bool,
+}
+
+impl Machine {
+    pub(super) fn new(state: DialogState, invite: Option<(TxId, Message)>) -> Self {
+        Self {
+            state,
+            invite,
+            reoffer: None,
+            deadline: None,
+            pending: Vec::new(),
+            provisional: false,
+            bye_owed: false,
+            told: false,
+            done: false,
+        }
+    }
+
+    pub(super) fn command(&mut self, command: Command, ctx: &mut Ctx<'_>) -> Result<(), CommandError> {
+        if self.told || self.done {
+            return Err(CommandError::Gone);
+        }
+        match command {
+            Command::Ring => self.ring(ctx),
+            Command::Answer { sdp } => self.answer(sdp, ctx),
+            Command::Reject { status, retry_after, .. } => self.reject(status, retry_after, ctx),
+            Command::AcceptOffer { sdp } => self.accept_offer(sdp, ctx),
+            Command::RefuseOffer { status } => self.refuse_offer(status, ctx),
+            Command::Info { content_type, body } => self.send_info(&content_type, &body, ctx),
+            Command::Hangup => {
+                self.hangup(EndReason::LocalHangup, ctx);
+                Ok(())
+            }
+        }
+    }
+
+    /// Leaves the call the way the state demands.
+    pub(super) fn hangup(&mut self, reason: EndReason, ctx: &mut Ctx<'_>) {
+        match self.state.phase {
+            Phase::Ringing => self.reject_now(480, None, reason, ctx),
+            Phase::Answered => {
+                // RFC 3261 §15: no BYE before the ACK, or before its time is over.
+                self.bye_owed = true;
+                self.state.phase = Phase::Terminating;
+                self.end(reason, ctx);
+            }
+            Phase::Calling => {
+                self.state.phase = Phase::Cancelling;
+                self.deadline = Some((ctx.now + ctx.timers.t1x64(), Due::Cancel));
+                if self.provisional {
+                    self.send_cancel(ctx);
+                }
+                self.end(reason, ctx);
+            }
+            Phase::Confirmed => self.bye(reason, ctx),
+            Phase::Cancelling | Phase::Terminating => self.end(reason, ctx),
+        }
+    }
+
+    /// Sends BYE; the machine lives until its response, or until timer F and a little more.
+    pub(super) fn bye(&mut self, reason: EndReason, ctx: &mut Ctx<'_>) {
+        self.refuse_pending_offer(487, ctx);
+        self.bye_owed = false;
+        self.state.phase = Phase::Terminating;
+        let branch = ctx.branch();
+        let (msg, to) = self.state.request(Method::Bye, &branch);
+        let tx = ctx.new_tx();
+        self.pending.push((tx, Method::Bye));
+        let msg = msg.with("User-Agent", ctx.agent);
+        ctx.actions.push(Action::Request { tx, msg, to });
+        self.deadline = Some((ctx.now + ctx.timers.t1x64() + ctx.timers.t1x64() / 4, Due::Bye));
+        self.end(reason, ctx);
+    }
+
+    /// Tells the owner, once.
+    pub(super) fn end(&mut self, reason: EndReason, ctx: &mut Ctx<'_>) {
+        if !std::mem::replace(&mut self.told, true) {
+            ctx.notify(self.state.call, Notice::Ended(reason));
+        }
+    }
+
+    /// The call is over and nothing of it may stay.
+    pub(super) fn finish(&mut self, reason: EndReason, ctx: &mut Ctx<'_>) {
+        self.refuse_pending_offer(487, ctx);
+        self.end(reason, ctx);
+        self.deadline = None;
+        self.done = true;
+    }
+
+    pub(super) fn on_deadline(&mut self, ctx: &mut Ctx<'_>) {
+        let Some((_, due)) = self.deadline.take() else { return };
+        match due {
+            Due::Ring => self.hangup(EndReason::Timeout, ctx),
+            Due::Ack => self.bye(EndReason::NoAck, ctx),
+            Due::Offer => self.refuse_pending_offer(488, ctx),
+            Due::Cancel => {
+                if let Some((tx, _)) = self.invite.take() {
+                    ctx.actions.push(Action::Abandon { tx });
+                }
+                self.finish(EndReason::Timeout, ctx);
+            }
+            Due::Bye => {
+                for (tx, _) in std::mem::take(&mut self.pending) {
+                    ctx.actions.push(Action::Abandon { tx });
+                }
+                self.finish(EndReason::Timeout, ctx);
+            }
+        }
+    }
+
+    fn send_info(
+        &mut self,
+        content_type: &str,
+        body: &crate::base::Pii<Vec<u8>>,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), CommandError> {
+        if self.state.phase != Phase::Confirmed {
+            return Err(CommandError::WrongState);
+        }
+        let branch = ctx.branch();
+        let (msg, to) = self.state.request(Method::Info, &branch);
+        let msg = msg.with("User-Agent", ctx.agent).with_body(content_type, body.reveal().as_slice());
+        let tx = ctx.new_tx();
+        self.pending.push((tx, Method::Info));
+        ctx.actions.push(Action::Request { tx, msg, to });
+        Ok(())
+    }
+
+    /// A transaction of this call is over.
+    pub(super) fn on_ended(&mut self, tx: TxId, ctx: &mut Ctx<'_>) {
+        self.pending.retain(|(t, _)| *t != tx);
+        if self.reoffer.as_ref().is_some_and(|r| r.tx == tx) {
+            let unacknowledged = self.reoffer.take().is_some_and(|r| r.answered);
+            if unacknowledged && self.state.phase == Phase::Confirmed {
+                self.bye(EndReason::NoAck, ctx); // RFC 3261 §14.2
+            }
+        }
+        if self.invite.as_ref().is_some_and(|(t, _)| *t == tx) {
+            match self.state.phase {
+                Phase::Answered => self.bye(EndReason::NoAck, ctx),
+                Phase::Terminating if self.bye_owed => self.bye(EndReason::NoAck, ctx),
+                Phase::Calling | Phase::Cancelling | Phase::Ringing => self.finish(EndReason::Timeout, ctx),
+                _ => self.invite = None,
+            }
+        }
+        if self.state.phase == Phase::Terminating && !self.bye_owed && self.pending.is_empty() {
+            self.finish(EndReason::LocalHangup, ctx);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What can be said about a request before any call is looked at (RFC 3261 §8.2). Enters: a request; leaves: the
+//! response that refuses it, or nothing.
+
+use super::{ACCEPT, ALLOW};
+use crate::sip::message::{Message, Method};
+
+/// A refusal: status and the headers that explain it.
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(&'static str, String)>,
+}
+
+impl Refusal {
+    pub(super) fn plain(status: u16) -> Self {
+        Self { status, headers: Vec::new() }
+    }
+
+    pub(super) fn retry(status: u16, seconds: u32) -> Self {
+        Self { status, headers: vec![("Retry-After", seconds.to_string())] }
+    }
+
+    fn because(status: u16, name: &'static str, value: impl Into<String>) -> Self {
+        Self { status, headers: vec![(name, value.into())] }
+    }
+
+    pub(super) fn response(self, request: &Message, tag: &str) -> Message {
+        let response = Message::response(request, self.status, Some(tag));
+        self.headers.into_iter().fold(response, |r, (name, value)| r.with(name, value))
+    }
+}
+
+/// The order of RFC 3261 §8.2: method, extensions, content.
+pub(super) fn screen(request: &Message, in_dialog: bool) -> Result<Method, Refusal> {
+    let Some(method) = request.method() else { return Err(Refusal::plain(400)) };
+    match method {
+        Method::Invite | Method::Options => {}
+        // These make sense only where something they belong to exists.
+        Method::Bye | Method::Info | Method::Update if in_dialog => {}
+        Method::Bye | Method::Info | Method::Update | Method::Prack | Method::Notify => {
+            return Err(Refusal::plain(481));
+        }
+        _ => return Err(Refusal::because(405, "Allow", ALLOW)),
+    }
+    // We support no extension: whatever is required is unsupported (RFC 3261 §8.2.2.3).
+    let required: Vec<&str> = request.list("Require").collect();
+    if !required.is_empty() {
+        return Err(Refusal::because(420, "Unsupported", required.join(", ")));
+    }
+    if method == Method::Bye || request.body.is_empty() {
+        return Ok(method);
+    }
+    if request.list("Content-Encoding").any(|e| !e.eq_ignore_ascii_case("identity")) {
+        return Err(Refusal::because(415, "Accept-Encoding", "identity"));
+    }
+    let types: &[&str] = match method {
+        Method::Info => &["application/dtmf-relay", "application/dtmf", "application/media_control+xml"],
+        _ => &[ACCEPT],
+    };
+    let optional = request.header("Content-Disposition").is_some_and(|d| d.contains("handling=optional"));
+    if !optional && !types.iter().any(|t| request.content_type_is(t)) {
+        return Err(Refusal::because(415, "Accept", types.join(", ")));
+    }
+    Ok(method)
+}
+
+/// 200 to OPTIONS (RFC 3261 §11.2). No extension is supported yet, so Supported is empty, which the grammar allows.
+pub(super) fn capabilities(response: Message) -> Message {
+    response.with("Allow", ALLOW).with("Accept", ACCEPT).with("Accept-Encoding", "identity").with("Supported", "")
+}

@@ -1,0 +1,199 @@
+//! The state of one dialog as plain data (RFC 3261 §12): enough to answer and to send requests after a restart.
+//! Enters: headers of the message that made the dialog; leaves: requests within it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{CallId, Pii};
+use crate::sip::message::{Message, Method};
+use crate::sip::transaction::{Flow, NextHop, Transport};
+use crate::sip::uri::{NameAddr, Uri};
+
+/// Who sent the first INVITE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// They called.
+    Uas,
+    /// We called.
+    Uac,
+}
+
+/// Where the call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// UAS: no final response yet.
+    Ringing,
+    /// UAS: 2xx sent, no ACK yet.
+    Answered,
+    /// UAC: no final response yet.
+    Calling,
+    /// UAC: we want out, the INVITE has no final response yet.
+    Cancelling,
+    /// Both sides agree that there is a call.
+    Confirmed,
+    /// BYE sent, or due as soon as the ACK is there.
+    Terminating,
+}
+
+/// One dialog. Serialise it after every change and a call survives its process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DialogState {
+    /// Our name for the call.
+    pub call: CallId,
+    /// Who called.
+    pub role: Role,
+    /// Where it is.
+    pub phase: Phase,
+    /// Call-ID.
+    pub call_id: Pii<String>,
+    /// Our tag.
+    pub local_tag: String,
+    /// Their tag; empty until they have one.
+    pub remote_tag: String,
+    /// Our From (UAC) or To (UAS) without tag.
+    pub local: Pii<String>,
+    /// Theirs.
+    pub remote: Pii<String>,
+    /// Their Contact: the Request-URI of our requests.
+    pub remote_target: Pii<String>,
+    /// In the order in which our requests carry it.
+    pub route_set: Pii<Vec<String>>,
+    /// CSeq of our last request.
+    pub local_cseq: u32,
+    /// CSeq of their last request.
+    pub remote_cseq: Option<u32>,
+    /// CSeq of the INVITE that made the dialog.
+    pub invite_cseq: u32,
+    /// What the dialog came over.
+    pub flow: Flow,
+    /// Our Contact.
+    pub contact: String,
+    /// Our last SDP: the offer where a re-INVITE brings none.
+    pub local_sdp: Option<String>,
+}
+
+impl DialogState {
+    /// RFC 3261 §12.1.1: from an INVITE to us.
+    pub fn from_invite(call: CallId, invite: &Message, flow: Flow, local_tag: String, contact: String) -> Option<Self> {
+        let remote_target = contact_of(invite)?;
+        Some(Self {
+            call,
+            role: Role::Uas,
+            phase: Phase::Ringing,
+            call_id: invite.call_id()?.to_owned().into(),
+            local_tag,
+            remote_tag: invite.from_tag()?.to_owned(),
+            local: without_tag(invite.header("To")?).into(),
+            remote: without_tag(invite.header("From")?).into(),
+            remote_target: remote_target.into(),
+            route_set: invite.list("Record-Route").map(str::to_owned).collect::<Vec<_>>().into(),
+            local_cseq: 0,
+            remote_cseq: invite.cseq(),
+            invite_cseq: invite.cseq()?,
+            flow,
+            contact,
+            local_sdp: None,
+        })
+    }
+
+    /// RFC 3261 §12.1.2: a 2xx to our INVITE completes what `dial` began.
+    pub fn complete(&mut self, response: &Message) {
+        if let Some(tag) = response.to_tag() {
+            tag.clone_into(&mut self.remote_tag);
+        }
+        if let Some(to) = response.header("To") {
+            self.remote = without_tag(to).into();
+        }
+        let mut routes: Vec<String> = response.list("Record-Route").map(str::to_owned).collect();
+        routes.reverse();
+        self.route_set = routes.into();
+        self.refresh_target(response);
+    }
+
+    /// RFC 3261 §12.2.1.2: target refresh.
+    pub fn refresh_target(&mut self, message: &Message) {
+        if let Some(target) = contact_of(message) {
+            self.remote_target = target.into();
+        }
+    }
+
+    /// A request within the dialog; CSeq goes up by one.
+    pub fn request(&mut self, method: Method, branch: &str) -> (Message, NextHop) {
+        self.local_cseq += 1;
+        self.build(method, self.local_cseq, branch)
+    }
+
+    /// The ACK of a 2xx: CSeq of its INVITE (RFC 3261 §13.2.2.4).
+    pub fn ack(&self, cseq: u32, branch: &str) -> (Message, NextHop) {
+        self.build(Method::Ack, cseq, branch)
+    }
+
+    fn build(&self, method: Method, cseq: u32, branch: &str) -> (Message, NextHop) {
+        let routes = self.route_set.reveal();
+        let target = self.remote_target.reveal();
+        let first = routes.first().and_then(|r| NameAddr::parse(r)).map(|r| r.uri);
+        let loose = first.is_none_or(|r| Uri::parse(r).is_none_or(|u| u.param("lr").is_some()));
+        // RFC 3261 §12.2.1.1: a strict router wants itself in the Request-URI and the target last.
+        let (uri, carried): (&str, Vec<String>) = match first {
+            Some(router) if !loose => {
+                let rest = routes.iter().skip(1).cloned();
+                (router, rest.chain([format!("<{target}>")]).collect())
+            }
+            _ => (target, routes.clone()),
+        };
+        let mut message = Message::request(method, uri)
+            .with("Via", via(self.flow, branch))
+            .with("Max-Forwards", "70")
+            .with("From", with_tag(self.local.reveal(), &self.local_tag))
+            .with("To", with_tag(self.remote.reveal(), &self.remote_tag))
+            .with("Call-ID", self.call_id.reveal().as_str())
+            .with("CSeq", format!("{cseq} {}", method.as_str()));
+        for route in carried {
+            message = message.with("Route", route);
+        }
+        if !matches!(method, Method::Bye | Method::Ack) {
+            message = message.with("Contact", format!("<{}>", self.contact));
+        }
+        (message, self.next_hop(first.unwrap_or(target)))
+    }
+
+    fn next_hop(&self, uri: &str) -> NextHop {
+        let stream = self.flow.transport == Transport::Tcp || Uri::parse(uri).is_some_and(|u| u.wants_stream());
+        let transport = if stream { Transport::Tcp } else { Transport::Udp };
+        NextHop { transport, uri: uri.to_owned(), flow: (self.flow.transport == transport).then_some(self.flow) }
+    }
+}
+
+/// Our Contact URI on this flow.
+pub(super) fn contact_uri(user: &str, flow: Flow) -> String {
+    let suffix = if flow.transport == Transport::Tcp { ";transport=tcp" } else { "" };
+    format!("sip:{user}@{}{suffix}", flow.local)
+}
+
+/// Our Via on this flow.
+pub(super) fn via(flow: Flow, branch: &str) -> String {
+    format!("SIP/2.0/{} {};rport;branch={branch}", flow.transport.name(), flow.local)
+}
+
+pub(super) fn with_tag(value: &str, tag: &str) -> String {
+    if tag.is_empty() { value.to_owned() } else { format!("{value};tag={tag}") }
+}
+
+fn contact_of(message: &Message) -> Option<String> {
+    let first = message.list("Contact").next()?;
+    Some(NameAddr::parse(first)?.uri.to_owned()).filter(|u| Uri::parse(u).is_some())
+}
+
+/// A From or To value as it came, but for its tag: display name and URI must be repeated exactly.
+fn without_tag(value: &str) -> String {
+    let Some(at) = value.rfind('>') else {
+        return format!("<{}>", value.split(';').next().unwrap_or(value).trim());
+    };
+    let (address, parameters) = value.split_at_checked(at + 1).unwrap_or((value, ""));
+    let mut kept = address.to_owned();
+    for p in parameters.split(';').map(str::trim).filter(|p| !p.is_empty()) {
+        if !p.split('=').next().is_some_and(|n| n.trim().eq_ignore_ascii_case("tag")) {
+            kept.extend([";", p]);
+        }
+    }
+    kept
+}

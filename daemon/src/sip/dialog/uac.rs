@@ -1,0 +1,157 @@
+//! The side that calls: INVITE, its responses, CANCEL; and the responses to requests within the dialog.
+
+use super::machine::{Ctx, Due, Machine};
+use super::state::{DialogState, Phase, Role, contact_uri, via, with_tag};
+use super::{ACCEPT, ALLOW, Action, Dial, EndReason, Notice, RING_LIMIT};
+use crate::base::CallId;
+use crate::sip::message::{Message, Method, Start};
+use crate::sip::transaction::{NextHop, TxId};
+
+impl Machine {
+    /// Sends the INVITE of a new call.
+    pub(super) fn dial(call: CallId, dial: &Dial, ctx: &mut Ctx<'_>) -> Self {
+        let contact = contact_uri(&dial.from_user, dial.flow);
+        let to = dial.to.reveal();
+        let state = DialogState {
+            call,
+            role: Role::Uac,
+            phase: Phase::Calling,
+            call_id: format!("{}{}", ctx.token(), ctx.token()).into(),
+            local_tag: ctx.token(),
+            remote_tag: String::new(),
+            local: format!("<sip:{}@{}>", dial.from_user, dial.flow.local).into(),
+            remote: format!("<{to}>").into(),
+            remote_target: to.clone().into(),
+            route_set: Vec::new().into(),
+            local_cseq: 1,
+            remote_cseq: None,
+            invite_cseq: 1,
+            flow: dial.flow,
+            contact,
+            local_sdp: Some(dial.sdp.clone()),
+        };
+        let branch = ctx.branch();
+        let invite = Message::request(Method::Invite, to.as_str())
+            .with("Via", via(dial.flow, &branch))
+            .with("Max-Forwards", "70")
+            .with("From", with_tag(state.local.reveal(), &state.local_tag))
+            .with("To", state.remote.reveal().as_str())
+            .with("Call-ID", state.call_id.reveal().as_str())
+            .with("CSeq", "1 INVITE")
+            .with("Contact", format!("<{}>", state.contact))
+            .with("Allow", ALLOW)
+            .with("Accept", ACCEPT)
+            .with("User-Agent", ctx.agent)
+            .with_sdp(Some(&dial.sdp));
+        let tx = ctx.new_tx();
+        ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(dial) });
+        let mut machine = Self::new(state, Some((tx, invite)));
+        machine.deadline = Some((ctx.now + RING_LIMIT, Due::Ring));
+        machine
+    }
+
+    /// RFC 3261 §9.1: same branch, same CSeq number, same everything but the method.
+    pub(super) fn send_cancel(&mut self, ctx: &mut Ctx<'_>) {
+        let Some((_, invite)) = &self.invite else { return };
+        let Start::Request { uri, .. } = &invite.start else { return };
+        let mut cancel = Message::request(Method::Cancel, uri.as_str());
+        for name in ["Via", "Max-Forwards", "From", "To", "Call-ID", "Route"] {
+            for value in invite.all(name) {
+                cancel = cancel.with(name, value);
+            }
+        }
+        let cancel = cancel.with("CSeq", format!("{} CANCEL", self.state.invite_cseq));
+        let uri = format!("sip:{}", self.state.flow.peer);
+        let to = NextHop { transport: self.state.flow.transport, uri, flow: Some(self.state.flow) };
+        let tx = ctx.new_tx();
+        self.pending.push((tx, Method::Cancel));
+        ctx.actions.push(Action::Request { tx, msg: cancel, to });
+    }
+
+    pub(super) fn on_response(&mut self, tx: TxId, response: &Message, ctx: &mut Ctx<'_>) {
+        if self.state.role == Role::Uac && self.invite.as_ref().is_some_and(|(t, _)| *t == tx) {
+            return self.on_invite_response(response, ctx);
+        }
+        let Some(at) = self.pending.iter().position(|(t, _)| *t == tx) else { return };
+        let status = response.status();
+        if status < 200 {
+            return;
+        }
+        let (_, method) = self.pending.swap_remove(at);
+        match (method, self.state.phase) {
+            (Method::Bye, _) => self.finish(EndReason::LocalHangup, ctx),
+            (Method::Cancel, _) => {}
+            // RFC 3261 §12.2.1.2: these say that there is no dialog any more.
+            (_, Phase::Confirmed) if status == 481 || status == 408 => self.bye(EndReason::Timeout, ctx),
+            _ => ctx.notify(self.state.call, Notice::Reply { status }),
+        }
+    }
+
+    fn on_invite_response(&mut self, response: &Message, ctx: &mut Ctx<'_>) {
+        let cancelling = self.state.phase == Phase::Cancelling;
+        match response.status() {
+            status @ 100..200 => {
+                let first = !std::mem::replace(&mut self.provisional, true);
+                if cancelling && first {
+                    self.send_cancel(ctx);
+                } else if !cancelling && status > 100 {
+                    ctx.notify(self.state.call, Notice::Progress { status, sdp: response.sdp() });
+                }
+            }
+            200..300 => {
+                self.invite = None;
+                self.state.complete(response);
+                self.send_ack(ctx);
+                self.deadline = None;
+                if cancelling {
+                    // The CANCEL crossed the 2xx: there is a call, and it ends now (RFC 3261 §9.1).
+                    return self.bye(EndReason::LocalHangup, ctx);
+                }
+                self.state.phase = Phase::Confirmed;
+                ctx.notify(self.state.call, Notice::Answered { sdp: response.sdp() });
+            }
+            status => {
+                self.invite = None;
+                let reason = match &response.start {
+                    Start::Response { reason, .. } => reason.clone(),
+                    Start::Request { .. } => String::new(),
+                };
+                self.finish(EndReason::Rejected { status, reason }, ctx);
+            }
+        }
+    }
+
+    fn send_ack(&self, ctx: &mut Ctx<'_>) {
+        let branch = ctx.branch();
+        let (msg, to) = self.state.ack(self.state.invite_cseq, &branch);
+        ctx.actions.push(Action::Ack { msg, to });
+    }
+
+    /// A 2xx after the first one: repeated because our ACK was lost, or from another branch of a fork, which gets an
+    /// ACK and a BYE (RFC 3261 §13.2.2.4).
+    pub(super) fn on_stray_2xx(&self, response: &Message, ctx: &mut Ctx<'_>) {
+        if self.state.role != Role::Uac || response.cseq() != Some(self.state.invite_cseq) {
+            return;
+        }
+        if response.to_tag() == Some(&self.state.remote_tag) {
+            return self.send_ack(ctx);
+        }
+        if self.state.remote_tag.is_empty() {
+            return;
+        }
+        let mut fork = self.state.clone();
+        fork.complete(response);
+        let branch = ctx.branch();
+        let (msg, to) = fork.ack(fork.invite_cseq, &branch);
+        ctx.actions.push(Action::Ack { msg, to });
+        let branch = ctx.branch();
+        let (msg, to) = fork.request(Method::Bye, &branch);
+        let tx = ctx.new_tx();
+        ctx.actions.push(Action::Request { tx, msg, to });
+    }
+}
+
+fn first_hop(dial: &Dial) -> NextHop {
+    // The endpoint has resolved the name: the flow says where to, the Request-URI stays what was dialled.
+    NextHop { transport: dial.flow.transport, uri: format!("sip:{}", dial.flow.peer), flow: Some(dial.flow) }
+}

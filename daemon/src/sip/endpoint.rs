@@ -1,0 +1,430 @@
+//! The endpoint: one task that owns the dialog core, and the door to it. Enters: events of the transaction layer,
+//! questions of handles; leaves: actions to the layer, notices to handles. The task never waits for a handle: whoever
+//! does not listen loses news, never the end of the call.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::admission::Limits;
+use super::dialog::{Action, Command, CommandError, Core, CoreConfig, Dial, DialogState, EndReason, Notice, Refused};
+use super::handle::{Call, EVENTS, Handle, IncomingCall, OutgoingCall, Shared};
+use super::transaction::{self, Flow, Timers, Transport, TxnEvent, TxnLayer, TxnStats};
+use super::uri::Uri;
+use crate::base::{CallId, Clock, SystemClock};
+
+/// Events of the transaction layer that wait for the task; beyond it the sockets wait.
+const LAYER_EVENTS: usize = 1024;
+/// Questions of handles that wait for the task; beyond it the handles wait.
+const ASKS: usize = 1024;
+
+/// How to build an [`Endpoint`].
+pub struct EndpointConfig {
+    /// Addresses for UDP; port 0 takes a free one.
+    pub udp: Vec<SocketAddr>,
+    /// Addresses for TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// User-Agent and Server.
+    pub user_agent: String,
+    /// Our address as peers see it, where it is not the bound one (NAT).
+    pub advertised: Option<IpAddr>,
+    /// What is accepted.
+    pub limits: Limits,
+    /// RFC 3261 timers; tests shorten them.
+    pub timers: Timers,
+    /// Source of call ids, tags, branches and Call-IDs: 64 fresh bits each time. In production a generator seeded by
+    /// the system, in tests by a number. Whoever can guess it can hijack calls.
+    pub random: Box<dyn FnMut() -> u64 + Send>,
+}
+
+impl EndpointConfig {
+    /// A configuration with the defaults and no socket.
+    pub fn new(random: Box<dyn FnMut() -> u64 + Send>) -> Self {
+        Self {
+            udp: Vec::new(),
+            tcp: Vec::new(),
+            user_agent: concat!("Callbox/", env!("CARGO_PKG_VERSION")).to_owned(),
+            advertised: None,
+            limits: Limits::default(),
+            timers: Timers::default(),
+            random,
+        }
+    }
+}
+
+/// What can go wrong outside of a call.
+#[derive(Debug, thiserror::Error)]
+pub enum SipError {
+    /// A socket could not be bound.
+    #[error("cannot bind SIP {protocol} {address}: {reason}; {advice}")]
+    Bind {
+        /// `udp` or `tcp`.
+        protocol: &'static str,
+        /// As configured.
+        address: SocketAddr,
+        /// What the system says.
+        reason: std::io::ErrorKind,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// Not a SIP URI that can be called.
+    #[error("not a SIP address that can be called: give sip:USER@HOST[:PORT]")]
+    BadTarget,
+    /// The host has no address, or none that our sockets reach.
+    #[error("the host of the SIP address cannot be reached from the configured sockets")]
+    Unreachable,
+    /// The endpoint was shut down, or is draining.
+    #[error("the SIP endpoint takes no new calls")]
+    Closed,
+    /// The snapshot is of a call that was not established, or of one that is here already.
+    #[error("the call cannot be restored")]
+    NotRestorable,
+}
+
+pub(super) fn bind_error(protocol: &'static str, address: SocketAddr, error: &std::io::Error) -> SipError {
+    let advice = match error.kind() {
+        std::io::ErrorKind::AddrInUse => "stop the program that listens there or configure another port",
+        std::io::ErrorKind::PermissionDenied => "use a port above 1023 or grant CAP_NET_BIND_SERVICE",
+        std::io::ErrorKind::AddrNotAvailable => "configure an address of this machine",
+        _ => "check the address in the configuration",
+    };
+    SipError::Bind { protocol, address, reason: error.kind(), advice }
+}
+
+/// An outgoing call.
+#[derive(Debug, Clone)]
+pub struct DialRequest {
+    /// `sip:USER@HOST[:PORT]`.
+    pub to: String,
+    /// User part of From and Contact.
+    pub from_user: String,
+    /// Protocol; `None` takes what the URI says, UDP otherwise.
+    pub transport: Option<Transport>,
+    /// Our offer.
+    pub sdp: String,
+}
+
+/// Figures of an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Dialogs, those that wait for the response to a BYE included.
+    pub dialogs: usize,
+    /// Calls whose owner has not yet been told the end.
+    pub calls: usize,
+    /// Everything below the dialogs.
+    pub transactions: TxnStats,
+    /// INVITEs refused before anybody was asked.
+    pub refused: Refused,
+}
+
+/// Questions to the task.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Command { call: CallId, command: Command, reply: Option<oneshot::Sender<Result<(), CommandError>>> },
+    Dial { dial: Dial, reply: oneshot::Sender<Handle> },
+    Restore { state: Box<DialogState>, reply: oneshot::Sender<Result<Handle, CommandError>> },
+    Drain,
+    HangUpAll,
+    Stop,
+}
+
+/// Answers and places calls. Clones share everything; the endpoint lives until [`Endpoint::shutdown`].
+#[derive(Clone)]
+pub struct Endpoint {
+    asks: mpsc::Sender<Ask>,
+    layer: Arc<dyn TxnLayer>,
+    figures: Arc<Mutex<(usize, usize, Refused)>>,
+}
+
+impl Endpoint {
+    /// Binds the sockets and starts. The receiver gets every new call; one that nobody takes is refused with 503.
+    ///
+    /// # Errors
+    /// [`SipError::Bind`] names the address and what to do.
+    pub async fn bind(config: EndpointConfig) -> Result<(Self, mpsc::Receiver<IncomingCall>), SipError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (to_task, events) = mpsc::channel(LAYER_EVENTS);
+        let layer = transaction::start(&config, clock.clone(), to_task).await?;
+        let (asks, questions) = mpsc::channel(ASKS);
+        let (to_owner, incoming) = mpsc::channel(config.limits.max_calls.max(1));
+        let figures = Arc::new(Mutex::default());
+        let EndpointConfig { user_agent, limits, timers, random, .. } = config;
+        let core = Core::new(CoreConfig {
+            agent: user_agent,
+            timers,
+            max_calls: limits.max_calls,
+            max_unacked_per_source: limits.max_unacked_per_source,
+            retry_after: limits.retry_after,
+            random,
+        });
+        let task = Task {
+            core,
+            layer: layer.clone(),
+            clock,
+            slots: HashMap::new(),
+            asks: asks.clone(),
+            incoming: to_owner,
+            figures: Arc::clone(&figures),
+            retry_after: limits.retry_after,
+        };
+        tokio::spawn(task.run(events, questions));
+        Ok((Self { asks, layer, figures }, incoming))
+    }
+
+    /// Where UDP listens.
+    pub fn local_udp(&self) -> &[SocketAddr] {
+        self.layer.local().0
+    }
+
+    /// Where TCP listens.
+    pub fn local_tcp(&self) -> &[SocketAddr] {
+        self.layer.local().1
+    }
+
+    /// Places a call. The INVITE is on its way when this returns.
+    ///
+    /// # Errors
+    /// [`SipError`] if the address cannot be called; refusals of the peer come through [`OutgoingCall`].
+    pub async fn dial(&self, request: DialRequest) -> Result<OutgoingCall, SipError> {
+        let uri = Uri::parse(&request.to).ok_or(SipError::BadTarget)?;
+        if request.to.bytes().any(|b| b.is_ascii_control() || b" <>\"".contains(&b)) {
+            return Err(SipError::BadTarget);
+        }
+        let by_uri = if uri.wants_stream() { Transport::Tcp } else { Transport::Udp };
+        let transport = request.transport.unwrap_or(by_uri);
+        let reachable = |peer: &SocketAddr| self.layer.local_towards(transport, *peer).is_some();
+        let peer = match uri.literal() {
+            Some(peer) => peer,
+            None => {
+                let mut found = tokio::net::lookup_host((uri.host, uri.port.unwrap_or(5060)))
+                    .await
+                    .map_err(|_| SipError::Unreachable)?;
+                found.find(reachable).ok_or(SipError::Unreachable)?
+            }
+        };
+        let local = self.layer.local_towards(transport, peer).ok_or(SipError::Unreachable)?;
+        let flow = Flow { transport, local, peer };
+        let dial = Dial { to: request.to.into(), from_user: request.from_user, flow, sdp: request.sdp };
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(Ask::Dial { dial, reply }).await.map_err(|_| SipError::Closed)?;
+        answer.await.map(OutgoingCall::new).map_err(|_| SipError::Closed)
+    }
+
+    /// Continues an established call from its snapshot.
+    ///
+    /// # Errors
+    /// [`SipError::NotRestorable`].
+    pub async fn restore(&self, state: DialogState) -> Result<Call, SipError> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(Ask::Restore { state: Box::new(state), reply }).await.map_err(|_| SipError::Closed)?;
+        let handle = answer.await.map_err(|_| SipError::Closed)?.map_err(|_| SipError::NotRestorable)?;
+        Ok(Call::new(handle))
+    }
+
+    /// New calls get 503 from now on; calls in progress stay.
+    pub async fn drain(&self) {
+        drop(self.asks.send(Ask::Drain).await);
+    }
+
+    /// Figures, a moment old.
+    pub fn stats(&self) -> Stats {
+        let (dialogs, calls, refused) = *self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        Stats { dialogs, calls, transactions: self.layer.stats(), refused }
+    }
+
+    /// Refuses new calls, hangs up the others, waits at most `grace` for the peers' responses, closes the sockets.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.drain().await;
+        drop(self.asks.send(Ask::HangUpAll).await);
+        let quiet = async {
+            let mut every = interval(Duration::from_millis(20));
+            every.tick().await;
+            loop {
+                every.tick().await;
+                if self.stats().dialogs == 0 {
+                    break;
+                }
+            }
+        };
+        drop(timeout(grace, quiet).await);
+        drop(self.asks.send(Ask::Stop).await);
+        self.layer.shutdown();
+    }
+}
+
+struct Slot {
+    events: mpsc::Sender<Notice>,
+    shared: Arc<Shared>,
+}
+
+struct Task {
+    core: Core,
+    layer: Arc<dyn TxnLayer>,
+    clock: Arc<dyn Clock>,
+    slots: HashMap<CallId, Slot>,
+    asks: mpsc::Sender<Ask>,
+    incoming: mpsc::Sender<IncomingCall>,
+    figures: Arc<Mutex<(usize, usize, Refused)>>,
+    retry_after: u32,
+}
+
+impl Task {
+    async fn run(mut self, mut events: mpsc::Receiver<TxnEvent>, mut asks: mpsc::Receiver<Ask>) {
+        let mut sweep = interval(Duration::from_secs(1));
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let deadline = self.core.next_deadline().map(Instant::from_std);
+            let due = async {
+                match deadline {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let actions = tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.core.handle(event, self.clock.now()),
+                    // The layer is gone: so are all calls.
+                    None => break,
+                },
+                Some(ask) = asks.recv() => match ask {
+                    Ask::Stop => break,
+                    ask => self.on_ask(ask),
+                },
+                () = due => self.core.tick(self.clock.now()),
+                _ = sweep.tick() => self.hang_up_orphans(),
+            };
+            self.perform(actions);
+            self.publish();
+        }
+        for call in self.slots.keys().copied().collect::<Vec<_>>() {
+            self.notify(call, Notice::Ended(EndReason::Shutdown));
+        }
+    }
+
+    fn on_ask(&mut self, ask: Ask) -> Vec<Action> {
+        let now = self.clock.now();
+        match ask {
+            Ask::Command { call, command, reply } => {
+                let (actions, outcome) = match self.core.command(call, command, now) {
+                    Ok(actions) => (actions, Ok(())),
+                    Err(error) => (Vec::new(), Err(error)),
+                };
+                if let Some(reply) = reply {
+                    // Whoever asked and left does not want to know.
+                    let _left = reply.send(outcome);
+                }
+                actions
+            }
+            Ask::Dial { dial, reply } => {
+                let (call, actions) = self.core.dial(&dial, now);
+                if let Some(handle) = self.open(call) {
+                    // A handle that comes back hangs up as it is dropped.
+                    drop(reply.send(handle));
+                }
+                actions
+            }
+            Ask::Restore { state, reply } => {
+                let outcome = self.core.restore(*state).and_then(|c| self.open(c).ok_or(CommandError::Gone));
+                drop(reply.send(outcome));
+                Vec::new()
+            }
+            Ask::Drain => {
+                self.core.drain();
+                Vec::new()
+            }
+            Ask::HangUpAll => self.core.hang_up_all(now),
+            Ask::Stop => Vec::new(),
+        }
+    }
+
+    /// Makes the handle of a call that the core has just begun.
+    fn open(&mut self, call: CallId) -> Option<Handle> {
+        let shared = Shared::new(self.core.state(call)?.clone());
+        let (to_owner, events) = mpsc::channel(EVENTS);
+        self.slots.insert(call, Slot { events: to_owner, shared: Arc::clone(&shared) });
+        Some(Handle { call, asks: self.asks.clone(), events, shared })
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        let mut queue = std::collections::VecDeque::from(actions);
+        while let Some(action) = queue.pop_front() {
+            match action {
+                Action::Respond { tx, msg } => self.layer.respond(tx, msg),
+                Action::Request { tx, msg, to } => self.layer.request(tx, msg, to),
+                Action::Ack { msg, to } => self.layer.ack(msg, to),
+                Action::Abandon { tx } => self.layer.abandon(tx),
+                Action::Notify { call, notice } => queue.extend(self.notify(call, notice)),
+            }
+        }
+    }
+
+    fn notify(&mut self, call: CallId, notice: Notice) -> Vec<Action> {
+        let now = self.clock.now();
+        match notice {
+            Notice::Incoming(invitation) => {
+                let Some(handle) = self.open(call) else { return Vec::new() };
+                let Err(refused) = self.incoming.try_send(IncomingCall::new(*invitation, handle)) else {
+                    return Vec::new();
+                };
+                // Nobody takes calls: say so. The handle's own 480 comes too late and is ignored.
+                let command =
+                    Command::Reject { status: 503, reason: String::new(), retry_after: Some(self.retry_after) };
+                let actions = self.core.command(call, command, now).unwrap_or_default();
+                drop(refused);
+                actions
+            }
+            Notice::Ended(reason) => {
+                if let Some(slot) = self.slots.remove(&call) {
+                    tracing::debug!(%call, reason = end_name(&reason), "SIP call ended");
+                    slot.shared.ended.send_replace(Some(reason.clone()));
+                    // If the queue is full, the closed channel says the same.
+                    let _full = slot.events.try_send(Notice::Ended(reason));
+                }
+                Vec::new()
+            }
+            notice => {
+                let Some(slot) = self.slots.get(&call) else { return Vec::new() };
+                let was_offer = matches!(notice, Notice::Offer { .. });
+                match slot.events.try_send(notice) {
+                    Err(_) if was_offer => {
+                        self.core.command(call, Command::RefuseOffer { status: 488 }, now).unwrap_or_default()
+                    }
+                    _ => Vec::new(),
+                }
+            }
+        }
+    }
+
+    /// Calls whose handle was dropped while the queue was full.
+    fn hang_up_orphans(&mut self) -> Vec<Action> {
+        let orphans: Vec<CallId> = self.slots.iter().filter(|(_, s)| s.events.is_closed()).map(|(c, _)| *c).collect();
+        let now = self.clock.now();
+        orphans.into_iter().flat_map(|c| self.core.command(c, Command::Hangup, now).unwrap_or_default()).collect()
+    }
+
+    fn publish(&mut self) {
+        for call in self.core.take_touched() {
+            if let (Some(slot), Some(state)) = (self.slots.get(&call), self.core.state(call)) {
+                slot.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone_from(state);
+            }
+        }
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) =
+            (self.core.len(), self.slots.len(), self.core.refused());
+    }
+}
+
+fn end_name(reason: &EndReason) -> &'static str {
+    match reason {
+        EndReason::LocalHangup => "local hangup",
+        EndReason::RemoteHangup => "remote hangup",
+        EndReason::Cancelled => "cancelled",
+        EndReason::NoAck => "no ack",
+        EndReason::Rejected { .. } => "rejected",
+        EndReason::Timeout => "timeout",
+        EndReason::Shutdown => "shutdown",
+    }
+}

@@ -1,0 +1,537 @@
+//! SIP messages as this room sees them, free of any crate's types. Enters: bytes of a datagram or of a framed stream
+//! message; leaves: a start line, headers, a body. Tolerant where peers are sloppy (bare LF, compact names, bytes that
+//! are not UTF-8 in display names), strict where a response could not be built or a transaction not be matched.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+use super::uri::{NameAddr, param, split_list};
+
+/// More header lines than this is an attack, not a call.
+pub const MAX_HEADERS: usize = 200;
+/// RFC 3261 §8.1.1.6: more hops than this is a loop.
+pub const MAX_HOPS: usize = 70;
+
+/// The methods that the lower layers can carry. Any other name is answered 501 before a transaction exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[expect(missing_docs, reason = "the RFCs' own names")]
+pub enum Method {
+    Invite,
+    Ack,
+    Bye,
+    Cancel,
+    Options,
+    Info,
+    Update,
+    Message,
+    Notify,
+    Prack,
+    Publish,
+    Refer,
+    Register,
+    Subscribe,
+}
+
+const METHODS: [(Method, &str); 14] = [
+    (Method::Invite, "INVITE"),
+    (Method::Ack, "ACK"),
+    (Method::Bye, "BYE"),
+    (Method::Cancel, "CANCEL"),
+    (Method::Options, "OPTIONS"),
+    (Method::Info, "INFO"),
+    (Method::Update, "UPDATE"),
+    (Method::Message, "MESSAGE"),
+    (Method::Notify, "NOTIFY"),
+    (Method::Prack, "PRACK"),
+    (Method::Publish, "PUBLISH"),
+    (Method::Refer, "REFER"),
+    (Method::Register, "REGISTER"),
+    (Method::Subscribe, "SUBSCRIBE"),
+];
+
+impl Method {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        METHODS.iter().find(|(m, _)| *m == self).map_or("", |(_, name)| name)
+    }
+
+    /// Method names are case-sensitive (RFC 3261 §7.1).
+    pub fn parse(name: &str) -> Option<Self> {
+        METHODS.iter().find(|(_, n)| *n == name).map(|(m, _)| *m)
+    }
+}
+
+/// Request line or status line.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the RFC's own names")]
+pub enum Start {
+    Request { method: Method, uri: String },
+    Response { status: u16, reason: String },
+}
+
+/// One SIP message. `Debug` prints the method or the status and nothing else: the rest is personal.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// First line.
+    pub start: Start,
+    /// In order; names in their long form where a short one exists.
+    pub headers: Vec<(Cow<'static, str>, String)>,
+    /// As it came; SDP as a rule.
+    pub body: Vec<u8>,
+}
+
+/// Why bytes are no SIP message that could be processed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParseError {
+    /// Not SIP at all, or a response, or without a Via: nothing can be answered.
+    Unanswerable,
+    /// A request that deserves this status and reason.
+    Refuse(u16, &'static str),
+}
+
+const COMPACT: [(&str, &str); 10] = [
+    ("v", "Via"),
+    ("f", "From"),
+    ("t", "To"),
+    ("i", "Call-ID"),
+    ("m", "Contact"),
+    ("c", "Content-Type"),
+    ("l", "Content-Length"),
+    ("e", "Content-Encoding"),
+    ("k", "Supported"),
+    ("s", "Subject"),
+];
+
+const COMMON: [&str; 22] = [
+    "Via",
+    "From",
+    "To",
+    "Call-ID",
+    "CSeq",
+    "Contact",
+    "Max-Forwards",
+    "Content-Type",
+    "Content-Length",
+    "User-Agent",
+    "Allow",
+    "Supported",
+    "Require",
+    "Record-Route",
+    "Route",
+    "Accept",
+    "Content-Encoding",
+    "Server",
+    "Subject",
+    "Retry-After",
+    "Session-Expires",
+    "Reason",
+];
+
+fn canonical(name: &str) -> Cow<'static, str> {
+    let known = COMPACT.iter().find(|(short, _)| short.eq_ignore_ascii_case(name)).map(|(_, long)| *long);
+    match known.or_else(|| COMMON.iter().copied().find(|n| n.eq_ignore_ascii_case(name))) {
+        Some(name) => Cow::Borrowed(name),
+        None => Cow::Owned(name.to_owned()),
+    }
+}
+
+impl Message {
+    /// A request without headers.
+    pub fn request(method: Method, uri: impl Into<String>) -> Self {
+        Self { start: Start::Request { method, uri: uri.into() }, headers: Vec::with_capacity(12), body: Vec::new() }
+    }
+
+    /// A response to `request` with the headers that RFC 3261 §8.2.6.2 copies. `to_tag` is added to a To without tag.
+    pub fn response(request: &Self, status: u16, to_tag: Option<&str>) -> Self {
+        let start = Start::Response { status, reason: reason_phrase(status).to_owned() };
+        let mut response = Self { start, headers: Vec::with_capacity(12), body: Vec::new() };
+        for (name, value) in &request.headers {
+            match name.as_ref() {
+                "Via" | "From" | "Call-ID" | "CSeq" => response.headers.push((name.clone(), value.clone())),
+                "Record-Route" if status > 100 && status < 300 => {
+                    response.headers.push((name.clone(), value.clone()));
+                }
+                "To" => {
+                    let mut value = value.clone();
+                    if let (Some(tag), None) = (to_tag, tag_of(&value)) {
+                        value.push_str(";tag=");
+                        value.push_str(tag);
+                    }
+                    response.headers.push((name.clone(), value));
+                }
+                _ => {}
+            }
+        }
+        response
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((canonical(name), value.into()));
+        self
+    }
+
+    /// Adds a body and its type.
+    #[must_use]
+    pub fn with_body(self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        let mut message = self.with("Content-Type", content_type);
+        message.body = body.into();
+        message
+    }
+
+    /// Adds an SDP body, if there is one.
+    #[must_use]
+    pub fn with_sdp(self, sdp: Option<&str>) -> Self {
+        match sdp {
+            Some(sdp) => self.with_body("application/sdp", sdp),
+            None => self,
+        }
+    }
+
+    /// The first value of a header by its long name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+
+    /// Every line of a header.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.headers.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+
+    /// Every value of a list header.
+    pub fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.all(name).flat_map(split_list)
+    }
+
+    /// Method of a request; for a response, of the request that it answers.
+    pub fn method(&self) -> Option<Method> {
+        match &self.start {
+            Start::Request { method, .. } => Some(*method),
+            Start::Response { .. } => self.header("CSeq").and_then(|v| Method::parse(v.split_whitespace().nth(1)?)),
+        }
+    }
+
+    /// Status of a response, 0 for a request.
+    pub fn status(&self) -> u16 {
+        if let Start::Response { status, .. } = self.start { status } else { 0 }
+    }
+
+    /// Number of the CSeq header.
+    pub fn cseq(&self) -> Option<u32> {
+        self.header("CSeq")?.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Call-ID header.
+    pub fn call_id(&self) -> Option<&str> {
+        self.header("Call-ID")
+    }
+
+    /// Tag of the From header.
+    pub fn from_tag(&self) -> Option<&str> {
+        self.header("From").and_then(tag_of)
+    }
+
+    /// Tag of the To header.
+    pub fn to_tag(&self) -> Option<&str> {
+        self.header("To").and_then(tag_of)
+    }
+
+    /// Body as text if it is SDP and UTF-8 (lossy otherwise: SDP of sloppy peers must reach the parser).
+    pub fn sdp(&self) -> Option<String> {
+        if self.body.is_empty() || !self.content_type_is("application/sdp") {
+            return None;
+        }
+        Some(String::from_utf8_lossy(&self.body).into_owned())
+    }
+
+    /// Whether the Content-Type, without parameters, is this one.
+    pub fn content_type_is(&self, wanted: &str) -> bool {
+        self.header("Content-Type")
+            .is_some_and(|v| v.split_once(';').map_or(v, |(head, _)| head).trim().eq_ignore_ascii_case(wanted))
+    }
+
+    /// The bytes for the wire. Content-Length is always written from the body.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut text = String::with_capacity(512 + self.body.len());
+        let outcome = match &self.start {
+            Start::Request { method, uri } => write!(text, "{} {uri} SIP/2.0\r\n", method.as_str()),
+            Start::Response { status, reason } => write!(text, "SIP/2.0 {status} {reason}\r\n"),
+        };
+        debug_assert!(outcome.is_ok(), "writing to a String");
+        for (name, value) in &self.headers {
+            if !name.eq_ignore_ascii_case("Content-Length") {
+                text.extend([name.as_ref(), ": ", value, "\r\n"]);
+            }
+        }
+        text.extend(["Content-Length: ", &self.body.len().to_string(), "\r\n\r\n"]);
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+
+    /// Reads one message. The error carries what can still be answered, and the headers for it.
+    ///
+    /// # Errors
+    /// [`ParseError::Unanswerable`] alone, or [`ParseError::Refuse`] with the request as far as it could be read.
+    pub fn parse(raw: &[u8]) -> Result<Self, (ParseError, Option<Box<Self>>)> {
+        const NOTHING: (ParseError, Option<Box<Message>>) = (ParseError::Unanswerable, None);
+        let (head, body) = split_head(raw).ok_or(NOTHING)?;
+        // A display name in Latin-1 must not lose a call.
+        let head = String::from_utf8_lossy(head);
+        let mut lines = head.split('\n').map(|l| l.strip_suffix('\r').unwrap_or(l));
+        let first = lines.next().ok_or(NOTHING)?;
+        let mut headers: Vec<(Cow<'static, str>, String)> = Vec::with_capacity(16);
+        let mut broken = false;
+        for line in lines {
+            if line.starts_with([' ', '\t']) {
+                if let Some((_, value)) = headers.last_mut() {
+                    value.push(' ');
+                    value.push_str(line.trim());
+                }
+            } else if let Some((name, value)) = line.split_once(':') {
+                if headers.len() == MAX_HEADERS {
+                    return Err(NOTHING);
+                }
+                let name = name.trim();
+                broken |= name.is_empty() || !name.bytes().all(is_token);
+                headers.push((canonical(name), value.trim().to_owned()));
+            } else {
+                broken = true;
+            }
+        }
+        let (start, verdict) = parse_start(first).ok_or(NOTHING)?;
+        let mut message = Self { start, headers, body: body.to_vec() };
+        let verdict = verdict.or_else(|| message.verdict(broken));
+        match verdict {
+            None => Ok(message),
+            Some(error) if message.status() == 0 && message.header("Via").is_some() => {
+                message.body.clear();
+                Err((error, Some(Box::new(message))))
+            }
+            Some(_) => Err(NOTHING),
+        }
+    }
+
+    /// What keeps this message from being processed, if anything; trims the body to Content-Length.
+    fn verdict(&mut self, broken: bool) -> Option<ParseError> {
+        let refuse = |reason| Some(ParseError::Refuse(400, reason));
+        if broken {
+            return refuse("Bad Header Line");
+        }
+        for name in ["From", "To", "Call-ID", "CSeq"] {
+            let mut lines = self.all(name);
+            match (lines.next(), lines.next()) {
+                (Some(value), None) if !value.is_empty() && !value.contains('\0') => {}
+                _ => return refuse("Bad Or Missing Header"),
+            }
+        }
+        if self.from_tag().is_none_or(|t| t.is_empty()) {
+            return refuse("Missing From Tag");
+        }
+        if self.header("To").and_then(NameAddr::parse).is_none() {
+            return refuse("Bad To");
+        }
+        let cseq_method = self.header("CSeq").and_then(|v| v.split_whitespace().nth(1)).and_then(Method::parse);
+        let line_method = self.method();
+        if self.cseq().is_none_or(|n| n > i32::MAX as u32) || cseq_method.is_none() || line_method != cseq_method {
+            return refuse("Bad CSeq");
+        }
+        match self.header("Via").and_then(|v| split_list(v).first().copied().map(via_is_sound)) {
+            Some(true) => {}
+            _ => return refuse("Bad Via"),
+        }
+        if let Some(length) = self.header("Content-Length") {
+            match length.parse::<usize>() {
+                Ok(length) if length <= self.body.len() => self.body.truncate(length),
+                _ => return refuse("Bad Content-Length"),
+            }
+        }
+        if self.header("Max-Forwards").is_some_and(|v| v.parse::<u8>().is_err()) {
+            return refuse("Bad Max-Forwards");
+        }
+        if self.list("Via").take(MAX_HOPS + 1).count() > MAX_HOPS && self.status() == 0 {
+            // The response would copy every hop: an answer larger than what a loop is worth. One line suffices.
+            let mut kept = false;
+            self.headers.retain(|(n, _)| n != "Via" || !std::mem::replace(&mut kept, true));
+            return Some(ParseError::Refuse(483, "Too Many Hops"));
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.start {
+            Start::Request { method, .. } => f.write_str(method.as_str()),
+            Start::Response { status, .. } => write!(f, "{status} to {}", self.method().map_or("?", Method::as_str)),
+        }
+    }
+}
+
+/// Tag of a From or To value.
+pub fn tag_of(value: &str) -> Option<&str> {
+    NameAddr::parse(value)?.param("tag").filter(|t| !t.is_empty())
+}
+
+/// Where the head ends: at the first empty line, whatever its line ends.
+pub fn split_head(raw: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut at = 0;
+    while let Some(lf) = raw.get(at..)?.iter().position(|b| *b == b'\n') {
+        let next = at + lf + 1;
+        for end in [b"\r\n".as_slice(), b"\n"] {
+            if raw.get(next..)?.starts_with(end) {
+                let head = raw.get(..at + lf)?;
+                return Some((head.strip_suffix(b"\r").unwrap_or(head), raw.get(next + end.len()..)?));
+            }
+        }
+        at = next;
+    }
+    None
+}
+
+fn parse_start(line: &str) -> Option<(Start, Option<ParseError>)> {
+    if let Some(rest) = line.strip_prefix("SIP/2.0 ") {
+        let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+        let status = code.parse().ok().filter(|c| (100..700).contains(c))?;
+        return Some((Start::Response { status, reason: reason.trim().to_owned() }, None));
+    }
+    let mut parts = line.split(' ');
+    let (name, uri, version) = (parts.next()?, parts.next()?, parts.next()?);
+    let Some(method) = Method::parse(name) else {
+        let real = !name.is_empty() && name.bytes().all(is_token) && version.starts_with("SIP/");
+        // The method here is only a carrier for the refusal: it must not be ACK, which is never answered.
+        let start = Start::Request { method: Method::Options, uri: uri.to_owned() };
+        return real.then_some((start, Some(ParseError::Refuse(501, "Not Implemented"))));
+    };
+    let start = Start::Request { method, uri: uri.to_owned() };
+    let verdict = if !version.eq_ignore_ascii_case("SIP/2.0") {
+        if !version.starts_with("SIP/") {
+            return None;
+        }
+        Some(ParseError::Refuse(505, "Version Not Supported"))
+    } else if parts.next().is_some() || uri.is_empty() {
+        Some(ParseError::Refuse(400, "Bad Request Line"))
+    } else if !uri.get(..4).is_some_and(|s| s.eq_ignore_ascii_case("sip:") || s.eq_ignore_ascii_case("tel:"))
+        && !uri.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("sips:"))
+    {
+        Some(ParseError::Refuse(416, "Unsupported URI Scheme"))
+    } else {
+        None
+    };
+    Some((start, verdict))
+}
+
+/// RFC 3261 §25.1 `token`.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
+}
+
+fn via_is_sound(via: &str) -> bool {
+    let Some((protocol, rest)) = via.split_once(char::is_whitespace) else { return false };
+    let sent_by = rest.split_once(';').map_or(rest, |(host, _)| host).trim();
+    let known = ["UDP", "TCP", "TLS"].iter().any(|t| {
+        protocol.get(..8).is_some_and(|p| p.eq_ignore_ascii_case("SIP/2.0/"))
+            && protocol.get(8..).is_some_and(|p| p.eq_ignore_ascii_case(t))
+    });
+    known && !sent_by.is_empty() && param(rest, "branch").is_none_or(|b| !b.is_empty())
+}
+
+/// Standard phrase of a status.
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        100 => "Trying",
+        180 => "Ringing",
+        183 => "Session Progress",
+        200 => "OK",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        415 => "Unsupported Media Type",
+        416 => "Unsupported URI Scheme",
+        420 => "Bad Extension",
+        480 => "Temporarily Unavailable",
+        481 => "Call/Transaction Does Not Exist",
+        482 => "Loop Detected",
+        483 => "Too Many Hops",
+        486 => "Busy Here",
+        487 => "Request Terminated",
+        488 => "Not Acceptable Here",
+        489 => "Bad Event",
+        491 => "Request Pending",
+        500 => "Server Internal Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "Version Not Supported",
+        603 => "Decline",
+        _ => "Unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "OPTIONS sip:a@b SIP/2.0\r\nv: SIP/2.0/UDP 1.2.3.4;branch=z9hG4bKx\r\nf: <sip:c@d>;tag=1\r\n\
+                        t: sip:a@b\r\ni: id\r\nCSeq: 1 OPTIONS\r\nl: 0\r\n\r\n";
+
+    #[test]
+    fn compact_names_bare_lf_and_folding() {
+        let raw = GOOD.replace("\r\n", "\n").replace("tag=1\n", "\n ;tag=1\n");
+        let message = Message::parse(raw.as_bytes()).unwrap();
+        assert_eq!((message.call_id(), message.from_tag(), message.cseq()), (Some("id"), Some("1"), Some(1)));
+        assert!(Message::parse(&message.to_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_decides_the_status() {
+        let status = |raw: String| match Message::parse(raw.as_bytes()) {
+            Err((ParseError::Refuse(status, _), Some(_))) => status,
+            Err(_) => 0,
+            Ok(_) => 200,
+        };
+        assert_eq!(status(GOOD.into()), 200);
+        assert_eq!(status(GOOD.replace("OPTIONS", "FOO")), 501);
+        assert_eq!(status(GOOD.replace("1 OPTIONS", "1 BYE")), 400);
+        assert_eq!(status(GOOD.replace("1 OPTIONS", "99999999999 OPTIONS")), 400);
+        assert_eq!(status(GOOD.replace("l: 0", "l: 9")), 400);
+        assert_eq!(status(GOOD.replace("l: 0", "l: -1")), 400);
+        assert_eq!(status(GOOD.replace("i: id\r\n", "")), 400);
+        assert_eq!(status(GOOD.replace("i: id\r\n", "i: id\r\ni: id\r\n")), 400);
+        assert_eq!(status(GOOD.replace(";tag=1", "")), 400);
+        assert_eq!(status(GOOD.replace("sip:a@b SIP/2.0", "http://a SIP/2.0")), 416);
+        assert_eq!(status(GOOD.replace("sip:a@b SIP/2.0", "sip:a@b SIP/3.0")), 505);
+        assert_eq!(status(GOOD.replace("l: 0", "Max-Forwards: x")), 400);
+        assert_eq!(status(GOOD.replace("l: 0", &"v: SIP/2.0/UDP 1.1.1.1;branch=z9hG4bKy\r\n".repeat(80))), 483);
+        assert_eq!(status(GOOD.replace("v:", "x:")), 0);
+        assert_eq!(status(GOOD.replace("\r\n\r\n", "")), 0);
+        assert_eq!(status("SIP/2.0 200 OK\r\nl: 0\r\n\r\n".into()), 0);
+    }
+
+    #[test]
+    fn a_latin1_display_name_does_not_lose_the_call() {
+        let mut raw = GOOD.as_bytes().to_vec();
+        let at = GOOD.find("<sip:c").unwrap();
+        raw.splice(at..at, *b"\"M\xfcller\" ");
+        assert_eq!(Message::parse(&raw).unwrap().from_tag(), Some("1"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_survived(raw in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
+            drop(Message::parse(&raw));
+        }
+
+        #[test]
+        fn what_parses_prints_and_parses_the_same(at in 0_usize..180, byte in proptest::prelude::any::<u8>()) {
+            let mut raw = GOOD.as_bytes().to_vec();
+            if let Some(slot) = raw.get_mut(at) { *slot = byte; }
+            if let Ok(message) = Message::parse(&raw) {
+                let again = Message::parse(&message.to_bytes());
+                proptest::prop_assert!(again.is_ok());
+            }
+        }
+    }
+}

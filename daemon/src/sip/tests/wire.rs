@@ -1,0 +1,141 @@
+//! What our endpoint does on the wire, seen by a peer that speaks bytes.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::sip::{CallEvent, EndReason};
+
+#[tokio::test]
+async fn the_2xx_is_repeated_until_the_ack_and_copies_make_no_second_call() {
+    let (b, mut incoming) = endpoint(20).await;
+    let peer = Raw::new(b.local_udp()[0]).await;
+    let invite = peer.request("INVITE", "c1", 1, "", OFFER);
+    peer.send(&invite).await;
+    peer.send(&invite).await;
+    peer.status(100).await;
+    let ring = soon(incoming.recv()).await.unwrap();
+    let mut call = ring.answer(OFFER.into()).await.unwrap();
+    let first = peer.status(200).await;
+    let again = peer.status(200).await;
+    assert_eq!((first.to_tag(), &first.body), (again.to_tag(), &again.body));
+    let tag = first.to_tag().unwrap();
+    peer.send(peer.request("ACK", "c1", 1, tag, "").replace("-ACK-", "-other-")).await;
+    assert!(matches!(soon(call.event()).await, CallEvent::Confirmed { answer: None }));
+    peer.send(peer.request("BYE", "c1", 2, tag, "")).await;
+    loop {
+        if peer.status(200).await.header("CSeq") == Some("2 BYE") {
+            break;
+        }
+    }
+    assert!(matches!(soon(call.event()).await, CallEvent::Ended(EndReason::RemoteHangup)));
+    assert!(incoming.try_recv().is_err(), "one INVITE, one call");
+    until_empty(&b).await;
+}
+
+#[tokio::test]
+async fn what_no_transaction_can_be_built_from_is_answered_all_the_same() {
+    let (b, _incoming) = endpoint(21).await;
+    let peer = Raw::new(b.local_udp()[0]).await;
+    let options = |call: &str| peer.request("OPTIONS", call, 1, "", "");
+    peer.send(options("a").replace("OPTIONS", "FOO")).await;
+    let response = peer.status(501).await;
+    assert_eq!(response.header("Allow"), Some(crate::sip::dialog::ALLOW));
+    peer.send(options("b").replace("Max-Forwards: 70", "Max-Forwards: x")).await;
+    assert_eq!(peer.status(400).await.call_id(), Some("b"));
+    let hop = "Via: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKq\r\n";
+    peer.send(options("c").replacen("Via:", &format!("{}Via:", hop.repeat(75)), 1)).await;
+    assert_eq!(peer.status(483).await.call_id(), Some("c"));
+    peer.send(peer.request("BYE", "d", 1, "nobody", "")).await;
+    assert_eq!(peer.status(481).await.call_id(), Some("d"));
+    peer.send(peer.request("CANCEL", "e", 1, "", "")).await;
+    assert_eq!(peer.status(481).await.call_id(), Some("e"));
+    peer.send(options("f")).await;
+    let response = peer.status(200).await;
+    assert!(response.header("Via").unwrap().contains(&format!("rport={}", peer.socket.local_addr().unwrap().port())));
+    until_empty(&b).await;
+}
+
+#[tokio::test]
+async fn a_source_that_floods_is_dropped_before_the_parser() {
+    let limits = Limits { burst: 5, invites_per_second_per_source: 0.001, ..config(0).limits };
+    let (b, mut incoming) = Endpoint::bind(EndpointConfig { limits, ..config(22) }).await.unwrap();
+    let peer = Raw::new(b.local_udp()[0]).await;
+    for n in 0..50 {
+        peer.send(peer.request("INVITE", &format!("f{n}"), 1, "", OFFER)).await;
+    }
+    until(&b, |s| s.transactions.dropped == 45).await;
+    peer.send(peer.request("OPTIONS", "o", 1, "", "")).await;
+    peer.status(200).await;
+    let mut rang = 0;
+    while let Ok(call) = incoming.try_recv() {
+        rang += 1;
+        drop(call);
+    }
+    assert_eq!(rang, 5);
+    until_empty(&b).await;
+}
+
+#[tokio::test]
+async fn tcp_in_pieces_and_in_one_piece() {
+    let limits = Limits { max_connections: (2, 2), ..config(0).limits };
+    let (b, _incoming) = Endpoint::bind(EndpointConfig { limits, ..config(23) }).await.unwrap();
+    let to = b.local_tcp()[0];
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let me = stream.local_addr().unwrap();
+    let one = request("TCP", me, to, ("OPTIONS", "p1", 1, "", ""));
+    let two = request("TCP", me, to, ("OPTIONS", "p2", 1, "", ""));
+    let bytes = format!("\r\n{one}{two}{}", one.replace("OPTIONS", "FOO"));
+    for piece in bytes.as_bytes().chunks(97) {
+        stream.write_all(piece).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !(text.contains("p1") && text.contains("p2") && text.contains("501")) {
+        let length = soon(stream.read(&mut buffer)).await.unwrap();
+        assert!(length > 0, "closed after {text}");
+        text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+    }
+    stream.write_all(b"\r\n\r\n").await.unwrap();
+    assert_eq!(soon(stream.read(&mut buffer)).await.unwrap(), 2, "pong");
+    // Beyond the cap a connection is closed at once; one that sends nonsense too.
+    let _second = TcpStream::connect(to).await.unwrap();
+    until(&b, |s| s.transactions.connections == 2).await;
+    let mut third = TcpStream::connect(to).await.unwrap();
+    assert!(matches!(soon(third.read(&mut buffer)).await, Ok(0) | Err(_)));
+    stream.write_all(b"X: y\r\nContent-Length: -1\r\n\r\n").await.unwrap();
+    assert!(matches!(soon(stream.read(&mut buffer)).await, Ok(0) | Err(_)));
+    until(&b, |s| s.transactions.connections == 1).await;
+}
+
+/// 200 callers that are answered and never heard of again: half of them before the ACK, half after it.
+#[tokio::test]
+async fn calls_that_vanish_leave_nothing() {
+    let (b, mut incoming) = endpoint(24).await;
+    let peer = Raw::new(b.local_udp()[0]).await;
+    let mut calls = Vec::new();
+    for n in 0..200 {
+        let id = format!("v{n}");
+        peer.send(peer.request("INVITE", &id, 1, "", OFFER)).await;
+        let ring = soon(incoming.recv()).await.unwrap();
+        let mut call = ring.answer(OFFER.into()).await.unwrap();
+        if n % 2 == 0 {
+            let tag = call.snapshot().local_tag;
+            peer.send(peer.request("ACK", &id, 1, &tag, "").replace("-ACK-", "-z-")).await;
+            assert!(matches!(soon(call.event()).await, CallEvent::Confirmed { .. }));
+            calls.push(call);
+        } else {
+            tokio::spawn(async move { while !matches!(call.event().await, CallEvent::Ended(EndReason::NoAck)) {} });
+        }
+    }
+    assert!(b.stats().dialogs > 0);
+    drop(peer);
+    // What the room `call` does when the RTP falls silent.
+    for call in &calls {
+        call.hangup().await;
+    }
+    drop(calls);
+    until_empty(&b).await;
+}

@@ -1,0 +1,182 @@
+//! SIP URIs and name-addr header values (RFC 3261 §19.1, §20.10). Enters: text from the network; leaves: slices of it.
+//! Nothing is decoded beyond what routing needs, and nothing here can fail louder than `None`.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// `"Display" <sip:user@host>;tag=x`, or the same without brackets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NameAddr<'a> {
+    /// The URI without brackets.
+    pub uri: &'a str,
+    params: &'a str,
+}
+
+impl<'a> NameAddr<'a> {
+    /// Reads the first value of a From, To, Contact, Route or Record-Route header.
+    pub fn parse(value: &'a str) -> Option<Self> {
+        let value = value.trim();
+        let (uri, params) = match find_unquoted(value, '<') {
+            Some(open) => {
+                let rest = value.get(open + 1..)?;
+                let (uri, after) = rest.split_once('>')?;
+                (uri, after)
+            }
+            // Without brackets the parameters belong to the header, not to the URI.
+            None => value.split_once(';').unwrap_or((value, "")),
+        };
+        let uri = uri.trim();
+        let params = params.trim().trim_start_matches(';');
+        if uri.is_empty() || uri.contains(char::is_whitespace) { None } else { Some(Self { uri, params }) }
+    }
+
+    /// A header parameter, such as `tag`; empty text for a flag.
+    pub fn param(&self, name: &str) -> Option<&'a str> {
+        param(self.params, name)
+    }
+}
+
+/// The parts of a `sip:` or `sips:` URI that routing needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uri<'a> {
+    /// User part, still percent-encoded; empty when absent.
+    pub user: &'a str,
+    /// Host name or address, without the brackets of IPv6.
+    pub host: &'a str,
+    /// Port, if one is written.
+    pub port: Option<u16>,
+    /// `sips:`.
+    pub secure: bool,
+    params: &'a str,
+}
+
+impl<'a> Uri<'a> {
+    /// Reads a SIP URI; `None` for other schemes and for nonsense.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (scheme, rest) = text.trim().split_once(':')?;
+        let secure = if scheme.eq_ignore_ascii_case("sip") {
+            false
+        } else if scheme.eq_ignore_ascii_case("sips") {
+            true
+        } else {
+            return None;
+        };
+        let rest = rest.split_once('?').map_or(rest, |(head, _)| head);
+        // A user part may hold ';' (tel-style parameters), so the '@' is looked for first.
+        let (userinfo, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let user = userinfo.split_once(':').map_or(userinfo, |(user, _)| user);
+        let (hostport, params) = rest.split_once(';').unwrap_or((rest, ""));
+        let (host, port) = if let Some(rest) = hostport.strip_prefix('[') {
+            let (host, after) = rest.split_once(']')?;
+            (host, after.strip_prefix(':'))
+        } else {
+            hostport.split_once(':').map_or((hostport, None), |(host, port)| (host, Some(port)))
+        };
+        let port = match port {
+            Some(port) => Some(port.parse().ok()?),
+            None => None,
+        };
+        if host.is_empty() || host.contains(char::is_whitespace) {
+            return None;
+        }
+        Some(Self { user, host, port, secure, params })
+    }
+
+    /// A URI parameter, such as `transport` or `lr`; empty text for a flag.
+    pub fn param(&self, name: &str) -> Option<&'a str> {
+        param(self.params, name)
+    }
+
+    /// `;transport=tcp`, or `sips:`.
+    pub fn wants_stream(&self) -> bool {
+        self.secure || self.param("transport").is_some_and(|t| t.eq_ignore_ascii_case("tcp"))
+    }
+
+    /// Address and port when the host is a literal address.
+    pub fn literal(&self) -> Option<SocketAddr> {
+        let ip: IpAddr = self.host.parse().ok()?;
+        Some(SocketAddr::new(ip, self.port.unwrap_or(5060)))
+    }
+}
+
+/// A parameter of a `;a=b;c` list.
+pub fn param<'a>(list: &'a str, name: &str) -> Option<&'a str> {
+    list.split(';').find_map(|p| {
+        let (key, value) = p.split_once('=').unwrap_or((p, ""));
+        key.trim().eq_ignore_ascii_case(name).then(|| value.trim().trim_matches('"'))
+    })
+}
+
+/// Splits a header value at commas outside quotes and brackets.
+pub fn split_list(value: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut quoted, mut escaped, mut depth) = (Vec::new(), 0, false, false, 0_u32);
+    for (at, c) in value.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '<' if !quoted => depth += 1,
+            '>' if !quoted => depth = depth.saturating_sub(1),
+            ',' if !quoted && depth == 0 => {
+                parts.extend(value.get(start..at));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.extend(value.get(start..));
+    parts.into_iter().map(str::trim).filter(|p| !p.is_empty()).collect()
+}
+
+fn find_unquoted(text: &str, wanted: char) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            c if c == wanted && !quoted => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_addr_forms() {
+        let a = NameAddr::parse("\"A <b>\" <sip:bob@h:5070;transport=tcp>;tag=x1").unwrap();
+        assert_eq!((a.uri, a.param("tag")), ("sip:bob@h:5070;transport=tcp", Some("x1")));
+        let a = NameAddr::parse("sip:bob@h;tag=y").unwrap();
+        assert_eq!((a.uri, a.param("TAG")), ("sip:bob@h", Some("y")));
+        assert!(NameAddr::parse("<sip:x").is_none());
+        assert!(NameAddr::parse("").is_none());
+    }
+
+    #[test]
+    fn uri_forms() {
+        let u = Uri::parse("sip:+49;x=1@[::1]:5070;lr;transport=TCP?h=v").unwrap();
+        assert_eq!((u.user, u.host, u.port, u.wants_stream()), ("+49;x=1", "::1", Some(5070), true));
+        assert_eq!(u.param("lr"), Some(""));
+        assert_eq!(Uri::parse("sip:10.0.0.1").unwrap().literal(), Some("10.0.0.1:5060".parse().unwrap()));
+        for bad in ["tel:+1", "sip:", "sip:h:99999", "sip:[::1", "x"] {
+            assert!(Uri::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_split_outside_quotes_and_brackets() {
+        assert_eq!(split_list("\"a,b\" <sip:c,d>;x, <sip:e>"), ["\"a,b\" <sip:c,d>;x", "<sip:e>"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_survived(text in ".{0,80}") {
+            NameAddr::parse(&text);
+            Uri::parse(&text);
+            split_list(&text);
+        }
+    }
+}

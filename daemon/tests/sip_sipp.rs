@@ -1,0 +1,178 @@
+//! Calls from sipp (Debian: sip-tester), the load generator of the trade: volume, lost packets, cancelled calls, TCP.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use callbox::sip::{Call, CallEvent, Endpoint, EndpointConfig, IncomingCall, Limits};
+use rand::{Rng, SeedableRng};
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio::time::{interval, timeout};
+
+const ANSWER: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+                      m=audio 4000 RTP/AVP 0\r\n";
+
+async fn answering(seed: u64) -> Endpoint {
+    let mut random = rand_chacha::ChaCha12Rng::seed_from_u64(seed);
+    let loopback = "127.0.0.1:0".parse().expect("an address");
+    let config = EndpointConfig {
+        udp: vec![loopback],
+        tcp: vec![loopback],
+        limits: Limits {
+            max_calls: 500,
+            max_unacked_per_source: 500,
+            invites_per_second_per_source: 1000.0,
+            burst: 1000,
+            ..Limits::default()
+        },
+        ..EndpointConfig::new(Box::new(move || random.next_u64()))
+    };
+    let (endpoint, incoming) = Endpoint::bind(config).await.expect("loopback can be bound");
+    tokio::spawn(answer_all(incoming));
+    endpoint
+}
+
+/// Rings, waits a moment for a CANCEL where the number asks for it, answers, stays until the end.
+async fn answer_all(mut incoming: mpsc::Receiver<IncomingCall>) {
+    while let Some(call) = incoming.recv().await {
+        tokio::spawn(async move {
+            if call.ringing().await.is_err() {
+                return;
+            }
+            if call.to_user == "patience" {
+                call.cancelled().await;
+                return;
+            }
+            if let Ok(call) = call.answer(ANSWER.to_owned()).await {
+                stay(call).await;
+            }
+        });
+    }
+}
+
+async fn stay(mut call: Call) {
+    while !matches!(call.event().await, CallEvent::Ended(_)) {}
+}
+
+async fn sipp(folder: &Path, arguments: &[&str]) {
+    let run = Command::new("sipp")
+        .args(["-i", "127.0.0.1", "-nostdin", "-timeout", "60s", "-timeout_error"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("TERM", "dumb")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(Duration::from_secs(90), run)
+        .await
+        .expect("sipp ends")
+        .expect("sipp is needed for this test: apt-get install sip-tester");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let tail: Vec<&str> = text.lines().rev().take(60).collect();
+    let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+    assert!(output.status.success(), "sipp {arguments:?}: {}\n{tail}", output.status);
+}
+
+async fn until_quiet(endpoint: &Endpoint) {
+    let mut every = interval(Duration::from_millis(50));
+    let quiet = async {
+        loop {
+            every.tick().await;
+            let stats = endpoint.stats();
+            if stats.dialogs + stats.calls + stats.transactions.running == 0 {
+                break;
+            }
+        }
+    };
+    assert!(timeout(Duration::from_secs(40), quiet).await.is_ok(), "still {:?}", endpoint.stats());
+}
+
+#[tokio::test]
+async fn two_hundred_calls_at_a_hundred_per_second() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let endpoint = answering(1).await;
+    let udp = endpoint.local_udp()[0].to_string();
+    sipp(folder.path(), &["-sn", "uac", &udp, "-m", "200", "-r", "100", "-d", "200"]).await;
+    until_quiet(&endpoint).await;
+    let tcp = endpoint.local_tcp()[0].to_string();
+    sipp(folder.path(), &["-sn", "uac", &tcp, "-t", "t1", "-m", "200", "-r", "100", "-d", "200"]).await;
+    until_quiet(&endpoint).await;
+    assert_eq!(endpoint.stats().transactions.malformed, 0);
+}
+
+#[tokio::test]
+async fn lost_packets_are_repeated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let endpoint = answering(2).await;
+    let udp = endpoint.local_udp()[0].to_string();
+    // sipp loses a tenth of what it sends and of what it receives.
+    sipp(folder.path(), &["-sn", "uac", &udp, "-m", "100", "-r", "50", "-d", "100", "-lost", "10"]).await;
+    until_quiet(&endpoint).await;
+}
+
+#[tokio::test]
+async fn cancelled_calls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("cancel.xml"), CANCEL).expect("a file");
+    let endpoint = answering(3).await;
+    let udp = endpoint.local_udp()[0].to_string();
+    sipp(folder.path(), &["-sf", "cancel.xml", "-s", "patience", &udp, "-m", "100", "-r", "50"]).await;
+    until_quiet(&endpoint).await;
+}
+
+const CANCEL: &str = r#"<?xml version="1.0" encoding="ISO-8859-1" ?>
+<!DOCTYPE scenario SYSTEM "sipp.dtd">
+<scenario name="INVITE, 180, CANCEL, 200, 487, ACK">
+  <send retrans="500"><![CDATA[
+
+    INVITE sip:[service]@[remote_ip]:[remote_port] SIP/2.0
+    Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]
+    From: sipp <sip:sipp@[local_ip]:[local_port]>;tag=[pid]c[call_number]
+    To: <sip:[service]@[remote_ip]:[remote_port]>
+    Call-ID: [call_id]
+    CSeq: 1 INVITE
+    Contact: sip:sipp@[local_ip]:[local_port]
+    Max-Forwards: 70
+    Content-Type: application/sdp
+    Content-Length: [len]
+
+    v=0
+    o=user1 53655765 2353687637 IN IP[local_ip_type] [local_ip]
+    s=-
+    c=IN IP[media_ip_type] [media_ip]
+    t=0 0
+    m=audio [media_port] RTP/AVP 0
+    a=rtpmap:0 PCMU/8000
+
+  ]]></send>
+  <recv response="100" optional="true"></recv>
+  <recv response="180"></recv>
+  <send retrans="500"><![CDATA[
+
+    CANCEL sip:[service]@[remote_ip]:[remote_port] SIP/2.0
+    [last_Via:]
+    From: sipp <sip:sipp@[local_ip]:[local_port]>;tag=[pid]c[call_number]
+    To: <sip:[service]@[remote_ip]:[remote_port]>
+    Call-ID: [call_id]
+    CSeq: 1 CANCEL
+    Max-Forwards: 70
+    Content-Length: 0
+
+  ]]></send>
+  <recv response="200"></recv>
+  <recv response="487"></recv>
+  <send><![CDATA[
+
+    ACK sip:[service]@[remote_ip]:[remote_port] SIP/2.0
+    [last_Via:]
+    From: sipp <sip:sipp@[local_ip]:[local_port]>;tag=[pid]c[call_number]
+    [last_To:]
+    Call-ID: [call_id]
+    CSeq: 1 ACK
+    Max-Forwards: 70
+    Content-Length: 0
+
+  ]]></send>
+</scenario>
+"#;
