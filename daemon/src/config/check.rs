@@ -47,7 +47,7 @@ pub(super) fn check(config: &Config, ports: PortCheck) -> Vec<Finding> {
     match config.engine.kind {
         EngineKind::Cpu => engine(config, &mut found),
         EngineKind::Scripted => {
-            let script = config.engine.script.as_deref().unwrap_or(Path::new(""));
+            let script = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
             if let Err(error) = fs::File::open(script) {
                 found.push(Finding(format!(
                     "engine.script: {} cannot be read ({error}); create it or change the key",

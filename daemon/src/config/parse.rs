@@ -70,7 +70,7 @@ pub(super) fn load(owners: &Path, packaged: &Path) -> Result<Config, ConfigError
         });
     }
     let base = std::path::absolute(owners).map_err(|error| unreadable(owners, error))?;
-    Ok(absolute(config, base.parent().unwrap_or(Path::new("/"))))
+    Ok(absolute(config, base.parent().unwrap_or_else(|| Path::new("/"))))
 }
 
 impl Source<'_> {

@@ -104,7 +104,10 @@ fn hook(panics: Counter) {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
         if reveal::allowed() {
-            let message = info.payload_as_str().unwrap_or_default();
+            let payload = info.payload();
+            let message =
+                payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
+            let message = message.unwrap_or_default();
             tracing::error!(place, thread, panic = message, "a panic: this is a bug of Callbox");
         } else {
             tracing::error!(place, thread, "a panic: this is a bug of Callbox (log.allow_pii shows its message)");
