@@ -47,7 +47,7 @@ pub(super) fn check(config: &Config, ports: PortCheck) -> Vec<Finding> {
     match config.engine.kind {
         EngineKind::Cpu => engine(config, &mut found),
         EngineKind::Scripted => {
-            let script = config.engine.script.as_deref().unwrap_or(Path::new(""));
+            let script = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
             if let Err(error) = fs::File::open(script) {
                 found.push(Finding(format!(
                     "engine.script: {} cannot be read ({error}); create it or change the key",
@@ -83,8 +83,8 @@ fn engine(config: &Config, found: &mut Vec<Finding>) {
             dir.display()
         ))),
     }
-    let espeak =
-        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|p| executable(&p.join("espeak-ng"))));
+    let espeak = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|p| executable(&p.join("espeak-ng"))));
     if !espeak {
         found.push(Finding("the program espeak-ng is not in PATH; install the package espeak-ng".into()));
     }
@@ -105,10 +105,9 @@ fn port(key: &str, protocol: &str, address: SocketAddr, error: Option<io::Error>
 fn folder(key: &str, path: &Path, found: &mut Vec<Finding>) {
     let problem = match fs::metadata(path) {
         Ok(meta) if !meta.is_dir() => "is not a folder; change the key".to_owned(),
-        Ok(_) if tempfile::tempfile_in(path).is_err() => format!(
-            "cannot be written by user {}; change its owner or the key",
-            rustix::process::geteuid().as_raw()
-        ),
+        Ok(_) if tempfile::tempfile_in(path).is_err() => {
+            format!("cannot be written by user {}; change its owner or the key", rustix::process::geteuid().as_raw())
+        }
         Ok(_) => return,
         Err(error) => format!("cannot be used ({error}); create it or change the key"),
     };

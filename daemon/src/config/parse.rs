@@ -63,10 +63,14 @@ pub(super) fn load(owners: &Path, packaged: &Path) -> Result<Config, ConfigError
             .rev()
             .find_map(|source| source.line_of(key).map(|line| (source, line)))
             .unwrap_or((&sources[last], 1));
-        return Err(ConfigError::Invalid { path: source.path.to_owned(), line, sentence: format!("{key}: {sentence}") });
+        return Err(ConfigError::Invalid {
+            path: source.path.to_owned(),
+            line,
+            sentence: format!("{key}: {sentence}"),
+        });
     }
     let base = std::path::absolute(owners).map_err(|error| unreadable(owners, error))?;
-    Ok(absolute(config, base.parent().unwrap_or(Path::new("/"))))
+    Ok(absolute(config, base.parent().unwrap_or_else(|| Path::new("/"))))
 }
 
 impl Source<'_> {
@@ -220,8 +224,7 @@ fn contradiction(config: &Config) -> Option<(&'static str, String)> {
 fn absolute(mut config: Config, base: &Path) -> Config {
     let Config { http, engine, models, storage, agents, .. } = &mut config;
     let optional = engine.program.iter_mut().chain(&mut engine.script);
-    let fixed =
-        [&mut http.socket, &mut engine.run, &mut models.dir, &mut models.cache, &mut storage.path].into_iter();
+    let fixed = [&mut http.socket, &mut engine.run, &mut models.dir, &mut models.cache, &mut storage.path].into_iter();
     for path in fixed.chain(optional).chain(&mut agents.paths) {
         *path = base.join(&path);
     }
@@ -281,7 +284,10 @@ mod tests {
         for (text, sentence) in [
             ("[media]\nprots = 1", "callbox.toml:2: unknown key `prots` in [media]; did you mean `ports`?"),
             ("\n[sip]\nmax_calls = 3", "callbox.toml:3: unknown key `max_calls` in [sip]; it belongs in [sip.limits]"),
-            ("[log]\nzzzzzzzz = 1", "callbox.toml:2: unknown key `zzzzzzzz` in [log]; known here: level, format, allow_pii"),
+            (
+                "[log]\nzzzzzzzz = 1",
+                "callbox.toml:2: unknown key `zzzzzzzz` in [log]; known here: level, format, allow_pii",
+            ),
             ("[medja]\nbind = 1", "callbox.toml:1: unknown key `medja` at the top; did you mean `media`?"),
             (
                 "[http]\nlisten = \"nowhere\"",
@@ -297,14 +303,23 @@ mod tests {
                 "callbox.toml:2: engine.threads: threads must be \"auto\" or a number from 1 to 1024; its default \
                  shows the form: \"auto\"",
             ),
-            ("[sip]\nudp = []\ntcp = []", "callbox.toml:2: sip.udp: no transport is left, so no call can come: give an address here or in tcp"),
-            ("[engine]\nkind = \"scripted\"", "callbox.toml:2: engine.kind: a scripted engine needs `script`, the path of its file"),
+            (
+                "[sip]\nudp = []\ntcp = []",
+                "callbox.toml:2: sip.udp: no transport is left, so no call can come: give an address here or in tcp",
+            ),
+            (
+                "[engine]\nkind = \"scripted\"",
+                "callbox.toml:2: engine.kind: a scripted engine needs `script`, the path of its file",
+            ),
             (
                 "[media]\nports = \"5000-5003\"",
                 "callbox.toml:1: sip.limits.max_calls: 100 calls need two ports each, and media.ports 5000-5003 hold 2: change one",
             ),
             ("[sip]\nudp = [", "callbox.toml:2: this is not TOML: unclosed array, expected `]`"),
-            ("[sip.limits]\nmax_calls = 0", "callbox.toml:2: sip.limits.max_calls: invalid value: integer `0`, expected a nonzero u32; its default shows the form: 100"),
+            (
+                "[sip.limits]\nmax_calls = 0",
+                "callbox.toml:2: sip.limits.max_calls: invalid value: integer `0`, expected a nonzero u32; its default shows the form: 100",
+            ),
         ] {
             assert_eq!(read(None, text).expect_err(text), sentence);
         }
@@ -336,6 +351,21 @@ mod tests {
         }
         for text in ["11-12", "0-9", "7", "9-9", "65535-65535", "1-70000", "a-b", ""] {
             assert!(text.parse::<super::super::PortRange>().is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_worse_than_a_sentence(at in 0_usize..3000, cut in 0_usize..40, put in ".{0,12}") {
+            let mut text = include_str!("../../../config/callbox.toml").replace("\n# ", "\n").into_bytes();
+            let at = at.min(text.len());
+            let end = (at + cut).min(text.len());
+            text.splice(at..end, put.bytes());
+            let source = Source { path: Path::new("x.toml"), text: String::from_utf8_lossy(&text).into_owned() };
+            if let Err(error) = source.table() {
+                let sentence = error.to_string();
+                proptest::prop_assert!(sentence.starts_with("x.toml:") && sentence.lines().count() == 1, "{}", sentence);
+            }
         }
     }
 }

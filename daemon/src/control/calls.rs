@@ -68,12 +68,12 @@ pub(super) async fn one(
     let live = shared.state.live.one(id);
     let stored = read(&shared.state.storage, move |storage| storage.call(id)).await?;
     let unknown = || Problem::new(StatusCode::NOT_FOUND, format!("no call {id} is known"));
-    let mut call = match (&live, &stored) {
+    let mut call = match (&live, &stored.call) {
         (Some(live), _) => listed(live, view),
-        (None, Some(stored)) => ended(&stored.call, view),
+        (None, Some(stored)) => ended(stored, view),
         (None, None) => return Err(unknown()),
     };
-    let exchanges = stored.map_or_else(Vec::new, |stored| stored.turns.iter().map(|turn| shown(turn, view)).collect());
+    let exchanges = stored.turns.iter().map(|turn| shown(turn, view)).collect();
     call["exchanges"] = Value::Array(exchanges);
     Ok(Json(call))
 }
@@ -84,7 +84,8 @@ async fn read<T: Send + 'static>(
     question: impl FnOnce(&StorageHandle) -> Result<T, rusqlite::Error> + Send + 'static,
 ) -> Result<T, Problem> {
     let storage = storage.clone();
-    let unavailable = |error: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("the database cannot be read: {error}"));
+    let unavailable =
+        |error: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("the database cannot be read: {error}"));
     match tokio::task::spawn_blocking(move || question(&storage)).await {
         Ok(answer) => answer.map_err(|error| unavailable(error.to_string())),
         Err(error) => Err(unavailable(error.to_string())),

@@ -24,7 +24,9 @@ pub(super) async fn summary(State(shared): State<Shared>) -> Answer {
         .readiness
         .statuses()
         .into_iter()
-        .map(|(latch, status)| (latch.as_str().into(), status.map_or_else(|why| why.into_owned(), |()| "ready".into()).into()))
+        .map(|(latch, status)| {
+            (latch.as_str().into(), status.map_or_else(|why| why.into_owned(), |()| "ready".into()).into())
+        })
         .collect();
     let ready = state.readiness.is_ready();
     let uptime = state.clock.now().saturating_duration_since(shared.started).as_secs();

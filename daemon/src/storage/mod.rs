@@ -156,11 +156,11 @@ impl StorageHandle {
         self.reader.calls(limit, before)
     }
 
-    /// One call with its turns, if it is known. Blocks on the disk.
+    /// One call with its turns; empty if it is unknown. Blocks on the disk.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn call(&self, id: CallId) -> Result<Option<StoredCall>, rusqlite::Error> {
+    pub fn call(&self, id: CallId) -> Result<StoredCall, rusqlite::Error> {
         self.reader.call(id)
     }
 

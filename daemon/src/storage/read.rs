@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use serde::Serialize;
 
 use super::{CallRecord, Direction, MediaStats, Timestamp, Timing, TurnRecord};
 use crate::base::{CallId, Pii, TurnId};
@@ -15,14 +14,12 @@ use crate::base::{CallId, Pii, TurnId};
 const CALL: &str = "SELECT id, agent, direction, caller, callee, codec, started_us, answered_us, ended_us, end_reason, \
                     turns, packets_in, packets_lost, packets_late, packets_out, jitter_us FROM calls";
 
-/// A call with its turns.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+/// What is kept of one call.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct StoredCall {
-    /// The call.
-    #[serde(flatten)]
-    pub call: CallRecord,
+    /// The call; absent if it is unknown, or was not recorded yet.
+    pub call: Option<CallRecord>,
     /// Its turns, in order; those that were lost on the way to the disk are absent.
-    #[serde(rename = "exchanges")]
     pub turns: Vec<TurnRecord>,
 }
 
@@ -76,13 +73,12 @@ impl Reader {
             .collect()
     }
 
-    pub(super) fn call(&self, id: CallId) -> Result<Option<StoredCall>, rusqlite::Error> {
+    pub(super) fn call(&self, id: CallId) -> Result<StoredCall, rusqlite::Error> {
         let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // One transaction, so that call and turns are of one moment.
         let at_once = connection.transaction()?;
         let name = id.to_string();
-        let found = at_once.prepare_cached(&format!("{CALL} WHERE id = ?1"))?.query_row([&name], call).optional()?;
-        let Some(call) = found else { return Ok(None) };
+        let call = at_once.prepare_cached(&format!("{CALL} WHERE id = ?1"))?.query_row([&name], call).optional()?;
         let mut turns: Vec<TurnRecord> = at_once
             .prepare_cached(
                 "SELECT turn, started_us, caller_text, agent_text, heard_text, interrupted, prompt_tokens, cached_tokens, \
@@ -100,16 +96,17 @@ impl Reader {
                 turn.timings_us.insert(timing, u64::try_from(took).unwrap_or(0));
             }
         }
-        Ok(Some(StoredCall { call, turns }))
+        Ok(StoredCall { call, turns })
     }
 }
 
 fn call(row: &Row<'_>) -> Result<CallRecord, rusqlite::Error> {
     let count = |column| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0));
     Ok(CallRecord {
-        id: row.get::<_, String>(0)?.parse().map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
-        })?,
+        id: row
+            .get::<_, String>(0)?
+            .parse()
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))?,
         agent: row.get(1)?,
         direction: if row.get_ref(2)?.as_str()? == "outbound" { Direction::Outbound } else { Direction::Inbound },
         from: Pii::new(row.get(3)?),

@@ -34,8 +34,7 @@ pub struct StorageMetrics {
 impl StorageMetrics {
     fn new() -> Self {
         let buckets = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0];
-        let this =
-            Self { written: Counter::default(), dropped: Family::default(), commit: Histogram::new(buckets) };
+        let this = Self { written: Counter::default(), dropped: Family::default(), commit: Histogram::new(buckets) };
         this.dropped(QUEUE_FULL, 0);
         this.dropped(WRITE_FAILED, 0);
         this
@@ -262,8 +261,8 @@ fn write_turn(transaction: &Transaction<'_>, record: &TurnRecord) -> rusqlite::R
             record.cached_tokens,
             record.answer_tokens,
         ])?;
-    let mut stage =
-        transaction.prepare_cached("INSERT OR REPLACE INTO stages (call, turn, stage, took_us) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut stage = transaction
+        .prepare_cached("INSERT OR REPLACE INTO stages (call, turn, stage, took_us) VALUES (?1, ?2, ?3, ?4)")?;
     for (timing, took) in &record.timings_us {
         stage.execute(params![call, turn, timing.as_str(), int(*took)])?;
     }

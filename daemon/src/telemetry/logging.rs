@@ -69,7 +69,8 @@ impl Logging {
         let installed = match format {
             LogFormat::Journald => match tracing_journald::layer() {
                 Ok(layer) => {
-                    let layer = layer.with_field_prefix(Some("CALLBOX".into())).with_syslog_identifier("callboxd".into());
+                    let layer =
+                        layer.with_field_prefix(Some("CALLBOX".into())).with_syslog_identifier("callboxd".into());
                     base(config.level).with(layer).try_init()
                 }
                 Err(error) if config.format == LogFormat::Journald => return Err(LoggingError::Journald(error)),
@@ -103,7 +104,10 @@ fn hook(panics: Counter) {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
         if reveal::allowed() {
-            let message = info.payload_as_str().unwrap_or_default();
+            let payload = info.payload();
+            let message =
+                payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
+            let message = message.unwrap_or_default();
             tracing::error!(place, thread, panic = message, "a panic: this is a bug of Callbox");
         } else {
             tracing::error!(place, thread, "a panic: this is a bug of Callbox (log.allow_pii shows its message)");
@@ -141,8 +145,7 @@ where
 /// `JOURNAL_STREAM`).
 fn journal_reads_stdout() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    std::fs::metadata(Path::new("/proc/self/fd/1"))
-        .is_ok_and(|meta| stream == format!("{}:{}", meta.dev(), meta.ino()))
+    std::fs::metadata(Path::new("/proc/self/fd/1")).is_ok_and(|meta| stream == format!("{}:{}", meta.dev(), meta.ino()))
 }
 
 #[cfg(test)]
@@ -187,7 +190,8 @@ mod tests {
             drop(call);
             tracing::info!("idle");
         });
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!((&lines[0]["call"], &lines[0]["codec"]), (&"00000000000000ab".into(), &"PCMU".into()));
         assert_eq!(lines[0].get("turn"), None);
         assert_eq!((&lines[1]["call"], &lines[1]["turn"]), (&"00000000000000ab".into(), &3.into()));
@@ -203,7 +207,9 @@ mod tests {
                 let from = Pii::new("+15550100".to_owned());
                 let words = Some(Pii::new("my password is swordfish".to_owned()));
                 let span = tracing::info_span!("dialog", %from, said = ?words);
-                span.in_scope(|| tracing::info!(%from, said = ?words, shown = %shown(&from), "call from {from}: {words:?}"));
+                span.in_scope(
+                    || tracing::info!(%from, said = ?words, shown = %shown(&from), "call from {from}: {words:?}"),
+                );
                 tracing::trace!(target: "rsipstack::transaction", "Authorization: Digest swordfish");
                 tracing::debug!(target: "rsipstack", "From: +15550100");
                 tracing::warn!(target: "rsipstack::transport::udp", "swordfish");

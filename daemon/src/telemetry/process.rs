@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use crate::base::Clock;
@@ -46,7 +46,8 @@ impl Collector for Process {
         gauge("process_threads", "Threads", None, status("Threads:"))?;
         if let Some(seconds) = cpu() {
             let help = "Processor time, user and system";
-            let descriptor = encoder.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), MetricType::Counter)?;
+            let descriptor =
+                encoder.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), MetricType::Counter)?;
             ConstCounter::new(seconds).encode(descriptor)?;
         }
         Ok(())

@@ -52,8 +52,7 @@ where
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let mut ids =
-            span.parent().and_then(|parent| parent.extensions().get::<Ids>().cloned()).unwrap_or_default();
+        let mut ids = span.parent().and_then(|parent| parent.extensions().get::<Ids>().cloned()).unwrap_or_default();
         attributes.record(&mut ids);
         span.extensions_mut().insert(ids);
     }

@@ -103,11 +103,17 @@ mod tests {
 
     /// A reader of the log that does not read until it is let go.
     #[derive(Clone, Default)]
-    struct Stalled(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Stalled(Arc<Gate>);
+
+    #[derive(Default)]
+    struct Gate {
+        state: Mutex<(bool, Vec<u8>)>,
+        changed: Condvar,
+    }
 
     impl Write for Stalled {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let (state, changed) = &*self.0;
+            let Gate { state, changed } = &*self.0;
             let mut state = changed.wait_while(state.lock().expect("lock"), |(open, _)| !*open).expect("lock");
             state.1.extend_from_slice(bytes);
             Ok(bytes.len())
@@ -127,10 +133,10 @@ mod tests {
             writeln!(queue.make_writer(), "{number}").expect("buffered");
         }
         assert!(dropped.get() > 0, "the queue is bounded");
-        *out.0.0.lock().expect("lock") = (true, Vec::new());
-        out.0.1.notify_all();
+        *out.0.state.lock().expect("lock") = (true, Vec::new());
+        out.0.changed.notify_all();
         drop(thread);
-        let written = String::from_utf8(out.0.0.lock().expect("lock").1.clone()).expect("text");
+        let written = String::from_utf8(out.0.state.lock().expect("lock").1.clone()).expect("text");
         assert_eq!(written.lines().count() as u64 + dropped.get(), put as u64);
         assert!(written.lines().map(|line| line.parse::<u64>().expect("a whole line")).is_sorted());
     }

@@ -1,1 +1,68 @@
-fn main() {}
+//! The command line. Enters: arguments; leaves: text, or JSON with `--json`, and an exit code: 0 done, 1 failed, 2 usage,
+//! 78 bad configuration. What a running daemon knows is asked on its control socket; nothing of it is computed here.
+
+#![forbid(unsafe_code)]
+
+mod calls;
+mod check;
+mod client;
+mod health;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use callbox::config::{Config, ConfigError, OWNERS};
+use clap::{Args, Parser, Subcommand};
+
+/// `EX_CONFIG` of `sysexits.h`; the unit tells systemd not to restart on it.
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Callbox answers telephone calls on its owner's own hardware. This is its command line.
+#[derive(Parser)]
+#[command(name = "callbox", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Says what would keep the daemon from answering calls.
+    Check(check::Arguments),
+    /// Calls that are up, and those that were.
+    Call(calls::Arguments),
+    /// Whether the running daemon answers calls, and if not, why.
+    Health(health::Arguments),
+}
+
+/// Where the configuration is.
+#[derive(Args)]
+struct ConfigFile {
+    /// The daemon's configuration file.
+    #[arg(long, value_name = "FILE", env = "CALLBOX_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Reads the file that was named, else the owner's; without either, the defaults count.
+    fn load(&self) -> Result<Config, ConfigError> {
+        match &self.config {
+            Some(path) => Config::load(path),
+            None if PathBuf::from(OWNERS).exists() => Config::load(OWNERS.as_ref()),
+            None => Ok(Config::default()),
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Check(arguments) => check::run(arguments).await,
+        Command::Call(arguments) => calls::run(arguments).await,
+        Command::Health(arguments) => health::run(arguments).await,
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("callbox: {error:#}");
+        ExitCode::from(if error.is::<ConfigError>() { BAD_CONFIGURATION } else { 1 })
+    })
+}

@@ -33,8 +33,7 @@ pub(super) fn bring_up(connection: &mut Connection, steps: &[Step]) -> rusqlite:
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number = |pragma| transaction.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, found) = (number("application_id")?, number("user_version")?);
-    let empty: bool =
-        transaction.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?;
+    let empty: bool = transaction.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?;
     if empty && application == 0 {
         transaction.execute_batch(SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION)?;
@@ -60,9 +59,8 @@ mod tests {
     const SNAPSHOTS: &[&str] = &[include_str!("v1.sql")];
 
     fn schema(connection: &Connection) -> Vec<(String, String)> {
-        let mut statement = connection
-            .prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name")
-            .expect("prepared");
+        let mut statement =
+            connection.prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name").expect("prepared");
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).expect("queried");
         rows.map(|row| row.map(|(name, sql)| (name, without_comments(&sql))).expect("a row")).collect()
     }
@@ -98,7 +96,8 @@ mod tests {
         let add: Step = |change| change.execute_batch("CREATE TABLE added (a); INSERT INTO added VALUES (1)");
         let double: Step = |change| change.execute_batch("UPDATE added SET a = a * 2");
         let fail: Step = |change| change.execute_batch("UPDATE added SET a = 99; SELECT nonsense");
-        let value = |connection: &Connection| connection.query_row("SELECT a FROM added", [], |row| row.get::<_, i64>(0));
+        let value =
+            |connection: &Connection| connection.query_row("SELECT a FROM added", [], |row| row.get::<_, i64>(0));
         let mut old = of_version(1);
         assert!(bring_up(&mut old, &[add, fail]).is_err());
         assert!(value(&old).is_err(), "a failed upgrade leaves nothing behind");

@@ -1,0 +1,105 @@
+//! `callbox call list` and `callbox call show ID`.
+
+use std::process::ExitCode;
+
+use callbox::base::CallId;
+use callbox::storage::{Cursor, Timing};
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use crate::client::Daemon;
+
+/// See [`crate::Command::Call`].
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Calls, newest first.
+    List {
+        #[command(flatten)]
+        daemon: Daemon,
+        /// How many, at most 500.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Goes on where an earlier list ended: its `next`.
+        #[arg(long, value_name = "CURSOR")]
+        before: Option<Cursor>,
+        /// Prints what the daemon says, as it says it.
+        #[arg(long)]
+        json: bool,
+    },
+    /// One call: who, what was said, where the time went.
+    Show {
+        #[command(flatten)]
+        daemon: Daemon,
+        /// Its id, as `call list` and log lines show it.
+        id: CallId,
+        /// Prints what the daemon says, as it says it.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Command::List { daemon, limit, before, json } => {
+            let before = before.map(|cursor| format!("&before={cursor}")).unwrap_or_default();
+            let (_, page) = daemon.get(&format!("/api/v1/calls?limit={limit}{before}"), None).await?;
+            if json { println!("{page}") } else { list(&page) }
+        }
+        Command::Show { daemon, id, json } => {
+            let (_, call) = daemon.get(&format!("/api/v1/calls/{id}"), None).await?;
+            if json { println!("{call}") } else { show(&call) }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A field for a terminal: peers choose some of these texts, so nothing in them may move the cursor.
+fn text(value: &Value) -> String {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn list(page: &Value) {
+    println!("{:<16}  {:<24}  {:<9}  {:<12}  {:<24}  {:>5}", "ID", "STARTED", "STATE", "AGENT", "FROM", "TURNS");
+    for call in page["calls"].as_array().into_iter().flatten() {
+        let [id, started, state, agent, from, turns] =
+            ["id", "started", "state", "agent", "from", "turns"].map(|name| text(&call[name]));
+        println!("{id:<16}  {started:<24}  {state:<9}  {agent:<12}  {from:<24}  {turns:>5}");
+    }
+    if let Some(next) = page["next"].as_str() {
+        println!("more: --before {next}");
+    }
+}
+
+fn show(call: &Value) {
+    for name in
+        ["id", "state", "agent", "direction", "from", "to", "codec", "started", "answered", "ended", "end_reason"]
+    {
+        if !call[name].is_null() {
+            println!("{name:<11} {}", text(&call[name]));
+        }
+    }
+    for exchange in call["exchanges"].as_array().into_iter().flatten() {
+        let turn = text(&exchange["turn"]);
+        println!();
+        if exchange["caller_text"] != "" {
+            println!("[{turn}] caller  {}", text(&exchange["caller_text"]));
+        }
+        let cut = if exchange["interrupted"] == true { "  (interrupted)" } else { "" };
+        println!("[{turn}] agent   {}{cut}", text(&exchange["heard_text"]));
+        let timings: Vec<String> = Timing::ALL
+            .into_iter()
+            .map(Timing::as_str)
+            .filter_map(|stage| Some(format!("{stage} {} ms", exchange["timings_us"][stage].as_u64()? / 1000)))
+            .collect();
+        if !timings.is_empty() {
+            println!("    {}", timings.join(", "));
+        }
+    }
+}

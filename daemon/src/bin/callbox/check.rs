@@ -1,0 +1,40 @@
+//! `callbox check`: one sentence for each thing that would keep the daemon from answering calls.
+
+use std::process::ExitCode;
+
+use callbox::config::PortCheck;
+use clap::Args;
+use serde_json::json;
+
+use crate::{ConfigFile, client};
+
+/// See [`crate::Command::Check`].
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Prints `{"findings": […]}`.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.file.load()?;
+    let running = client::is_running(&config).await;
+    // A daemon that runs holds its own ports.
+    let findings = config.check(if running { PortCheck::Skip } else { PortCheck::Try });
+    if arguments.json {
+        println!("{}", json!({ "findings": findings, "running": running }));
+    } else {
+        for finding in &findings {
+            println!("{finding}");
+        }
+        if findings.is_empty() {
+            println!(
+                "nothing is wrong{}",
+                if running { "; callboxd is running, so its ports were not tried" } else { "" }
+            );
+        }
+    }
+    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,82 @@
+//! The daemon's control socket from outside. Enters: a path; leaves: its JSON, or one sentence that says what to do.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use callbox::config::{Config, ConfigError};
+use clap::Args;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+/// Time for an answer; the control thread needs milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer.
+const MOST: usize = 64 << 20;
+
+/// Which daemon to ask.
+#[derive(Args)]
+pub(crate) struct Daemon {
+    #[command(flatten)]
+    file: crate::ConfigFile,
+    /// Its control socket, instead of the one that its configuration names.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Daemon {
+    /// Asks; an answer with another status than `also` or 200 is an error, told in the daemon's own words.
+    pub(crate) async fn get(&self, path: &str, also: Option<StatusCode>) -> anyhow::Result<(StatusCode, Value)> {
+        let socket = self.socket()?;
+        let (status, body) = tokio::time::timeout(PATIENCE, ask(&socket, path))
+            .await
+            .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
+        let value: Value = serde_json::from_slice(&body).context("callboxd's answer is not JSON")?;
+        if status != StatusCode::OK && Some(status) != also {
+            bail!("{}", value["detail"].as_str().unwrap_or(status.as_str()));
+        }
+        Ok((status, value))
+    }
+
+    fn socket(&self) -> Result<PathBuf, ConfigError> {
+        match &self.socket {
+            Some(socket) => Ok(socket.clone()),
+            None => self.file.load().map(|config| config.http.socket),
+        }
+    }
+}
+
+/// Whether a daemon with this configuration runs.
+pub(crate) async fn is_running(config: &Config) -> bool {
+    UnixStream::connect(&config.http.socket).await.is_ok()
+}
+
+async fn ask(socket: &PathBuf, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    let stream = UnixStream::connect(socket).await.map_err(|error| {
+        let socket = socket.display();
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                anyhow::anyhow!(
+                    "no callboxd is running at {socket}; start it, or name another with --config or --socket"
+                )
+            }
+            io::ErrorKind::PermissionDenied => {
+                anyhow::anyhow!("{socket} may be used by root and the group callbox only; use sudo or join the group")
+            }
+            _ => anyhow::anyhow!("{socket} cannot be used: {error}"),
+        }
+    })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    let request = Request::get(path).header("host", "callbox").body(Empty::<Bytes>::new())?;
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = Limited::new(body, MOST).collect().await.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
+    driver.abort();
+    Ok((head.status, body))
+}

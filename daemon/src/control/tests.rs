@@ -1,0 +1,282 @@
+//! The control thread as its clients meet it, and as it meets hostile ones.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::*;
+use crate::base::{CallId, Pii, SystemClock, TurnId};
+use crate::storage::{CallRecord, Direction, MediaStats, Record, Storage, Timestamp, TurnRecord};
+
+struct House {
+    control: Control,
+    state: ControlState,
+    storage: Storage,
+    folder: tempfile::TempDir,
+}
+
+fn house() -> House {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let storage = Storage::open(&folder.path().join("callbox.db"), Arc::clone(&clock)).expect("a database");
+    let state = ControlState {
+        readiness: Readiness::default(),
+        live: LiveCalls::new(10),
+        storage: storage.handle(),
+        metrics: Metrics::new(Arc::clone(&clock)),
+        clock,
+    };
+    let control = Control::start(config(&folder, state.clone())).expect("started");
+    House { control, state, storage, folder }
+}
+
+fn config(folder: &tempfile::TempDir, state: ControlState) -> ControlConfig {
+    let http = "127.0.0.1:0".parse().expect("an address");
+    ControlConfig { http, socket: folder.path().join("control.sock"), show_callers: false, state }
+}
+
+impl House {
+    fn tcp(&self, path: &str) -> (u16, String) {
+        let stream = TcpStream::connect(self.control.http()).expect("connected");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        ask(stream, path)
+    }
+
+    fn unix(&self, path: &str) -> Value {
+        let stream = UnixStream::connect(self.folder.path().join("control.sock")).expect("connected");
+        let (status, body) = ask(stream, path);
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+}
+
+fn ask(mut stream: impl Read + Write, path: &str) -> (u16, String) {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: callbox\r\nConnection: close\r\n\r\n").expect("sent");
+    answer(stream)
+}
+
+fn answer(mut stream: impl Read) -> (u16, String) {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("read");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, body.to_owned())
+}
+
+fn live(id: u64, started: i64) -> LiveCall {
+    LiveCall {
+        id: CallId(id),
+        agent: "frontdesk".into(),
+        direction: Direction::Inbound,
+        from: Pii::new("+15550100".into()),
+        to: Pii::new("100".into()),
+        codec: "PCMU".into(),
+        started: Timestamp(started),
+        state: LiveState::Listening,
+        turns: 0,
+    }
+}
+
+fn stored(id: u64, started: i64, ended: Option<i64>) -> Record {
+    let LiveCall { id, agent, direction, from, to, codec, started, turns, .. } = live(id, started);
+    let (answered, ended, media) = (None, ended.map(Timestamp), MediaStats::default());
+    let end_reason = ended.map(|_| "caller_hangup".into());
+    let call = CallRecord { id, agent, direction, from, to, codec, started, answered, ended, end_reason, turns, media };
+    Record::Call(Box::new(call))
+}
+
+#[test]
+fn health_follows_the_latches() {
+    let house = house();
+    assert_eq!(house.tcp("/health/live").0, 200);
+    assert_eq!(house.tcp("/health/startup").0, 503);
+    for latch in Latch::ALL {
+        assert_eq!(house.tcp("/health/ready").0, if latch == Latch::Drain { 200 } else { 503 });
+        house.state.readiness.ready(latch);
+    }
+    assert_eq!((house.tcp("/health").0, house.tcp("/health/startup").0), (200, 200));
+    house.state.readiness.not_ready(Latch::Ears, "the engine is being started again");
+    let (status, body) = house.tcp("/health/ready");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status, &body["waiting_for"]["engine:ears"]), (503, &"the engine is being started again".into()));
+    assert_eq!(house.tcp("/health/startup").0, 200, "a start ends once");
+    assert_eq!(house.tcp("/health").0, 503);
+}
+
+#[test]
+fn answers_while_every_worker_is_blocked() {
+    let house = house();
+    let (release, blocked) = (Arc::new(std::sync::Barrier::new(3)), Arc::new(std::sync::Barrier::new(3)));
+    let workers = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
+    for _ in 0..2 {
+        let (release, blocked) = (Arc::clone(&release), Arc::clone(&blocked));
+        workers.spawn(async move {
+            blocked.wait();
+            release.wait();
+        });
+    }
+    blocked.wait();
+    let times: Vec<Duration> = (0..20)
+        .map(|_| {
+            let begun = SystemClock.now();
+            assert_eq!(house.tcp("/health/live").0, 200);
+            assert_eq!(house.tcp("/metrics").0, 200);
+            SystemClock.now() - begun
+        })
+        .collect();
+    release.wait();
+    let mut sorted = times.clone();
+    sorted.sort();
+    // The median: other processes of a test machine may take a slice of one.
+    assert!(sorted[10] < Duration::from_millis(100), "{times:?}");
+}
+
+#[test]
+fn one_list_of_calls_page_by_page() {
+    let house = house();
+    for id in 1..=5 {
+        house.state.storage.record(stored(id, id as i64 * 10, (id != 2).then_some(99)));
+    }
+    // Written when it was answered, and still up.
+    house.state.storage.record(stored(7, 70, None));
+    house.state.storage.flush();
+    let entry = house.state.live.enter(live(7, 70));
+    let _older = house.state.live.enter(live(6, 35));
+    entry.update(|call| call.turns = 3);
+
+    let mut seen = Vec::new();
+    let mut path = "/api/v1/calls?limit=2".to_owned();
+    loop {
+        let page = house.unix(&path);
+        for call in page["calls"].as_array().expect("calls") {
+            seen.push((
+                call["id"].as_str().expect("an id").to_owned(),
+                call["state"].as_str().expect("a state").to_owned(),
+            ));
+        }
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/api/v1/calls?limit=2&before={next}");
+    }
+    let expected =
+        [(7, "listening"), (5, "ended"), (4, "ended"), (6, "listening"), (3, "ended"), (2, "lost"), (1, "ended")];
+    assert_eq!(seen, expected.map(|(id, state)| (CallId(id).to_string(), state.to_owned())));
+    assert_eq!(house.unix("/api/v1/calls/7")["turns"], 3);
+    drop(entry);
+    assert_eq!(house.unix("/api/v1/calls/7")["state"], "lost");
+}
+
+#[test]
+fn tcp_shows_no_caller_and_the_socket_does() {
+    let house = house();
+    let _entry = house.state.live.enter(live(8, 80));
+    house.state.storage.record(stored(1, 10, Some(20)));
+    house.state.storage.record(Record::Turn(Box::new(TurnRecord {
+        call: CallId(1),
+        turn: TurnId(1),
+        started: Timestamp(11),
+        caller_text: Pii::new("swordfish".into()),
+        agent_text: Pii::new("the swordfish is fresh".into()),
+        heard_text: Pii::new("the swordfish".into()),
+        interrupted: true,
+        prompt_tokens: 1,
+        cached_tokens: 0,
+        answer_tokens: 5,
+        timings_us: [(crate::storage::Timing::Stt, 250_000)].into(),
+    })));
+    house.state.storage.flush();
+    for path in ["/api/v1/calls", "/api/v1/calls/1", "/api/v1/calls/8", "/health", "/metrics"] {
+        let (status, body) = house.tcp(path);
+        assert!(status == 200 || path == "/health", "{path}: {body}");
+        assert!(!body.contains("5550100") && !body.contains("swordfish"), "{path}: {body}");
+    }
+    let call = house.unix("/api/v1/calls/1");
+    assert_eq!((&call["from"], &call["state"]), (&"+15550100".into(), &"ended".into()));
+    assert_eq!(call["started"], "1970-01-01T00:00:00.000Z");
+    let exchange = &call["exchanges"][0];
+    assert_eq!((&exchange["caller_text"], &exchange["timings_us"]["stt"]), (&"swordfish".into(), &250_000.into()));
+    let mode = std::fs::metadata(house.folder.path().join("control.sock")).expect("a socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+}
+
+#[test]
+fn mistakes_are_problems_in_one_sentence() {
+    let house = house();
+    for (path, status) in [
+        ("/nowhere", 404),
+        ("/api/v1/calls/1", 404),
+        ("/api/v1/calls/xyz", 400),
+        ("/api/v1/calls?limit=many", 400),
+        ("/api/v1/calls?limt=3", 400),
+        ("/api/v1/calls?before=yesterday", 400),
+    ] {
+        let (found, body) = house.tcp(path);
+        let problem: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!((found, &problem["status"]), (status, &status.into()), "{path}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{path}: {body}");
+    }
+    let mut stream = TcpStream::connect(house.control.http()).expect("connected");
+    stream.write_all(b"DELETE /api/v1/calls HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    assert_eq!(answer(stream).0, 405);
+}
+
+#[test]
+fn hostile_clients_lose_their_connection_and_cost_nobody_else_an_answer() {
+    let house = house();
+    // Half a request each, and never the rest.
+    let slow: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut stream = TcpStream::connect(house.control.http()).expect("connected");
+            stream.write_all(b"GET /health HTTP/1.1\r\nX: ").expect("sent");
+            stream
+        })
+        .collect();
+    assert_eq!(house.tcp("/health/live").0, 200);
+    let mut huge = TcpStream::connect(house.control.http()).expect("connected");
+    let head = format!("GET /health/live HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(1 << 20));
+    // The server closes before it has read all of it, so sending may fail, and reading may end in a reset.
+    drop(huge.write_all(head.as_bytes()));
+    let mut reply = Vec::new();
+    drop(huge.read_to_end(&mut reply));
+    assert!(reply.is_empty() || reply.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&reply));
+    for garbage in
+        [&b"\0\xff\x16\x03\x01"[..], b"GET / HTTP/9.9\r\n\r\n", b"GET http:// HTTP/1.1\r\nContent-Length: -1\r\n\r\n"]
+    {
+        let mut stream = TcpStream::connect(house.control.http()).expect("connected");
+        stream.write_all(garbage).expect("sent");
+        stream.shutdown(std::net::Shutdown::Write).expect("shut");
+        drop(stream.read_to_end(&mut reply));
+    }
+    assert_eq!(house.tcp("/health/live").0, 200);
+    // They are thrown out in the end: the read comes back long before its own time-out.
+    let mut first = slow.into_iter().next().expect("one");
+    first.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    first.read_to_end(&mut reply).expect("closed by the server");
+}
+
+#[test]
+fn only_one_daemon_has_the_socket_and_a_dead_one_does_not_keep_it() {
+    let House { control, state, folder, storage: _storage } = house();
+    let second = Control::start(config(&folder, state.clone())).err().expect("refused").to_string();
+    assert!(second.contains("is running already"), "{second}");
+    let path = folder.path().join("control.sock");
+    drop(control);
+    assert!(!path.exists(), "a socket is removed at the end");
+    drop(UnixListener::bind(&path).expect("left behind by a killed daemon"));
+    let third = Control::start(config(&folder, state.clone())).expect("a dead socket is replaced");
+    let taken = ControlConfig {
+        http: third.http(),
+        socket: folder.path().join("other.sock"),
+        show_callers: false,
+        state: state.clone(),
+    };
+    let fourth = Control::start(taken).err().expect("refused").to_string();
+    assert!(fourth.starts_with("http.listen: 127.0.0.1:"), "{fourth}");
+    drop(third);
+    std::fs::write(&path, "precious").expect("written");
+    assert!(Control::start(config(&folder, state)).is_err());
+    assert_eq!(std::fs::read(&path).expect("read"), b"precious");
+}
