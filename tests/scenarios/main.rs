@@ -1,1 +1,3 @@
-//! Whole calls, with real peers.
+//! Whole calls: real processes, real sockets of loopback, real peers. One binary, run one test at a time.
+
+mod callers;
