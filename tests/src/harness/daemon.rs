@@ -254,14 +254,14 @@ paths = ["agents"]
     /// If no call has ended within 20 s.
     pub async fn turns(&self) -> anyhow::Result<Vec<Turn>> {
         let probe = || async {
-            let calls = self.api("/api/v1/calls").await.ok()?;
-            let call = objects_with(&calls, "end_reason").into_iter().find(|call| !call["ended"].is_null())?.clone();
+            let page = self.api("/api/v1/calls").await.ok()?;
+            let call = page["calls"].as_array()?.iter().find(|call| call["state"] == "ended")?.clone();
             self.api(&format!("/api/v1/calls/{}", call["id"].as_str()?)).await.ok()
         };
         let call = eventually("the record of a call", Duration::from_secs(20), probe).await?;
         let text = |turn: &Value, key: &str| turn[key].as_str().unwrap_or_default().to_owned();
         let turn = |turn: &Value| Turn { caller: text(turn, "caller_text"), agent: text(turn, "agent_text") };
-        Ok(objects_with(&call, "agent_text").into_iter().map(turn).collect())
+        Ok(call["exchanges"].as_array().context("a call has exchanges")?.iter().map(turn).collect())
     }
 
     /// JSON of the control API.
@@ -342,14 +342,4 @@ fn cache() -> PathBuf {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache")));
     base.unwrap_or_else(std::env::temp_dir).join("callbox")
-}
-
-/// Every object that has a key, however deep.
-fn objects_with<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
-    match value {
-        Value::Array(values) => values.iter().flat_map(|value| objects_with(value, key)).collect(),
-        Value::Object(fields) if fields.contains_key(key) => vec![value],
-        Value::Object(fields) => fields.values().flat_map(|value| objects_with(value, key)).collect(),
-        _ => Vec::new(),
-    }
 }
