@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use callbox_tests::harness::{Baresip, RATE, Rtp, eventually, scenario};
+use callbox_tests::harness::{Baresip, Process, RATE, Rtp, eventually, scenario};
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
@@ -32,13 +32,18 @@ fn holds(samples: &[i16], hertz: f32) -> f32 {
     2.0 * power / (samples.len() as f32 * energy.max(1e-9))
 }
 
-#[tokio::test]
-async fn sipp_and_baresip_hear_each_other() -> anyhow::Result<()> {
+/// A softphone that answers with a tone of 1000 Hz.
+async fn callee() -> anyhow::Result<(Baresip, Process)> {
     let baresip = Baresip::new("callee")?;
-    let mut phone = baresip.answer(&tone(1000.0, 20.0))?;
+    let process = baresip.answer(&tone(1000.0, 20.0))?;
     let listening = || async { UdpSocket::bind(baresip.address()).await.is_err().then_some(()) };
     eventually("baresip to listen", Duration::from_secs(5), listening).await?;
+    Ok((baresip, process))
+}
 
+#[tokio::test]
+async fn an_rtp_end_of_our_own_and_baresip_hear_each_other() -> anyhow::Result<()> {
+    let (baresip, mut phone) = callee().await?;
     let mut rtp = Rtp::bind().await?;
     let begun = Instant::now();
     let call = scenario("call").audio_at(rtp.port()?).lasting(Duration::from_secs(3));
@@ -54,5 +59,32 @@ async fn sipp_and_baresip_hear_each_other() -> anyhow::Result<()> {
     assert!(heard_here.len() > RATE as usize, "{} samples", heard_here.len());
     assert!(holds(&heard_here, 1000.0) > 0.8 && holds(&heard_here, 400.0) < 0.05, "baresip was not heard");
     assert!(holds(&heard_there, 400.0) > 0.4 && holds(&heard_there, 1000.0) < 0.05, "baresip did not hear");
+    Ok(())
+}
+
+#[tokio::test]
+async fn baresip_hears_what_sipp_streams() -> anyhow::Result<()> {
+    let (baresip, mut phone) = callee().await?;
+    let dir = tempfile::TempDir::new()?;
+    let speech = dir.path().join("speech.ulaw");
+    // A square wave of 400 Hz: ten bytes of the loudest positive code, ten of a negative one.
+    let wave = [[0xa0; 10], [0x20; 10]].concat();
+    std::fs::write(&speech, wave.repeat(800))?;
+    let call = scenario("speech").saying(&speech).lasting(Duration::from_secs(2));
+    call.start(baresip.user(), baresip.address())?.done(Duration::from_secs(10)).await?;
+    phone.stop(Duration::from_secs(5)).await?;
+    let heard = baresip.recording(&phone)?;
+    assert!(heard.len() > RATE as usize && holds(&heard, 400.0) > 0.5, "sipp was not heard: {} samples", heard.len());
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_softphones_hear_each_other_over_udp_and_tcp() -> anyhow::Result<()> {
+    for transport in ["udp", "tcp"] {
+        let (baresip, _phone) = callee().await?;
+        let uri = format!("sip:{}@{};transport={transport}", baresip.user(), baresip.address());
+        let heard = Baresip::new("caller")?.call(&uri, &tone(400.0, 3.0)).await?;
+        assert!(holds(&heard, 1000.0) > 0.5, "over {transport}: {} samples", heard.len());
+    }
     Ok(())
 }

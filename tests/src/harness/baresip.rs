@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,6 +14,11 @@ use super::ports::rtp_block;
 use super::process::tail;
 use super::speech::{read_wav, write_wav};
 use super::{Process, RATE, free_port};
+
+/// Ports for RTP of all softphones of a test process, an eighth for each.
+const RTP_PORTS: u16 = 320;
+
+static SOFTPHONES: AtomicU16 = AtomicU16::new(0);
 
 /// A softphone with its own folder.
 pub struct Baresip {
@@ -28,8 +34,8 @@ impl Baresip {
     /// If its folder cannot be written.
     pub fn new(user: &str) -> anyhow::Result<Self> {
         let (dir, port) = (TempDir::new()?, free_port());
-        let rtp = rtp_block(100) + 12_000;
-        let (folder, last) = (dir.path().display(), rtp + 99);
+        let rtp = rtp_block(RTP_PORTS) + 12_000 + RTP_PORTS / 8 * (SOFTPHONES.fetch_add(1, Ordering::Relaxed) % 8);
+        let (folder, last) = (dir.path().display(), rtp + RTP_PORTS / 8 - 1);
         fs::create_dir(dir.path().join("rec"))?;
         fs::write(dir.path().join("contacts"), "")?;
         fs::write(
