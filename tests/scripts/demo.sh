@@ -67,5 +67,9 @@ done
 
 callbox dial "sip:frontdesk@127.0.0.1:$sip" --config "$dir/callbox.toml" \
     --questions config/demo.toml --record demo.wav && status=0 || status=$?
+if [ "$status" -ne 0 ]; then
+    echo "The end of callboxd's log:" >&2
+    tail -n 20 "$dir/log" >&2
+fi
 echo "The call, caller left and agent right: demo.wav"
 exit "$status"

@@ -13,9 +13,10 @@ pub(crate) struct Source {
     pub(crate) text: String,
 }
 
-/// The repository.
+/// The repository that cargo runs this in, which a shared build cache may have compiled for another clone.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own).join("..")
 }
 
 /// All files below `folder` whose name ends in one of `endings`, in alphabetical order.

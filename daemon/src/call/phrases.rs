@@ -21,7 +21,7 @@ const LONGEST: usize = 3000;
 
 /// The clauses of a fixed text, cut as the dialogue cuts it when it says it.
 pub(super) fn clauses(text: &str) -> Vec<String> {
-    let (mut cutter, mut clauses) = (Cutter::default(), Vec::new());
+    let (mut cutter, mut clauses) = (Cutter::for_script(), Vec::new());
     cutter.push(text, &mut clauses);
     cutter.finish(&mut clauses);
     clauses

@@ -34,7 +34,7 @@ pub(super) fn install(model: &Model, file: &ModelFile, downloads: &Path, dir: &P
             let mut zip = ZipArchive::new(reader).map_err(|error| bad(error.to_string()))?;
             let part = zip.by_name(entry).map_err(|error| bad(format!("{entry}: {error}")))?;
             sink.copy(part, file.bytes).map_err(|error| match error.kind() {
-                io::ErrorKind::StorageFull => ModelError::Io { path: path.clone(), source: error },
+                io::ErrorKind::StorageFull => ModelError::Io { path: path.clone(), reason: error },
                 _ => bad(format!("{entry}: {error}")),
             })?;
         }
@@ -55,6 +55,6 @@ fn publish(mut partial: NamedTempFile, path: &Path) -> Result<(), ModelError> {
         .and_then(|()| partial.as_file().set_permissions(fs::Permissions::from_mode(0o644)))
         .and_then(|()| partial.as_file().sync_all())
         .map_err(ModelError::io(path))?;
-    partial.persist(path).map_err(|error| ModelError::Io { path: path.to_owned(), source: error.error })?;
+    partial.persist(path).map_err(|error| ModelError::Io { path: path.to_owned(), reason: error.error })?;
     Ok(())
 }

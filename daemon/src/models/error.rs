@@ -25,10 +25,10 @@ pub enum ModelError {
     #[error("pip was not found: install the Debian package `python3-pip`")]
     NoClient,
     /// The registry does not answer.
-    #[error("the package registry cannot be reached (what arrived so far is kept; run the command again): {0}")]
-    NoNetwork(String),
+    #[error("the package registry cannot be reached: check the network and run this again; what has arrived is kept")]
+    NoNetwork,
     /// The client failed for a reason of its own.
-    #[error("fetching {package} failed (what arrived so far is kept; run the command again): {reason}")]
+    #[error("fetching {package} failed (run this again; what has arrived is kept): {reason}")]
     Client {
         /// The package asked for.
         package: String,
@@ -60,12 +60,12 @@ pub enum ModelError {
         reason: String,
     },
     /// A file operation failed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said; part of the sentence, so not a source of its own.
+        reason: io::Error,
     },
 }
 
@@ -73,6 +73,6 @@ impl ModelError {
     /// Names the file with which an operation failed.
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |reason| Self::Io { path, reason }
     }
 }

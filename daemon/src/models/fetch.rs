@@ -121,18 +121,15 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// Turns what the client said into one sentence. pip says the cause last, after warnings about its retries.
 fn diagnose(archive: &Archive, stderr: &str) -> ModelError {
     let says = |needles: &[&str]| needles.iter().any(|needle| stderr.contains(needle));
-    let reason = || {
-        let line = stderr.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it did not say why");
-        line.trim_start_matches("ERROR: ").to_owned()
-    };
     if says(&["DO NOT MATCH THE HASHES"]) {
         ModelError::WrongHash { what: archive.file.clone() }
     } else if says(&["NewConnectionError", "ConnectTimeoutError", "Name or service not known", "ProxyError"])
         || says(&["Temporary failure in name resolution", "ReadTimeoutError", "Connection refused", "ProtocolError"])
     {
-        ModelError::NoNetwork(reason())
+        ModelError::NoNetwork
     } else {
-        ModelError::Client { package: archive.package.clone(), reason: reason() }
+        let last = stderr.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it did not say why");
+        ModelError::Client { package: archive.package.clone(), reason: last.trim_start_matches("ERROR: ").to_owned() }
     }
 }
 

@@ -88,7 +88,7 @@ pub fn state(model: &Model, dir: &Path, hash: bool) -> Result<State, ModelError>
             Ok(meta) if meta.len() != file.bytes => false,
             Ok(_) => !hash || digest::of_file(&path).map_err(ModelError::io(&path))? == file.sha256,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Missing),
-            Err(source) => return Err(ModelError::Io { path, source }),
+            Err(reason) => return Err(ModelError::Io { path, reason }),
         };
         if !sound {
             state = State::Damaged;

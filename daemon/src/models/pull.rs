@@ -126,7 +126,7 @@ fn lock(dir: &Path) -> Result<File, ModelError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ModelError::Busy(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(ModelError::Io { path, source: error }),
+        Err(TryLockError::Error(error)) => Err(ModelError::Io { path, reason: error }),
     }
 }
 

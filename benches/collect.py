@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Compares what the benches measured with what SPECIFICATION.md promises.
+
+Enters: benches/results/*.json and the rows of SPECIFICATION.md whose proof names a bench and a figure.
+Leaves: one line per row; with --write, the column `Measured`. 1 if a bar is missed; `pending` is no miss, unless --strict.
+"""
+import argparse
+import functools
+import json
+import operator
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# figure of SPECIFICATION.md -> file below benches/results, path inside (or a sum of paths), factor from its unit to that
+# of the bar
+FIGURES = {
+    "stt_wer": ("stt.json", "ours.wer", 100),
+    "stt_time_ratio": ("stt.json", "time_ratio", 1),
+    "llm_tiny_prefill_ratio": ("llm.json", "tiny.prefill_ratio", 1),
+    "llm_tiny_decode_ratio": ("llm.json", "tiny.decode_ratio", 1),
+    "llm_starter_prefill_ratio": ("llm.json", "starter.prefill_ratio", 1),
+    "llm_starter_decode_ratio": ("llm.json", "starter.decode_ratio", 1),
+    "tts_rtf_ratio": ("tts.json", "rtf_ratio", 1),
+    "tts_first_audio_ratio": ("tts.json", "first_audio_ratio", 1),
+    "roundtrip_wer": ("tts.json", "roundtrip_wer", 100),
+    "v2v_starter_p50_s": ("calls.json", "starter.one.p50_s", 1),
+    "v2v_starter_p95_s": ("calls.json", "starter.one.p95_s", 1),
+    "v2v_tiny_p95_s": ("calls.json", "tiny.one.p95_s", 1),
+    "v2v_tiny_three_p95_s": ("calls.json", "tiny.three.p95_s", 1),
+    "daemon_idle_mb": ("calls.json", "tiny.daemon_idle_mb", 1),
+    "daemon_call_kb": ("calls.json", "tiny.daemon_call_kb", 1),
+    "engine_tiny_gb": ("calls.json", "tiny.engine_gb", 1),
+    "engine_starter_gb": ("calls.json", "starter.engine_gb", 1),
+    "media_p99_late_ms": ("media.json", "lateness_p99_ms", 1),
+    "media_lost": ("media.json", "far_end.lost+packets_lost_on_the_way_to_us", 1),
+}
+BAR = re.compile(r"(≤|≥|<) ([0-9.]+) ?(.*)")
+HOLDS = {"≤": lambda value, bar: value <= bar, "≥": lambda value, bar: value >= bar, "<": lambda value, bar: value < bar}
+
+
+def measured(figure: str):
+    """The figure in the unit of its bar, or None."""
+    file, path, factor = FIGURES[figure]
+    try:
+        result = json.loads((ROOT / "benches/results" / file).read_text())
+        return factor * sum(float(functools.reduce(operator.getitem, part.split("."), result)) for part in path.split("+"))
+    except (FileNotFoundError, KeyError, TypeError):
+        return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the figures into SPECIFICATION.md")
+    parser.add_argument("--strict", action="store_true", help="a figure that was not measured fails too")
+    arguments = parser.parse_args()
+
+    page = ROOT / "SPECIFICATION.md"
+    lines, missed, pending = page.read_text().splitlines(), [], []
+    for number, line in enumerate(lines):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        named = [name for name in re.findall(r"`([a-z0-9_]+)`", cells[-1]) if name in FIGURES]
+        if not line.startswith("| ") or not named:
+            continue
+        promise, bar, before, proof = cells
+        sign, limit, unit = BAR.fullmatch(bar).groups()
+        value = measured(named[0])
+        if value is None:
+            text, verdict = "pending", "pending"
+            pending.append(promise)
+        else:
+            text = f"{value:.3g} {unit}".strip()
+            verdict = "met" if HOLDS[sign](value, float(limit)) else "MISSED"
+            if verdict == "MISSED":
+                missed.append(promise)
+                text += " (missed)"
+        print(f"{verdict:8} {promise}: {text} (bar {bar})")
+        lines[number] = f"| {promise} | {bar} | {text} | {proof} |"
+    if arguments.write:
+        page.write_text("\n".join(lines) + "\n")
+    print(f"{len(missed)} missed, {len(pending)} pending")
+    return 1 if missed or (arguments.strict and pending) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Every bench, one after another on an otherwise idle machine, each into benches/results/NAME.json; then the table of
+# SPECIFICATION.md and a status that says whether every bar was met. `run.sh stt media` runs only these.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export CALLBOX_CACHE=${CALLBOX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/callbox}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CALLBOX_CACHE/target}
+export CALLBOX_MODELS=${CALLBOX_MODELS:-$CALLBOX_CACHE/models}
+results=benches/results built=$CARGO_TARGET_DIR/release peers=$CALLBOX_CACHE/peers
+threads=$(nproc)
+
+benches/peers/setup.sh || exit
+cargo build --locked --release --workspace --bins --examples || exit
+"$built/callbox" models pull starter && "$built/callbox" models pull tiny || exit
+
+wanted=("$@")
+failed=()
+bench() {
+    local name=$1
+    shift
+    if [ ${#wanted[@]} -gt 0 ] && [[ " ${wanted[*]} " != *" $name "* ]]; then return; fi
+    echo "--- $name: $*"
+    # A figure of yesterday must not stand for a bench that failed today.
+    rm -f "$results/$name.json"
+    "$@" || failed+=("$name")
+}
+
+bench stt "$peers/stt/bin/python" benches/peers/stt.py --ours "$built/examples/bench_stt" --threads "$threads" \
+    --out "$results/stt.json"
+bench llm "$peers/llm/bin/python" benches/peers/llm.py --ours "$built/examples/bench_llm" --threads "$threads" \
+    --out "$results/llm.json"
+bench tts "$peers/tts/bin/python" benches/peers/tts.py --ours "$built/examples/bench_tts" --threads "$threads" \
+    --out "$results/tts.json"
+bench media "$built/media"
+bench calls python3 benches/calls.py --bin "$built" --out "$results/calls.json"
+
+benches/collect.py --write
+status=$?
+if [ ${#failed[@]} -gt 0 ]; then echo "benches that failed: ${failed[*]}" >&2; exit 1; fi
+exit $status

@@ -1,0 +1,158 @@
+//! What goes wrong on a bad day, done on purpose: the call, the daemon and the machine are as they were.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use callbox_tests::harness::{Daemon, Engine, Rtp, Setup, eventually, get, say, scenario, share_heard, transcribe};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rustix::process::{Signal, kill_process};
+use tempfile::TempDir;
+use tokio::net::UdpSocket;
+use tokio::time::Instant;
+
+use crate::{PATIENCE, PAUSE, converse};
+
+/// What the apology of the agent may take to be heard after its engine died.
+const APOLOGY: Duration = Duration::from_secs(1);
+
+/// How far apart the daemon's memory may be before and after something that must leave nothing, in KiB: an allocator
+/// keeps some of what it was given.
+const SLACK: u64 = 8 << 10;
+
+#[tokio::test]
+async fn a_killed_engine_is_apologised_for_and_replaced() -> anyhow::Result<()> {
+    let dir = TempDir::new()?;
+    let mut daemon = Daemon::start(Setup::new(Engine::Pack("tiny"))).await?;
+    let question = say("Please tell me everything that you know about the hotel.", 0.0, 0.2, dir.path()).await?;
+
+    let mut rtp = Rtp::bind().await?;
+    let call = scenario("call").audio_at(rtp.port()?).lasting(Duration::from_secs(60));
+    let call = call.start(Daemon::USER, daemon.sip())?;
+    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
+    rtp.say(question.clone());
+    ensure!(rtp.run(PATIENCE, Rtp::has_said_it).await?, "the question was not sent");
+    let asked = Instant::now();
+    ensure!(rtp.run(PATIENCE, |rtp| rtp.track().first_voiced(asked).is_some()).await?, "no answer was heard");
+
+    let engine = daemon.engine().context("callboxd has no engine")?;
+    kill_process(engine, Signal::KILL)?;
+    let killed = Instant::now();
+    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "nothing was heard after the engine had died");
+    let heard = rtp.track().first_voiced(killed).context("voiced")?;
+    ensure!(heard - killed <= APOLOGY, "first heard {:?} after the engine had died", heard - killed);
+
+    daemon.ready().await?;
+    let replaced = daemon.engine().context("there is no new engine")?;
+    ensure!(replaced != engine, "the engine was not replaced");
+    // Now that there are ears again: what was heard was an apology, not silence or noise.
+    let words = transcribe(&rtp.track().samples(killed), daemon.dir()).await?;
+    ensure!(words.to_lowercase().contains("sorry"), "no apology in {words:?}");
+
+    rtp.say(question);
+    ensure!(rtp.run(PATIENCE, Rtp::has_said_it).await?, "the second question was not sent");
+    let asked = Instant::now();
+    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no answer after the restart");
+    let answer = transcribe(&rtp.track().samples(asked), daemon.dir()).await?;
+    call.done(Duration::from_secs(60)).await?;
+    let turns = daemon.turns().await?;
+    let last = turns.last().context("turns were recorded")?;
+    ensure!(share_heard(&last.agent, &answer) >= 0.5, "answered {:?}, heard {answer:?}", last.agent);
+    Ok(())
+}
+
+#[tokio::test]
+async fn calls_that_vanish_leave_nothing_behind() -> anyhow::Result<()> {
+    let daemon = Daemon::start(Setup::new(Engine::Pack("tiny"))).await?;
+    let vanish = || async {
+        let calls = scenario("vanish").times(200, 20).start(Daemon::USER, daemon.sip())?;
+        calls.done(Duration::from_secs(60)).await?;
+        let none = || async { daemon.metric("callbox_calls_active").await.ok()?.filter(|active| *active < 0.5) };
+        eventually("200 calls without a caller to end", Duration::from_secs(90), none).await
+    };
+    // The first round pays for pools and caches that stay.
+    vanish().await?;
+    let before = daemon.usage()?;
+    vanish().await?;
+    // RFC 3261 keeps a finished transaction for 32 s; nothing but time ends that.
+    let back = || async {
+        let now = daemon.usage().ok()?;
+        (now.files <= before.files && now.threads <= before.threads && now.memory <= before.memory + SLACK)
+            .then_some(())
+    };
+    let settled = eventually("memory, files and threads to come back", Duration::from_secs(60), back).await;
+    settled.with_context(|| format!("before: {before:?}, now: {:?}", daemon.usage()))
+}
+
+#[tokio::test]
+async fn hostile_datagrams_change_nothing() -> anyhow::Result<()> {
+    let dir = TempDir::new()?;
+    let mut daemon = Daemon::start(Setup::new(Engine::Pack("tiny"))).await?;
+    let before = daemon.usage()?;
+    let mut rng = ChaCha8Rng::seed_from_u64(0x0e00_5eed);
+    // From another address than the caller below, whom a rate limit must not punish for this.
+    let socket = UdpSocket::bind("127.0.0.66:0").await?;
+    let mut ticks = tokio::time::interval(Duration::from_millis(1));
+    for number in 0..10_000 {
+        let to = if number % 5 == 4 { rtp_port(&daemon, &mut rng)? } else { daemon.sip() };
+        // A full socket buffer is the daemon's protection, not a failure of this test.
+        socket.send_to(&hostile(&mut rng), to).await.unwrap_or_default();
+        if number % 10 == 0 {
+            ticks.tick().await;
+        }
+    }
+    ensure!(daemon.runs(), "callboxd ended");
+    ensure!(get(daemon.http(), "/health/live").await?.0 == 200, "callboxd is not alive");
+    let log = daemon.log();
+    ensure!(!log.contains("panicked"), "{}", log.lines().find(|line| line.contains("panicked")).unwrap_or_default());
+    converse(&daemon, say("When is breakfast served?", 0.0, 0.2, dir.path()).await?).await?;
+    ensure!(daemon.turns().await?.len() >= 2, "the caller after the storm was not answered");
+
+    let back = || async { (daemon.usage().ok()?.memory <= before.memory + 3 * SLACK).then_some(()) };
+    let settled = eventually("memory to come back", Duration::from_secs(90), back).await;
+    settled.with_context(|| format!("before: {before:?}, now: {:?}", daemon.usage()))
+}
+
+fn rtp_port(daemon: &Daemon, rng: &mut ChaCha8Rng) -> anyhow::Result<std::net::SocketAddr> {
+    let config: toml::Table = toml::from_str(&std::fs::read_to_string(daemon.config())?)?;
+    let range = config["media"]["ports"].as_str().context("media.ports")?;
+    let (first, last) = range.split_once('-').context("first-last")?;
+    let port: u16 = rng.random_range(first.parse()?..=last.parse()?);
+    Ok((std::net::Ipv4Addr::LOCALHOST, port).into())
+}
+
+/// Bytes that nobody should send: noise, SIP cut short, SIP with bytes changed, lengths that lie, RTP of a stranger.
+fn hostile(rng: &mut ChaCha8Rng) -> Vec<u8> {
+    let mut message = format!(
+        "INVITE sip:reception@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.66:5060;branch=z9hG4bK{0}\r\n\
+         From: <sip:x@127.0.0.66>;tag={0}\r\nTo: <sip:reception@127.0.0.1>\r\nCall-ID: {0}\r\nCSeq: 1 INVITE\r\n\
+         Contact: <sip:x@127.0.0.66>\r\nMax-Forwards: 70\r\nContent-Type: application/sdp\r\nContent-Length: 90\r\n\r\n\
+         v=0\r\no=- 1 1 IN IP4 127.0.0.66\r\ns=-\r\nc=IN IP4 127.0.0.66\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n",
+        rng.random::<u64>()
+    );
+    match rng.random_range(0..7) {
+        0 => {
+            let mut noise = vec![0; rng.random_range(0..1400)];
+            rng.fill_bytes(&mut noise);
+            return noise;
+        }
+        1 => message.truncate(rng.random_range(0..message.len())),
+        2 => message = message.replace("Content-Length: 90", "Content-Length: 4294967297"),
+        3 => message = message.replace("CSeq: 1 INVITE", "CSeq: 99999999999 BYE"),
+        4 => message = message.replace("Max-Forwards: 70\r\n", &"Via: SIP/2.0/UDP a;branch=b\r\n".repeat(40)),
+        5 => {
+            let mut rtp = vec![0x80, rng.random_range(0..128)];
+            rtp.resize(rng.random_range(2..400), rng.random());
+            return rtp;
+        }
+        _ => {}
+    }
+    let mut bytes = message.into_bytes();
+    for _ in 0..rng.random_range(1..12) {
+        if !bytes.is_empty() {
+            let at = rng.random_range(0..bytes.len());
+            bytes[at] = rng.random();
+        }
+    }
+    bytes
+}

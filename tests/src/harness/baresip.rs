@@ -1,0 +1,119 @@
+//! baresip, a softphone without a sound card: plays a WAV into the call, records what comes back. It speaks no 100rel
+//! and no session timers; sipp scenarios cover those.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::ports::rtp_block;
+use super::process::tail;
+use super::speech::{read_wav, write_wav};
+use super::{Process, RATE, free_port};
+
+/// Ports for RTP of all softphones of a test process, an eighth for each.
+const RTP_PORTS: u16 = 320;
+
+static SOFTPHONES: AtomicU16 = AtomicU16::new(0);
+
+/// A softphone with its own folder.
+pub struct Baresip {
+    dir: TempDir,
+    port: u16,
+    user: String,
+}
+
+impl Baresip {
+    /// Sets one up; `user` is the user part of its From.
+    ///
+    /// # Errors
+    /// If its folder cannot be written.
+    pub fn new(user: &str) -> anyhow::Result<Self> {
+        let (dir, port) = (TempDir::new()?, free_port());
+        let rtp = rtp_block(RTP_PORTS) + 12_000 + RTP_PORTS / 8 * (SOFTPHONES.fetch_add(1, Ordering::Relaxed) % 8);
+        let (folder, last) = (dir.path().display(), rtp + RTP_PORTS / 8 - 1);
+        fs::create_dir(dir.path().join("rec"))?;
+        fs::write(dir.path().join("contacts"), "")?;
+        fs::write(
+            dir.path().join("accounts"),
+            format!("<sip:{user}@127.0.0.1>;regint=0;audio_codecs=PCMU/8000/1;answermode=auto\n"),
+        )?;
+        let config = format!(
+            "sip_listen 127.0.0.1:{port}\n\
+             audio_path /usr/share/baresip\n\
+             audio_source aufile,{folder}/say.wav\n\
+             audio_player aubridge,sink{port}\n\
+             audio_alert aubridge,alert{port}\n\
+             ausrc_srate 8000\n\
+             auplay_srate 8000\n\
+             ausrc_channels 1\n\
+             auplay_channels 1\n\
+             rtp_ports {rtp}-{last}\n\
+             jitter_buffer_delay 5-10\n\
+             snd_path {folder}/rec\n\
+             module_path /usr/lib/baresip/modules\n\
+             module g711.so\n\
+             module aufile.so\n\
+             module aubridge.so\n\
+             module sndfile.so\n\
+             module_tmp uuid.so\n\
+             module_tmp account.so\n\
+             module_app menu.so\n"
+        );
+        fs::write(dir.path().join("config"), config)?;
+        Ok(Self { dir, port, user: user.to_owned() })
+    }
+
+    /// Its SIP address.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// User part of its From.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Calls `uri`, says `samples`, hangs up when they end; leaves what it heard.
+    ///
+    /// # Errors
+    /// If there was no call, or nothing was recorded.
+    pub async fn call(&self, uri: &str, samples: &[i16]) -> anyhow::Result<Vec<i16>> {
+        let seconds = samples.len() as u64 / u64::from(RATE) + 5;
+        let mut process = self.start(samples, &["-e", &format!("/dial {uri}"), "-t", &seconds.to_string()])?;
+        // Its -t ends it; sooner would lose the end of the recording.
+        process.ended(Duration::from_secs(seconds + 15)).await?;
+        self.recording(&process)
+    }
+
+    /// Answers every call with `samples` until it is stopped.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn answer(&self, samples: &[i16]) -> anyhow::Result<Process> {
+        self.start(samples, &[])
+    }
+
+    fn start(&self, samples: &[i16], arguments: &[&str]) -> anyhow::Result<Process> {
+        write_wav(&self.dir.path().join("say.wav"), samples)?;
+        let mut command = Command::new("baresip");
+        command.arg("-4").arg("-f").arg(self.dir.path()).args(arguments);
+        Process::start("baresip", &mut command, &self.dir.path().join("log"))
+    }
+
+    /// What was received in the last call; its module `sndfile` names that `…-dec.wav`.
+    ///
+    /// # Errors
+    /// If there was no call.
+    pub fn recording(&self, process: &Process) -> anyhow::Result<Vec<i16>> {
+        let entries = fs::read_dir(self.dir.path().join("rec"))?;
+        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        let received = paths.into_iter().rfind(|path| path.to_string_lossy().ends_with("-dec.wav"));
+        read_wav(&received.with_context(|| format!("baresip recorded nothing:\n{}", tail(&process.log())))?)
+    }
+}

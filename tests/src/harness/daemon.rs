@@ -1,0 +1,345 @@
+//! A `callboxd` of this build on loopback, in a folder of its own. Enters: an engine and an agent; leaves: its health,
+//! its records, its log, and what it holds of the machine.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::ports::rtp_block;
+use super::process::tail;
+use super::{Process, eventually, executable, free_port, get};
+
+/// How many ports for RTP a daemon of a test has: enough for 400 calls.
+const RTP_PORTS: u16 = 800;
+
+/// How long loading and warming up may take on a busy machine.
+const READY: Duration = Duration::from_secs(120);
+
+/// An agent that knows little and says it shortly, so that even the smallest model stays with it.
+pub const AGENT: &str = r#"
+name = "test"
+numbers = ["*"]
+persona = "You are the receptionist of a small hotel. Answer in one short sentence."
+facts = ["Breakfast is served from seven to ten in the morning.", "The hotel has a garden and a swimming pool."]
+greeting = "Good morning, this is the garden hotel. How can I help you?"
+goodbye = "Thank you for calling. Goodbye."
+apology = "I am sorry, something went wrong. One moment please."
+
+[sampling]
+max_tokens = 40
+"#;
+
+/// What thinks behind the daemon.
+#[derive(Clone, Copy)]
+pub enum Engine {
+    /// `callbox-engine` with the models of a pack.
+    Pack(&'static str),
+    /// The scripted engine, with its script.
+    Scripted(&'static str),
+}
+
+/// A daemon to start.
+pub struct Setup {
+    /// What thinks.
+    pub engine: Engine,
+    /// TOML of the one agent.
+    pub agent: &'static str,
+    /// Lines to append to the configuration; sections that the harness writes are `sip`, `sip.limits`, `media`,
+    /// `http`, `engine`, `models`, `storage`, `log` and `agents`.
+    pub more: String,
+    /// `log.level`.
+    pub log: &'static str,
+}
+
+impl Setup {
+    /// With this engine and [`AGENT`].
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, agent: AGENT, more: String::new(), log: "debug" }
+    }
+}
+
+/// A running daemon; it is killed with its engine when dropped.
+pub struct Daemon {
+    process: Process,
+    dir: TempDir,
+    config: PathBuf,
+    sip: SocketAddr,
+    http: SocketAddr,
+}
+
+/// What a process holds of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident memory in KiB.
+    pub memory: u64,
+    /// Open file descriptors.
+    pub files: usize,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// One exchange of a call, as recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// What the ears understood.
+    pub caller: String,
+    /// What the agent answered.
+    pub agent: String,
+}
+
+impl Daemon {
+    /// Writes the configuration and the agent, without starting anything: for tests of a failing start.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn configure(setup: &Setup, dir: &Path) -> anyhow::Result<(PathBuf, SocketAddr, SocketAddr)> {
+        let (sip, http) = (free_port(), free_port());
+        let first = rtp_block(RTP_PORTS);
+        let last = first + RTP_PORTS - 1;
+        let folder = dir.display();
+        let agents = dir.join("agents");
+        fs::create_dir_all(&agents)?;
+        fs::create_dir_all(dir.join("weights"))?;
+        fs::write(agents.join("test.toml"), setup.agent)?;
+        let engine = match setup.engine {
+            Engine::Pack(_) => "kind = \"cpu\"".to_owned(),
+            Engine::Scripted(script) => {
+                fs::write(dir.join("script.toml"), script)?;
+                "kind = \"scripted\"\nscript = \"script.toml\"".to_owned()
+            }
+        };
+        let pack = if let Engine::Pack(pack) = setup.engine { pack } else { "tiny" };
+        let (models, weights) = (models().display().to_string(), weights(dir).display().to_string());
+        let (log, more) = (setup.log, &setup.more);
+        let text = format!(
+            r#"
+[sip]
+udp = ["127.0.0.1:{sip}"]
+tcp = ["127.0.0.1:{sip}"]
+[sip.limits]
+max_calls = 400
+invites_per_second = 1000
+burst = 1000
+unacked = 400
+[media]
+bind = "127.0.0.1"
+ports = "{first}-{last}"
+[http]
+listen = "127.0.0.1:{http}"
+socket = "{folder}/control.sock"
+show_callers = true
+[engine]
+{engine}
+run = "{folder}"
+[models]
+dir = "{models}"
+pack = "{pack}"
+cache = "{weights}"
+[storage]
+path = "{folder}/callbox.db"
+[log]
+level = "{log}"
+format = "json"
+[agents]
+paths = ["agents"]
+{more}
+"#
+        );
+        let config = dir.join("callbox.toml");
+        fs::write(&config, text)?;
+        Ok((config, (Ipv4Addr::LOCALHOST, sip).into(), (Ipv4Addr::LOCALHOST, http).into()))
+    }
+
+    /// Starts one and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it ends or does not become ready; the error holds the end of its log.
+    pub async fn start(setup: Setup) -> anyhow::Result<Self> {
+        let dir = TempDir::new()?;
+        let (config, sip, http) = Self::configure(&setup, dir.path())?;
+        let mut command = Command::new(executable("callboxd")?);
+        command.arg("--config").arg(&config);
+        let process = Process::start("callboxd", &mut command, &dir.path().join("log"))?;
+        let mut daemon = Self { process, dir, config, sip, http };
+        daemon.ready().await?;
+        Ok(daemon)
+    }
+
+    /// Waits until `/health/ready` says so.
+    ///
+    /// # Errors
+    /// If the daemon ends or it takes too long.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        let http = self.http;
+        let probe = || async move { get(http, "/health/ready").await.ok().filter(|(status, _)| *status == 200) };
+        let ready = tokio::select! {
+            ready = eventually("/health/ready", READY, probe) => ready.map(drop),
+            ended = self.process.ended(READY) => Err(anyhow::anyhow!("callboxd ended: {ended:?}")),
+        };
+        ready.with_context(|| tail(&self.process.log()))
+    }
+
+    /// URI that reaches the agent.
+    pub fn uri(&self) -> String {
+        format!("sip:{}@{}", Self::USER, self.sip)
+    }
+
+    /// User part of [`Daemon::uri`].
+    pub const USER: &'static str = "reception";
+
+    /// Where it listens for SIP, over UDP and TCP.
+    pub fn sip(&self) -> SocketAddr {
+        self.sip
+    }
+
+    /// Where it answers HTTP.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// A folder that lives as long as it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.process.runs()
+    }
+
+    /// All that it has written.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The page of metrics.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let (status, text) = get(self.http, "/metrics").await?;
+        if status == 200 { Ok(text) } else { bail!("/metrics: {status}") }
+    }
+
+    /// All samples of a metric, added up; none if there is no sample of it.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
+        let page = self.metrics().await?;
+        let value = |line: &str| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            (sample.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok()).flatten()
+        };
+        let values: Vec<_> = page.lines().filter_map(value).collect();
+        Ok((!values.is_empty()).then(|| values.iter().sum()))
+    }
+
+    /// The turns of the call that ended last, greeting first; waits until there is one.
+    ///
+    /// # Errors
+    /// If no call has ended within 20 s.
+    pub async fn turns(&self) -> anyhow::Result<Vec<Turn>> {
+        let probe = || async {
+            let page = self.api("/api/v1/calls").await.ok()?;
+            let call = page["calls"].as_array()?.iter().find(|call| call["state"] == "ended")?.clone();
+            self.api(&format!("/api/v1/calls/{}", call["id"].as_str()?)).await.ok()
+        };
+        let call = eventually("the record of a call", Duration::from_secs(20), probe).await?;
+        let text = |turn: &Value, key: &str| turn[key].as_str().unwrap_or_default().to_owned();
+        let turn = |turn: &Value| Turn { caller: text(turn, "caller_text"), agent: text(turn, "agent_text") };
+        Ok(call["exchanges"].as_array().context("a call has exchanges")?.iter().map(turn).collect())
+    }
+
+    /// JSON of the control API.
+    ///
+    /// # Errors
+    /// If it does not answer 200 and JSON.
+    pub async fn api(&self, path: &str) -> anyhow::Result<Value> {
+        let (status, text) = get(self.http, path).await?;
+        if status != 200 {
+            bail!("{path}: {status} {text}");
+        }
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Process id of its engine.
+    pub fn engine(&self) -> Option<Pid> {
+        let own = self.process.pid()?.as_raw_nonzero().get();
+        let entries = fs::read_dir("/proc").ok()?;
+        entries.flatten().find_map(|entry| {
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            // pid (comm) state ppid …; comm may hold anything, so it is cut at its last parenthesis.
+            let (head, rest) = stat.rsplit_once(')')?;
+            let parent: i32 = rest.split_whitespace().nth(1)?.parse().ok()?;
+            let (pid, comm) = head.split_once(" (")?;
+            (parent == own && comm.starts_with("callbox-engine")).then(|| Pid::from_raw(pid.parse().ok()?)).flatten()
+        })
+    }
+
+    /// What the daemon itself holds, its engine not counted.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn usage(&self) -> anyhow::Result<Usage> {
+        let pid = self.process.pid().context("callboxd has ended")?;
+        let proc = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
+        let status = fs::read_to_string(proc.join("status"))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        Ok(Usage {
+            memory: field("VmRSS:").context("no VmRSS")?,
+            files: fs::read_dir(proc.join("fd"))?.count(),
+            threads: usize::try_from(field("Threads:").context("no Threads")?)?,
+        })
+    }
+
+    /// Asks it to end.
+    ///
+    /// # Errors
+    /// If it does not within ten seconds.
+    pub async fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        self.process.stop(Duration::from_secs(10)).await
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // An engine may outlive its daemon by design; a test's must not.
+        if let Some(engine) = self.engine() {
+            kill_process(engine, Signal::KILL).unwrap_or_default();
+        }
+    }
+}
+
+/// The models folder of `make models`.
+fn models() -> PathBuf {
+    std::env::var_os("CALLBOX_MODELS").map_or_else(|| cache().join("models"), PathBuf::from)
+}
+
+/// Repacked weights are kept between runs where there is a cache, because making them takes seconds.
+fn weights(dir: &Path) -> PathBuf {
+    let kept = cache().join("weights");
+    if fs::create_dir_all(&kept).is_ok() { kept } else { dir.join("weights") }
+}
+
+fn cache() -> PathBuf {
+    let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache")));
+    base.unwrap_or_else(std::env::temp_dir).join("callbox")
+}

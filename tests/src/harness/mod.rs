@@ -1,0 +1,64 @@
+//! A daemon, its callers and what they heard.
+
+mod baresip;
+mod daemon;
+mod http;
+mod ports;
+mod process;
+mod rtp;
+mod sipp;
+mod speech;
+mod words;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+pub use baresip::Baresip;
+pub use daemon::{AGENT, Daemon, Engine, Setup, Turn, Usage};
+pub use http::get;
+pub use ports::free_port;
+pub use process::Process;
+pub use rtp::{Rtp, Track};
+pub use sipp::{Calls, Sipp, scenario};
+pub use speech::{read_wav, say, transcribe, write_wav};
+pub use words::share_heard;
+
+/// Samples per second of everything on the telephone side of these tests.
+pub const RATE: u32 = 8000;
+
+/// An executable of this build.
+///
+/// # Errors
+/// If it was not built.
+pub fn executable(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let path = own.ancestors().nth(2).context("a test lies in target/PROFILE/deps")?.join(name);
+    if !path.is_file() {
+        bail!("{} is missing: run `make build` first", path.display());
+    }
+    Ok(path)
+}
+
+/// Asks again and again until `probe` has a value.
+///
+/// # Errors
+/// If it has none after `limit`; the error says what was waited for.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    limit: Duration,
+    mut probe: impl FnMut() -> F,
+) -> anyhow::Result<T> {
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    let found = tokio::time::timeout(limit, async {
+        loop {
+            ticks.tick().await;
+            if let Some(value) = probe().await {
+                return value;
+            }
+        }
+    });
+    found.await.with_context(|| format!("waited {limit:?} in vain for {what}"))
+}
