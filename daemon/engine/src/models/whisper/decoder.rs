@@ -104,10 +104,17 @@ pub(super) struct Session {
     mixed: Vec<f32>,
     scratch: Vec<f32>,
     scores: Vec<f32>,
+    /// How much the last step attended to each encoder position.
+    focus: Vec<f32>,
     logits: Vec<f32>,
 }
 
 impl Session {
+    /// The encoder position that the last step attended to most: about where the next word is spoken.
+    pub(super) fn focus(&self) -> usize {
+        self.focus.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(position, _)| position)
+    }
+
     /// The scores that the last step left.
     pub(super) fn logits(&mut self) -> &mut [f32] {
         &mut self.logits
@@ -187,6 +194,7 @@ impl Decoder {
             mixed: vec![0.0; width],
             scratch: vec![0.0; width],
             scores: vec![0.0; len.max(room)],
+            focus: vec![0.0; len],
             logits: vec![0.0; self.dims.vocab],
         })
     }
@@ -202,18 +210,21 @@ impl Decoder {
         }
         self.embedding.row(token, &mut s.x);
         gemv::add_scaled(&mut s.x, 1.0, &self.positions[at * width..(at + 1) * width]);
-        for ((block, said), heard) in self.blocks.iter().zip(&mut s.said).zip(&s.heard) {
+        s.focus.fill(0.0);
+        for (layer, ((block, said), heard)) in self.blocks.iter().zip(&mut s.said).zip(&s.heard).enumerate() {
             block.attn_norm.run(&s.x, &mut s.normed);
             let qkv = &mut s.wide[..3 * width];
             block.qkv.run(&s.normed, qkv);
             let (query, fresh) = qkv.split_at(width);
             said.put(at, &fresh[..width], &fresh[width..]);
-            said.attend(query, at + 1, &mut s.scores, &mut s.mixed);
+            said.attend(query, at + 1, &mut s.scores, &mut s.mixed, &mut []);
             block.out.add(&s.mixed, &mut s.scratch, &mut s.x);
 
             block.cross_norm.run(&s.x, &mut s.normed);
             block.query.run(&s.normed, &mut s.wide[..width]);
-            heard.attend(&s.wide[..width], heard.room, &mut s.scores, &mut s.mixed);
+            // The upper half of the layers knows where in the audio the decoder is.
+            let focus = if 2 * layer < self.blocks.len() { &mut [][..] } else { &mut s.focus[..] };
+            heard.attend(&s.wide[..width], heard.room, &mut s.scores, &mut s.mixed, focus);
             block.cross_out.add(&s.mixed, &mut s.scratch, &mut s.x);
 
             block.mlp_norm.run(&s.x, &mut s.normed);
@@ -250,8 +261,9 @@ impl Kept {
         }
     }
 
-    /// For each head: the values of the first `len` positions, mixed by how well their keys fit the query.
-    fn attend(&self, query: &[f32], len: usize, scores: &mut [f32], out: &mut [f32]) {
+    /// For each head: the values of the first `len` positions, mixed by how well their keys fit the query. `focus` gets
+    /// the weights added.
+    fn attend(&self, query: &[f32], len: usize, scores: &mut [f32], out: &mut [f32], focus: &mut [f32]) {
         let scores = &mut scores[..len];
         let heads = query.chunks_exact(Dims::HEAD).zip(out.chunks_exact_mut(Dims::HEAD));
         for (head, (query, out)) in heads.enumerate() {
@@ -261,6 +273,7 @@ impl Kept {
                 *score = gemv::dot(query, key);
             }
             pointwise::softmax(scores);
+            gemv::add_scaled(focus, 1.0, scores);
             out.fill(0.0);
             for (score, value) in scores.iter().zip(self.values[range].chunks_exact(Dims::HEAD)) {
                 gemv::add_scaled(out, *score, value);

@@ -19,6 +19,77 @@ const PACKED: f32 = 2.4;
 const TOKENS_PER_SECOND: f32 = 12.0;
 const TOKENS_AT_LEAST: f32 = 10.0;
 
+/// Log probability from which the end is believed although another token is more probable, if all was heard. Without its
+/// thirty seconds of window the model half forgets how an utterance ends, and would sooner say it again.
+const END_AFTER_SENTENCE: f32 = -2.3;
+const END_AFTER_SOUND: f32 = -5.0;
+/// Encoder positions (20 ms each).
+const ABOUT_THE_END: usize = 25;
+const LAST_WORD: usize = 40;
+const SAME_PLACE: usize = 10;
+/// That many tokens at that many same places are an echo.
+const ECHO: usize = 3;
+
+/// What was said so far, and where in the audio it was heard.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) tokens: Vec<usize>,
+    focus: Vec<usize>,
+    /// Sum over the tokens.
+    pub(super) logprob: f32,
+    sentence_ended: bool,
+    /// The position at which the sound ends.
+    sound_end: usize,
+}
+
+impl Said {
+    pub(super) fn new(sound_end: usize) -> Self {
+        Self { sound_end, ..Self::default() }
+    }
+
+    pub(super) fn push(&mut self, token: usize, logprob: f32, focus: usize, ends_sentence: bool) {
+        self.tokens.push(token);
+        self.focus.push(focus);
+        self.logprob += logprob;
+        self.sentence_ended = ends_sentence;
+    }
+
+    /// Whether it ends here, `end` being the log probability of that and `focus` where a further word is heard.
+    pub(super) fn ends(&self, end: f32, focus: usize, further_is_word: bool) -> bool {
+        // Between sentences, too, attention may rest in the silence; so the last word must have been near the end.
+        let last_word = self.focus.iter().rev().find(|&&focus| focus < self.sound_end).copied().unwrap_or(0);
+        let all_heard = last_word + LAST_WORD >= self.sound_end;
+        let after_sound = further_is_word && all_heard && focus + 2 >= self.sound_end && end > END_AFTER_SOUND;
+        let after_sentence = self.sentence_ended
+            && (all_heard || focus + ABOUT_THE_END >= self.sound_end)
+            && end > END_AFTER_SENTENCE;
+        !self.tokens.is_empty() && (after_sound || after_sentence)
+    }
+
+    /// Whether the last tokens were said before, of the very same sound. If so, they are taken back. A caller who says
+    /// "five five five, five five five" says each at another place.
+    pub(super) fn drop_echo(&mut self) -> bool {
+        let len = self.tokens.len();
+        let same = |a: usize, b: usize| {
+            let (before, again) = (self.focus[a], self.focus[b]);
+            self.tokens[a] == self.tokens[b] && (before.abs_diff(again) <= SAME_PLACE || again + 2 >= self.sound_end)
+        };
+        let found = (0..len.saturating_sub(ECHO)).rev().find(|&last| {
+            ECHO <= last + 1 && ECHO < len - last && (0..ECHO).all(|i| same(last - i, len - 1 - i))
+        });
+        let Some(last) = found else { return false };
+        let lag = len - 1 - last;
+        let mut echo = (0..=last).take_while(|&i| self.tokens[last - i] == self.tokens[len - 1 - i]).count().min(lag);
+        // The first token of a text lacks the space before it, and so is another token than its echo.
+        if echo == last && echo < lag {
+            echo += 1;
+        }
+        self.tokens.truncate(len - echo);
+        self.focus.truncate(len - echo);
+        true
+    }
+}
+
 /// How many tokens that much audio can hold.
 pub(super) fn most_tokens(seconds: f32) -> usize {
     (TOKENS_AT_LEAST + TOKENS_PER_SECOND * seconds) as usize

@@ -17,7 +17,7 @@ use candle_core::{Device, Tensor};
 use self::checkpoint::Checkpoint;
 use self::decoder::Decoder;
 use self::encoder::Encoder;
-use self::guard::End;
+use self::guard::{End, Said};
 use self::mel::LogMel;
 use self::tokens::Vocabulary;
 use crate::kernels::pointwise;
@@ -177,19 +177,22 @@ impl Whisper {
             }
         }
         let most = guard::most_tokens(samples.len() as f32 / RATE as f32);
-        let mut tokens = Vec::with_capacity(most);
-        let mut logprob = 0.0;
+        let mut said = Said::new(sound_end(&mel, self.dims.mels));
         let end = loop {
-            let (token, token_logprob) = self.choose(session.logits(), tokens.is_empty());
-            logprob += token_logprob;
+            let focus = session.focus();
+            let (token, logprob) = self.choose(session.logits(), &said, focus);
             if token == self.vocabulary.end() {
+                said.logprob += logprob;
                 break End::Said;
             }
-            tokens.push(token);
-            if guard::circles(&tokens) {
+            said.push(token, logprob, focus, self.vocabulary.ends_sentence(token));
+            if said.drop_echo() {
+                break End::Said;
+            }
+            if guard::circles(&said.tokens) {
                 break End::Circles;
             }
-            if tokens.len() >= most {
+            if said.tokens.len() >= most {
                 break End::TooLong;
             }
             if pace.between() == ControlFlow::Break(()) {
@@ -199,6 +202,7 @@ impl Whisper {
                 break End::TooLong;
             }
         };
+        let Said { tokens, logprob, .. } = said;
         let mean_logprob = logprob / (tokens.len() + 1) as f32;
         let text = self.vocabulary.text(&tokens);
         let declined = guard::verdict(end, &text, no_speech, mean_logprob);
@@ -207,16 +211,21 @@ impl Whisper {
     }
 
     /// The most probable token that is allowed, and its log probability among these.
-    fn choose(&self, logits: &mut [f32], first: bool) -> (usize, f32) {
+    fn choose(&self, logits: &mut [f32], said: &Said, focus: usize) -> (usize, f32) {
         for token in self.vocabulary.suppressed() {
             logits[token] = f32::NEG_INFINITY;
         }
-        if first {
+        let end = self.vocabulary.end();
+        if said.tokens.is_empty() {
             logits[self.vocabulary.blank()] = f32::NEG_INFINITY;
-            logits[self.vocabulary.end()] = f32::NEG_INFINITY;
+            logits[end] = f32::NEG_INFINITY;
         }
         let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(token, _)| token);
-        (best, logits[best] - pointwise::log_sum_exp(logits))
+        let sum = pointwise::log_sum_exp(logits);
+        if said.ends(logits[end] - sum, focus, self.vocabulary.is_word(best)) {
+            return (end, logits[end] - sum);
+        }
+        (best, logits[best] - sum)
     }
 
     /// Mel rows of the samples and of `pad` silence, as many as fit; whole encoder positions.
@@ -227,4 +236,12 @@ impl Whisper {
         let positions = (samples.len() + pad).div_ceil(POSITION).clamp(1, self.dims.audio_ctx);
         Ok(self.mel.compute(samples, 2 * positions))
     }
+}
+
+/// The encoder position after the last mel row that is less than 36 dB below the loudest.
+fn sound_end(mel: &[f32], mels: usize) -> usize {
+    const DEPTH: f32 = 3.6 / 4.0;
+    let peak = |row: &[f32]| row.iter().copied().fold(f32::MIN, f32::max);
+    let loudest = peak(mel);
+    mel.chunks_exact(mels).rposition(|row| peak(row) > loudest - DEPTH).map_or(0, |row| row / 2 + 1)
 }

@@ -64,6 +64,18 @@ impl Vocabulary {
         String::from_utf8_lossy(&bytes).trim().to_owned()
     }
 
+    /// Whether a sentence may end with this token.
+    #[must_use]
+    pub fn ends_sentence(&self, token: usize) -> bool {
+        self.range(token).is_some_and(|r| matches!(self.text[r].last(), Some(b'.' | b'?' | b'!')))
+    }
+
+    /// Whether the token has a letter or a digit in it.
+    #[must_use]
+    pub fn is_word(&self, token: usize) -> bool {
+        self.range(token).is_some_and(|r| self.text[r].iter().any(|byte| byte.is_ascii_alphanumeric() || *byte >= 0x80))
+    }
+
     /// The end of the text.
     #[must_use]
     pub fn end(&self) -> usize {
