@@ -39,7 +39,7 @@ pub const RATE: usize = 16_000;
 const POSITION: usize = 2 * mel::HOP;
 
 /// Silence after the utterance, which the model was trained to see; found by word error rate (see `benches/results`).
-const PAD: usize = RATE / 2;
+const PAD: usize = RATE * 3 / 10;
 
 /// A Whisper that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
