@@ -1,1 +1,193 @@
 //! Caller audio in; speech activity and words out.
+//!
+//! Enters: the requests `Listen`, `Hear`, `Transcribe`, `Cancel`, `Forget`. Leaves: `Activity`, `Heard`, `Failed`. Never
+//! here: when a turn ends; that is the dialogue's to say.
+//!
+//! ```text
+//!  submit ─ channel ─► listener (Silero, recent audio) ─ desk ─► scribe (Whisper) ── gate
+//!                         └── Activity                              └── Heard
+//! ```
+//!
+//! When the channel is full, audio is dropped and counted, so that positions stay true; a full desk says `Overloaded`.
+
+mod desk;
+mod listener;
+mod ring;
+mod scribe;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::Context;
+use callbox_wire::{CallId, EARS_RATE, Event, Failure, Request, Role, RoleInfo, TurnId};
+use candle_core::Device;
+use crossbeam_channel::Sender;
+
+use self::desk::{Beat, Desk};
+use self::listener::{Listener, Message};
+use crate::device::{Gate, Urgency};
+use crate::models::silero::{self, Silero};
+use crate::models::whisper::{Unhurried, Whisper};
+use crate::role::{SharedOutlet, Worker};
+
+/// Messages that may wait, and how many of them may be audio: a second of fifty calls.
+const ROOM: usize = 4096;
+const ROOM_FOR_AUDIO: usize = 2560;
+
+/// Lengths of the warm-up utterances, in seconds.
+const WARM_UP: [usize; 3] = [1, 3, 8];
+
+/// What the ears need.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `silero_vad_16k.safetensors`.
+    pub vad: PathBuf,
+    /// A Whisper checkpoint, OpenAI's or Hugging Face's.
+    pub stt: PathBuf,
+    /// Threads that one step of the decoder may use; the encoder uses candle's.
+    pub threads: usize,
+    /// Where the encoder computes.
+    pub device: Device,
+}
+
+/// The role.
+pub struct Ears {
+    info: RoleInfo,
+    messages: Option<Sender<Message>>,
+    /// Samples of each call that found the channel full.
+    lost: Mutex<HashMap<CallId, u64>>,
+    desk: Arc<Desk>,
+    outlet: SharedOutlet,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Ears {
+    /// Loads both models, runs them, starts the threads.
+    ///
+    /// # Errors
+    /// If a model cannot be loaded or does not work.
+    pub fn start(config: &Config, gate: Gate, outlet: SharedOutlet) -> anyhow::Result<Self> {
+        let begun = now();
+        let silero = Silero::open(&config.vad).with_context(|| config.vad.display().to_string())?;
+        let whisper = Whisper::open(&config.stt, &config.device, config.threads)
+            .with_context(|| config.stt.display().to_string())?;
+        let loaded = now();
+        {
+            let _permit = gate.enter(Urgency::Background);
+            warm_up(&silero, &whisper)?;
+        }
+        let info = RoleInfo {
+            role: Role::Ears,
+            model: config.stt.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            load_ms: (loaded - begun).as_millis() as u32,
+            warmup_ms: (now() - loaded).as_millis() as u32,
+        };
+        let desk = Arc::new(Desk::default());
+        let (messages, inbox) = crossbeam_channel::bounded(ROOM);
+        let listener = {
+            let (desk, outlet) = (Arc::clone(&desk), Arc::clone(&outlet));
+            spawn("ears-listener", move || Listener { silero: &silero, desk: &desk, outlet: &outlet }.run(&inbox))?
+        };
+        let scribe = {
+            let (desk, outlet) = (Arc::clone(&desk), Arc::clone(&outlet));
+            spawn("ears-scribe", move || scribe::run(&whisper, &desk, &gate, &outlet))?
+        };
+        Ok(Self {
+            info,
+            messages: Some(messages),
+            lost: Mutex::default(),
+            desk,
+            outlet,
+            threads: vec![listener, scribe],
+        })
+    }
+
+    fn send(&self, message: Message) -> bool {
+        self.messages.as_ref().is_some_and(|messages| messages.try_send(message).is_ok())
+    }
+}
+
+impl Worker for Ears {
+    fn info(&self) -> &RoleInfo {
+        &self.info
+    }
+
+    fn submit(&self, request: Request) {
+        match request {
+            Request::Hear { call, pcm } => {
+                let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.messages.as_ref().is_some_and(|messages| messages.len() < ROOM_FOR_AUDIO) {
+                    self.send(Message::Audio(call, lost.remove(&call).unwrap_or(0), pcm));
+                } else {
+                    *lost.entry(call).or_default() += pcm.0.len() as u64;
+                }
+            }
+            Request::Listen { call } | Request::Forget { call } => {
+                self.lost.lock().unwrap_or_else(PoisonError::into_inner).remove(&call);
+                if !self.send(Message::Request(request)) {
+                    self.outlet.send(failed(call, TurnId::default(), Failure::Overloaded, "the ears are behind"));
+                }
+            }
+            Request::Transcribe { call, turn, .. } | Request::Cancel { call, turn } => {
+                if !self.send(Message::Request(request)) {
+                    self.outlet.send(failed(call, turn, Failure::Overloaded, "the ears are behind"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn beat(&self, done: Beat) {
+        self.send(Message::Beat(done));
+    }
+}
+
+impl Drop for Ears {
+    fn drop(&mut self) {
+        self.messages = None;
+        self.desk.close();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the ears had panicked");
+            }
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(run)
+}
+
+/// Noise in, whatever out; fails if a model does not work.
+fn warm_up(silero: &Silero, whisper: &Whisper) -> anyhow::Result<()> {
+    let mut seed = 1_u32;
+    let mut noise = |count: usize| -> Vec<f32> {
+        let next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as f32 / (1 << 24) as f32 * 0.1 - 0.05
+        };
+        std::iter::repeat_with(next).take(count).collect()
+    };
+    let mut state = silero::State::default();
+    for window in noise(32 * silero::WINDOW).as_chunks().0 {
+        let speech = silero.step(&mut state, window);
+        anyhow::ensure!((0.0..=1.0).contains(&speech), "the voice activity detector computes no probability");
+    }
+    for seconds in WARM_UP {
+        let hearing = whisper.transcribe(&noise(seconds * EARS_RATE as usize), &mut Unhurried)?;
+        anyhow::ensure!(hearing.is_some_and(|h| h.mean_logprob.is_finite()), "the speech model computes no numbers");
+    }
+    Ok(())
+}
+
+fn failed(call: CallId, turn: TurnId, failure: Failure, reason: &str) -> Event {
+    Event::Failed { call, turn, role: Role::Ears, failure, reason: reason.into() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge: a role measures its own work")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,1 +1,4 @@
 //! One network per file: tensors in, tensors out. Never here: a queue, a call, a thread.
+
+pub mod silero;
+pub mod whisper;

@@ -1,0 +1,94 @@
+//! Transcribes prompts with the product's ears and prints what it heard and how long that took, as JSON.
+//!
+//! `bench_stt LIST [--pad-ms N] [--threads N]`: LIST is a JSON array of `{"path": WAV, "text": …}`; WAVs are 8 or 16 kHz,
+//! mono. `benches/peers/stt.py` writes LIST and compares with openai-whisper.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark takes the time")]
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use callbox_engine::models::whisper::{RATE, Unhurried, Whisper};
+use candle_core::Device;
+use clap::Parser;
+
+#[derive(Parser)]
+struct Arguments {
+    /// JSON array of `{"path", "text"}`.
+    list: PathBuf,
+    /// Whisper's checkpoint.
+    #[arg(long)]
+    model: PathBuf,
+    /// Silence after each prompt, instead of the product's.
+    #[arg(long)]
+    pad_ms: Option<usize>,
+    /// Threads of the decoder; those of the encoder are `RAYON_NUM_THREADS`.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+#[derive(serde::Deserialize)]
+struct Prompt {
+    path: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let list = std::fs::read(&arguments.list).with_context(|| arguments.list.display().to_string())?;
+    let prompts: Vec<Prompt> = serde_json::from_slice(&list)?;
+    let mut whisper = Whisper::open(&arguments.model, &Device::Cpu, arguments.threads)?;
+    if let Some(ms) = arguments.pad_ms {
+        whisper = whisper.with_pad(ms * RATE / 1000);
+    }
+    for seconds in [1, 4] {
+        whisper.transcribe(&vec![0.0; seconds * RATE], &mut Unhurried)?;
+    }
+    let mut rows = Vec::new();
+    for prompt in prompts {
+        let samples = read(&prompt.path)?;
+        let started = Instant::now();
+        let hearing = whisper.transcribe(&samples, &mut Unhurried)?.context("nobody cancels")?;
+        let seconds = started.elapsed().as_secs_f64();
+        rows.push(serde_json::json!({
+            "path": prompt.path, "text": hearing.text, "seconds": seconds, "tokens": hearing.tokens,
+            "audio_seconds": samples.len() as f64 / RATE as f64, "declined": hearing.declined,
+            "no_speech": hearing.no_speech, "mean_logprob": hearing.mean_logprob,
+        }));
+    }
+    println!("{}", serde_json::to_string_pretty(&rows)?);
+    Ok(())
+}
+
+/// A WAV as the ears hear it: 16 kHz, -1 to 1.
+fn read(path: &PathBuf) -> anyhow::Result<Vec<f32>> {
+    let mut wav = hound::WavReader::open(path).with_context(|| path.display().to_string())?;
+    let spec = wav.spec();
+    ensure!(spec.channels == 1 && spec.bits_per_sample == 16, "{}: not 16-bit mono", path.display());
+    let samples: Vec<f32> = wav.samples::<i16>().map(|s| Ok(f32::from(s?) / 32_768.0)).collect::<anyhow::Result<_>>()?;
+    match spec.sample_rate {
+        16_000 => Ok(samples),
+        8_000 => Ok(double(&samples)),
+        rate => anyhow::bail!("{}: {rate} Hz", path.display()),
+    }
+}
+
+/// Twice the rate: a half-band filter of 63 taps, sinc under a Blackman window, as the daemon's media room does it.
+fn double(samples: &[f32]) -> Vec<f32> {
+    const SIDE: isize = 16;
+    let taps: Vec<f32> = (-SIDE..SIDE)
+        .map(|k| {
+            let t = k as f64 + 0.5;
+            let sinc = (std::f64::consts::PI * t).sin() / (std::f64::consts::PI * t);
+            let phase = std::f64::consts::PI * t / (SIDE as f64 + 0.5);
+            (sinc * (0.42 + 0.5 * phase.cos() + 0.08 * (2.0 * phase).cos())) as f32
+        })
+        .collect();
+    let at = |i: isize| usize::try_from(i).ok().and_then(|i| samples.get(i)).copied().unwrap_or(0.0);
+    (0..samples.len() as isize)
+        .flat_map(|i| {
+            let between = (-SIDE..SIDE).zip(&taps).map(|(k, tap)| at(i - k) * tap).sum();
+            [at(i), between]
+        })
+        .collect()
+}

@@ -1,0 +1,152 @@
+//! Named tensors as they lie in a file.
+//!
+//! Enters: the path of a checkpoint, PyTorch's zip or safetensors. Leaves: shapes, and numbers as `f32`. A file is mapped,
+//! not read: only what a model asks for is touched.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+
+use super::{pickle, safetensors};
+
+/// A checkpoint that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TensorError {
+    /// The file system says no.
+    #[error("cannot read it: {0}")]
+    Io(#[from] std::io::Error),
+    /// The bytes are not of the format that they claim, or of a part of it that no checkpoint needs.
+    #[error("not a checkpoint: {0}")]
+    Malformed(&'static str),
+    /// The model needs a tensor that the file has not.
+    #[error("no tensor is called {0}")]
+    Missing(String),
+    /// A tensor has another shape than the model needs.
+    #[error("{name} has the shape {found:?}, not {wanted:?}")]
+    Shape {
+        /// Which tensor.
+        name: String,
+        /// Its shape in the file.
+        found: Vec<usize>,
+        /// The shape that the model needs.
+        wanted: Vec<usize>,
+    },
+}
+
+/// How numbers lie in the file; little-endian all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Number {
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// Brain float.
+    Bf16,
+}
+
+impl Number {
+    /// Bytes of one.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Where one tensor lies, without gaps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// How its numbers lie.
+    pub number: Number,
+    /// Its dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Whether it is a matrix that lies column by column; else it lies row by row.
+    pub transposed: bool,
+    /// Its bytes in the file; checked to lie inside, and to be as many as the shape needs.
+    pub bytes: Range<usize>,
+}
+
+impl Entry {
+    /// An entry whose bytes begin at `start`, if they lie within `len` bytes.
+    pub(super) fn checked(number: Number, shape: Vec<usize>, start: usize, len: usize) -> Option<Self> {
+        let count = shape.iter().try_fold(1_usize, |count, &dim| count.checked_mul(dim))?;
+        let end = count.checked_mul(number.size())?.checked_add(start)?;
+        (end <= len).then_some(Self { number, shape, transposed: false, bytes: start..end })
+    }
+}
+
+/// An open checkpoint.
+#[derive(Debug)]
+pub struct Tensors {
+    map: Mmap,
+    entries: HashMap<String, Entry>,
+}
+
+impl Tensors {
+    /// Maps a checkpoint; the first bytes tell its format.
+    ///
+    /// # Errors
+    /// If it cannot be read or is neither format.
+    pub fn open(path: &Path) -> Result<Self, TensorError> {
+        let file = File::open(path)?;
+        // SAFETY: model files are written once, under another name, and renamed; nobody truncates one in place.
+        let map = unsafe { Mmap::map(&file)? };
+        let entries = parse(&map)?;
+        Ok(Self { map, entries })
+    }
+
+    /// Whether there is a tensor of that name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// The shape of a tensor.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn shape(&self, name: &str) -> Result<&[usize], TensorError> {
+        Ok(&self.entry(name)?.shape)
+    }
+
+    /// The numbers of a tensor that must have `shape`.
+    ///
+    /// # Errors
+    /// If there is none of that name, or it has another shape.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TensorError> {
+        let entry = self.entry(name)?;
+        if entry.shape != shape {
+            return Err(TensorError::Shape { name: name.into(), found: entry.shape.clone(), wanted: shape.into() });
+        }
+        let bytes = &self.map[entry.bytes.clone()];
+        let numbers: Vec<f32> = match entry.number {
+            Number::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Number::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+            Number::Bf16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        };
+        Ok(match shape {
+            [rows, cols] if entry.transposed => {
+                (0..*rows).flat_map(|row| (0..*cols).map(move |col| (row, col))).map(|(r, c)| numbers[c * rows + r]).collect()
+            }
+            _ => numbers,
+        })
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, TensorError> {
+        self.entries.get(name).ok_or_else(|| TensorError::Missing(name.into()))
+    }
+}
+
+/// The tensors that a checkpoint's bytes hold. No bytes make it panic, or hold more than a small multiple of their size.
+///
+/// # Errors
+/// If they are neither format.
+pub fn parse(bytes: &[u8]) -> Result<HashMap<String, Entry>, TensorError> {
+    if bytes.starts_with(b"PK") { pickle::parse(bytes) } else { safetensors::parse(bytes) }
+}
