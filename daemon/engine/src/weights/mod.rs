@@ -1,1 +1,4 @@
 //! Files in; tensors out. No bytes of a file make it panic.
+
+pub mod gguf;
+pub mod import;
