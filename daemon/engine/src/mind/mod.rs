@@ -1,1 +1,192 @@
 //! Conversations in; tokens out.
+//!
+//! Enters: [`Request::Prime`], [`Request::Think`], [`Request::Cancel`], [`Request::Forget`]. Leaves: [`Event::Token`],
+//! [`Event::Thought`], [`Event::Failed`]. Never here: a microphone, a voice, a log line with a word of a caller.
+//!
+//! ```text
+//!  submit ──bounded queue──► scheduler ── step ──► models::transformer
+//!                              │  template · tokenizer (in)    sequences: whose keys and values are where
+//!                              └─ sampler · answer (out) ──► Outlet
+//! ```
+
+mod answer;
+mod queue;
+mod sampler;
+mod scheduler;
+mod sequences;
+mod template;
+mod tokenizer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use callbox_wire::{Event, Failure, Request, Role, RoleInfo};
+use candle_core::Device;
+use crossbeam_channel::{Sender, TrySendError, bounded};
+
+pub use self::template::Template;
+pub use self::tokenizer::Tokenizer;
+use self::queue::Order;
+use self::scheduler::Scheduler;
+use crate::device::Gate;
+use crate::kernels::{Level, Pool};
+use crate::models::transformer::{Piece, Transformer, Wanted};
+use crate::role::{SharedOutlet, Worker};
+use crate::weights::gguf::Gguf;
+
+/// Messages that may wait; most are cancellations, which cost nothing.
+const INBOX: usize = 1024;
+/// Tokens of the warm-up prompt: more than any one chunk of a prompt.
+const WARM_UP: usize = 160;
+
+/// How to start a [`Mind`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A GGUF file.
+    pub model: PathBuf,
+    /// A folder for the model's packed form; made if missing.
+    pub cache: PathBuf,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Conversations whose keys and values are kept at once; also how many are answered at once.
+    pub max_sequences: usize,
+    /// The longest conversation, its answer included, in tokens; the model's own limit also holds.
+    pub context: usize,
+    /// Where it computes.
+    pub device: Device,
+}
+
+/// The language model's role.
+pub struct Mind {
+    info: RoleInfo,
+    outlet: SharedOutlet,
+    /// Thoughts that were submitted and have not ended.
+    thoughts: Arc<AtomicUsize>,
+    most_thoughts: usize,
+    inbox: Option<Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Mind {
+    /// Loads the model, warms it up, and starts its thread.
+    ///
+    /// # Errors
+    /// If the file is missing or not a model that can be run, or the cache cannot be written; one sentence.
+    pub fn start(config: &Config, gate: Gate, outlet: SharedOutlet) -> Result<Self> {
+        ensure!(config.max_sequences > 0 && config.context > 1, "the mind needs room for a conversation");
+        let started = now();
+        let gguf = Gguf::open(&config.model)?;
+        let tokenizer = Tokenizer::from_gguf(gguf.head())?;
+        let template = Template::from_gguf(gguf.head(), &tokenizer)?;
+        let pool = Pool::new(config.threads)?;
+        let (level, device) = (Level::detect(), &config.device);
+        let mut model =
+            Transformer::load(&config.model, &gguf, &config.cache, config.context, level, pool, device)?;
+        let loaded = now();
+        warm_up(&mut model).context("the language model's warm-up failed")?;
+        let warmed = now();
+        let millis = |from: Instant, to: Instant| u32::try_from((to - from).as_millis()).unwrap_or(u32::MAX);
+        let name = config.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let info = RoleInfo {
+            role: Role::Mind,
+            model: name,
+            load_ms: millis(started, loaded),
+            warmup_ms: millis(loaded, warmed),
+        };
+
+        let (inbox, orders) = bounded(INBOX);
+        let thoughts = Arc::new(AtomicUsize::new(0));
+        let scheduler = Scheduler::new(
+            model,
+            tokenizer,
+            template,
+            config.max_sequences,
+            gate,
+            Arc::clone(&outlet),
+            orders,
+            Arc::clone(&thoughts),
+        );
+        let thread = std::thread::Builder::new().name("mind".into()).spawn(move || scheduler.run())?;
+        let most_thoughts = 4 * config.max_sequences;
+        Ok(Self { info, outlet, thoughts, most_thoughts, inbox: Some(inbox), thread: Some(thread) })
+    }
+
+    fn order(&self, order: Order) {
+        let Some(inbox) = &self.inbox else { return };
+        match inbox.try_send(order) {
+            Ok(()) => {}
+            Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => {
+                tracing::error!("the mind does not take orders any more");
+                if let Order::Ask(Request::Think { call, turn, .. }) = order {
+                    self.thoughts.fetch_sub(1, Ordering::AcqRel);
+                    let reason = "the language model does not take work".to_owned();
+                    let failure = Failure::Internal;
+                    self.outlet.send(Event::Failed { call, turn, role: Role::Mind, failure, reason });
+                }
+            }
+        }
+    }
+}
+
+impl Worker for Mind {
+    fn info(&self) -> &RoleInfo {
+        &self.info
+    }
+
+    fn submit(&self, request: Request) {
+        if let Request::Think { call, turn, .. } = &request {
+            let taken = self.thoughts.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+                (count < self.most_thoughts).then_some(count + 1)
+            });
+            if taken.is_err() {
+                let (call, turn, failure) = (*call, *turn, Failure::Overloaded);
+                let reason = format!("{} answers are being thought of already", self.most_thoughts);
+                self.outlet.send(Event::Failed { call, turn, role: Role::Mind, failure, reason });
+                return;
+            }
+        }
+        self.order(Order::Ask(request));
+    }
+
+    fn beat(&self, done: Box<dyn FnOnce() + Send>) {
+        self.order(Order::Beat(done));
+    }
+}
+
+impl Drop for Mind {
+    fn drop(&mut self) {
+        self.inbox = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the mind's thread had panicked");
+        }
+    }
+}
+
+/// A prompt and three tokens: reads every weight, grows every buffer, wakes every thread.
+fn warm_up(model: &mut Transformer) -> Result<()> {
+    let length = WARM_UP.min(model.context() - 1);
+    let vocabulary = u32::try_from(model.spec().vocabulary)?;
+    let mut cache = model.cache(length + 3);
+    let prompt: Vec<u32> = (0..u32::try_from(length)?).map(|index| index.wrapping_mul(97) % vocabulary).collect();
+    for tokens in [&prompt[..], &[0], &[0], &[0]] {
+        if cache.len() + tokens.len() > model.context() {
+            break;
+        }
+        let mut pieces = [Piece { tokens, cache: &mut cache, wanted: Wanted::Last }];
+        let logits = model.step(&mut pieces, &mut || true)?.unwrap_or_default();
+        ensure!(logits.iter().all(|logit| logit.is_finite()), "it computes numbers that are none");
+    }
+    Ok(())
+}
+
+/// The engine's edge: waiting and computing are measured here.
+#[expect(clippy::disallowed_methods, reason = "the scheduler is where the engine's time is taken")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -2,3 +2,4 @@
 
 pub mod silero;
 pub mod whisper;
+pub mod transformer;

@@ -3,3 +3,5 @@
 pub mod pickle;
 pub mod safetensors;
 pub mod tensors;
+pub mod gguf;
+pub mod import;

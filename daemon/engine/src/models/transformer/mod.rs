@@ -1,0 +1,302 @@
+//! A decoder-only transformer of the llama family: tokens of several sequences in, logits out.
+//!
+//! Enters: [`Piece`]s, each some tokens of one sequence and that sequence's [`KvCache`]. Leaves: logits of the rows that
+//! were asked for; the caches are longer. Never here: which token comes next, whose turn it is, a text.
+
+mod rope;
+mod spec;
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use candle_core::Device;
+
+pub use self::spec::{RopePairs, TransformerSpec};
+use self::rope::Rope;
+use crate::kernels::attention::{KvCache, Span, attend};
+use crate::kernels::matmul::{Activations, matmul};
+use crate::kernels::packed::Packed;
+use crate::kernels::pool::Parts;
+use crate::kernels::{Level, Pool, row};
+use crate::weights::gguf::Gguf;
+use crate::weights::import::Imported;
+
+/// A matrix and, where the model has one, its bias.
+struct Linear {
+    weight: Packed,
+    bias: Option<Vec<f32>>,
+}
+
+struct Layer {
+    attention_norm: Vec<f32>,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    feed_forward_norm: Vec<f32>,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// Some tokens of one sequence, in one step.
+pub struct Piece<'a> {
+    /// At least one.
+    pub tokens: &'a [u32],
+    /// The sequence so far; must have room for the tokens.
+    pub cache: &'a mut KvCache,
+    /// Which rows' logits are wanted.
+    pub wanted: Wanted,
+}
+
+/// Which rows of a [`Piece`] get logits: the vocabulary is the most expensive matrix of all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// No row: the prompt goes on.
+    Nothing,
+    /// The last row.
+    Last,
+    /// Every row.
+    All,
+}
+
+/// A loaded model; its weights are mapped, its buffers are its own.
+pub struct Transformer {
+    spec: TransformerSpec,
+    context: usize,
+    embedding: Packed,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    /// None: the embedding serves.
+    head: Option<Packed>,
+    rope: Rope,
+    level: Level,
+    pool: Pool,
+    buffers: Buffers,
+}
+
+#[derive(Default)]
+struct Buffers {
+    activations: Activations,
+    stream: Vec<f32>,
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    attended: Vec<f32>,
+    back: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+impl Transformer {
+    /// Loads a GGUF file (at `path`) through its packed form in the folder `cache`, for sequences of up to `context`
+    /// tokens.
+    ///
+    /// # Errors
+    /// If the architecture, a tensor or the device does not fit; one sentence.
+    pub fn load(path: &Path, gguf: &Gguf, cache: &Path, context: usize, level: Level, pool: Pool, device: &Device) -> Result<Self> {
+        ensure!(device.is_cpu(), "the language model runs on the processor in this build");
+        let spec = TransformerSpec::from_gguf(gguf.head())?;
+        let weights = Imported::open(path, gguf, cache, &pool)?;
+        let context = context.min(spec.context);
+        let (hidden, ff) = (spec.hidden, spec.feed_forward);
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let layers = (0..spec.layers)
+            .map(|index| {
+                let name = |part: &str| format!("blk.{index}.{part}");
+                let vector = |part: &str| weights.vector(&name(part), hidden);
+                let linear = |part: &str, rows: usize, cols: usize, bias: bool| -> Result<Linear> {
+                    let weight = weights.matrix(&name(&format!("{part}.weight")), rows, cols)?;
+                    let bias = bias.then(|| weights.vector(&name(&format!("{part}.bias")), rows)).transpose()?;
+                    Ok(Linear { weight, bias })
+                };
+                Ok(Layer {
+                    attention_norm: vector("attn_norm.weight")?,
+                    query: linear("attn_q", q, hidden, spec.qkv_bias)?,
+                    key: linear("attn_k", kv, hidden, spec.qkv_bias)?,
+                    value: linear("attn_v", kv, hidden, spec.qkv_bias)?,
+                    output: linear("attn_output", hidden, q, false)?,
+                    feed_forward_norm: vector("ffn_norm.weight")?,
+                    gate: linear("ffn_gate", ff, hidden, false)?,
+                    up: linear("ffn_up", ff, hidden, false)?,
+                    down: linear("ffn_down", hidden, ff, false)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let head = "output.weight";
+        let head = weights.has(head).then(|| weights.matrix(head, spec.vocabulary, hidden)).transpose()?;
+        Ok(Self {
+            embedding: weights.matrix("token_embd.weight", spec.vocabulary, hidden)?,
+            layers,
+            norm: weights.vector("output_norm.weight", hidden)?,
+            head,
+            rope: Rope::new(&spec, context),
+            spec,
+            context,
+            level,
+            pool,
+            buffers: Buffers::default(),
+        })
+    }
+
+    /// Sizes and switches.
+    #[must_use]
+    pub fn spec(&self) -> &TransformerSpec {
+        &self.spec
+    }
+
+    /// The longest sequence, in tokens.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// An empty cache for one sequence of up to `capacity` tokens.
+    #[must_use]
+    pub fn cache(&self, capacity: usize) -> KvCache {
+        KvCache::new(self.spec.layers, self.spec.kv_heads, self.spec.head_dim, capacity)
+    }
+
+    /// Computes one step. Returns one row of logits for each wanted row, in order, one after the other; or nothing if
+    /// `go_on`, which is asked before each layer, said no: the caches are then as they were.
+    ///
+    /// # Errors
+    /// If a token is unknown or a cache has no room; nothing has changed then.
+    pub fn step(&mut self, pieces: &mut [Piece], go_on: &mut dyn FnMut() -> bool) -> Result<Option<&[f32]>> {
+        for piece in pieces.iter() {
+            let room = self.context.min(piece.cache.capacity());
+            ensure!(piece.cache.len() + piece.tokens.len() <= room, "a sequence is longer than {room} tokens");
+            let known = piece.tokens.iter().all(|&token| (token as usize) < self.spec.vocabulary);
+            ensure!(known && !piece.tokens.is_empty(), "a token that the model does not know");
+        }
+        let Self { spec, buffers, level, pool, .. } = self;
+        let (level, hidden) = (*level, spec.hidden);
+        let rows = pieces.iter().map(|piece| piece.tokens.len()).sum::<usize>();
+        buffers.resize(spec, rows);
+        let Buffers { activations, stream, query, key, value, attended, back, gate, up, logits } = buffers;
+
+        let tokens = pieces.iter().flat_map(|piece| piece.tokens);
+        let mut wide = vec![0.0; self.embedding.cols()];
+        for (row, &token) in stream.chunks_exact_mut(hidden).zip(tokens) {
+            self.embedding.row(token as usize, &mut wide);
+            row.copy_from_slice(&wide[..hidden]);
+        }
+        let (q, kv, ff) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.feed_forward);
+        for (index, layer) in self.layers.iter().enumerate() {
+            if !go_on() {
+                return Ok(None);
+            }
+            norm_into(activations, level, pool, stream, (index > 0).then_some(&**back), hidden, &layer.attention_norm, spec.norm_epsilon);
+            matmul(level, pool, activations, &mut [
+                (&layer.query.weight, query),
+                (&layer.key.weight, key),
+                (&layer.value.weight, value),
+            ]);
+            let mut row = 0;
+            for piece in pieces.iter_mut() {
+                for position in piece.cache.len()..piece.cache.len() + piece.tokens.len() {
+                    let query = &mut query[row * q..(row + 1) * q];
+                    let key = &mut key[row * kv..(row + 1) * kv];
+                    let value = &mut value[row * kv..(row + 1) * kv];
+                    for (linear, values) in
+                        [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, &mut *value)]
+                    {
+                        if let Some(bias) = &linear.bias {
+                            row::add(level, bias, values);
+                        }
+                    }
+                    self.rope.turn_query(position, query);
+                    self.rope.turn_key(position, key);
+                    piece.cache.write(index, position, key, value);
+                    row += 1;
+                }
+            }
+            let mut first_row = 0;
+            let spans: Vec<Span> = pieces
+                .iter()
+                .map(|piece| {
+                    let rows = piece.tokens.len();
+                    first_row += rows;
+                    Span { cache: piece.cache, first_row: first_row - rows, rows, position: piece.cache.len() }
+                })
+                .collect();
+            attend(level, pool, index, spec.heads, &spans, query, attended);
+            activations.fill(level, pool, rows, q, &|row, to| to.copy_from_slice(&attended[row * q..(row + 1) * q]));
+            matmul(level, pool, activations, &mut [(&layer.output.weight, back)]);
+            norm_into(activations, level, pool, stream, Some(back), hidden, &layer.feed_forward_norm, spec.norm_epsilon);
+            matmul(level, pool, activations, &mut [(&layer.gate.weight, gate), (&layer.up.weight, up)]);
+            activations.fill(level, pool, rows, ff, &|row, to| {
+                row::silu_mul(level, &gate[row * ff..(row + 1) * ff], &up[row * ff..(row + 1) * ff], to);
+            });
+            matmul(level, pool, activations, &mut [(&layer.down.weight, back)]);
+        }
+
+        let mut wanted = Vec::new();
+        let mut row = 0;
+        for piece in pieces.iter_mut() {
+            let count = piece.tokens.len();
+            match piece.wanted {
+                Wanted::Nothing => {}
+                Wanted::Last => wanted.push(row + count - 1),
+                Wanted::All => wanted.extend(row..row + count),
+            }
+            row += count;
+            piece.cache.advance(count);
+        }
+        logits.resize(wanted.len() * spec.vocabulary, 0.0);
+        if !wanted.is_empty() {
+            activations.fill(level, pool, wanted.len(), hidden, &|index, to| {
+                let at = wanted[index] * hidden;
+                let mut sum = stream[at..at + hidden].to_vec();
+                row::add(level, &back[at..at + hidden], &mut sum);
+                row::rms_norm(level, &sum, &self.norm, spec.norm_epsilon, to);
+            });
+            let head = self.head.as_ref().unwrap_or(&self.embedding);
+            matmul(level, pool, activations, &mut [(head, logits)]);
+        }
+        Ok(Some(logits))
+    }
+}
+
+/// `stream += back`, then the norm of `stream`, quantised.
+#[expect(clippy::too_many_arguments, reason = "one place for two of the same")]
+fn norm_into(
+    activations: &mut Activations,
+    level: Level,
+    pool: &Pool,
+    stream: &mut [f32],
+    back: Option<&[f32]>,
+    hidden: usize,
+    weight: &[f32],
+    epsilon: f32,
+) {
+    let rows = stream.len() / hidden;
+    let stream = Parts::new(stream);
+    activations.fill(level, pool, rows, hidden, &|row, to| {
+        // SAFETY: one row per piece.
+        let stream = unsafe { stream.get(row * hidden, hidden) };
+        if let Some(back) = back {
+            row::add(level, &back[row * hidden..(row + 1) * hidden], stream);
+        }
+        row::rms_norm(level, stream, weight, epsilon, to);
+    });
+}
+
+impl Buffers {
+    fn resize(&mut self, spec: &TransformerSpec, rows: usize) {
+        let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        for (buffer, width) in [
+            (&mut self.stream, spec.hidden),
+            (&mut self.query, q),
+            (&mut self.key, kv),
+            (&mut self.value, kv),
+            (&mut self.attended, q),
+            (&mut self.back, spec.hidden),
+            (&mut self.gate, spec.feed_forward),
+            (&mut self.up, spec.feed_forward),
+        ] {
+            buffer.resize(rows * width, 0.0);
+        }
+    }
+}
