@@ -1,1 +1,4 @@
 //! Fast paths that candle does not have, each behind a safe function.
+
+pub mod conv;
+pub mod math;

@@ -1,1 +1,3 @@
 //! One network per file: tensors in, tensors out. Never here: a queue, a call, a thread.
+
+pub mod vits;

@@ -1,1 +1,3 @@
 //! Files in; tensors out. No bytes of a file make it panic.
+
+pub mod onnx;
