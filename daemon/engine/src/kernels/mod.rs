@@ -6,8 +6,10 @@
 //! for any processor; which one runs is found out at run time ([`Level::detect`]).
 
 pub mod attention;
+pub mod conv;
 pub mod gemv;
 mod isa;
+pub mod math;
 pub mod matmul;
 pub mod packed;
 pub mod pointwise;

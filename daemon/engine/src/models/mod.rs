@@ -1,5 +1,6 @@
 //! One network per file: tensors in, tensors out. Never here: a queue, a call, a thread.
 
 pub mod silero;
-pub mod whisper;
 pub mod transformer;
+pub mod vits;
+pub mod whisper;
