@@ -12,11 +12,12 @@ use std::{fs, io, thread};
 
 use anyhow::{Context, Result, bail};
 use callbox_engine::device::Gate;
-use callbox_engine::ears::{Ears, EarsConfig};
-use callbox_engine::mind::{Mind, MindConfig};
+use callbox_engine::ears::{self, Ears};
+use callbox_engine::mind::{self, Mind};
 use callbox_engine::role::{SharedOutlet, Worker};
 use callbox_engine::serve::{Roles, Switchboard, outlet, serve};
 use callbox_engine::voice::{Voice, VoiceConfig};
+use candle_core::Device;
 use clap::Parser;
 
 /// The inference worker of Callbox; `callboxd` starts it.
@@ -96,24 +97,26 @@ fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
     let gate = Gate::default();
     let mut roles = Roles::default();
     if let (Some(vad), Some(stt)) = (&args.vad, &args.stt) {
-        let config = EarsConfig { vad: vad.clone(), stt: stt.clone(), threads: args.threads };
-        let ears = Ears::start(config, gate.clone(), Arc::clone(outlet)).context("the ears cannot start")?;
+        let config =
+            ears::Config { vad: vad.clone(), stt: stt.clone(), threads: args.threads, device: Device::Cpu };
+        let ears = Ears::start(&config, gate.clone(), Arc::clone(outlet)).context("the ears cannot start")?;
         roles.ears = Some(announced(ears));
     }
     if let Some(model) = &args.llm {
-        let config = MindConfig {
+        let config = mind::Config {
             model: model.clone(),
             cache: args.cache.clone(),
             threads: args.threads,
             max_sequences: args.sequences,
             context: args.context,
+            device: Device::Cpu,
         };
-        let mind = Mind::start(config, gate.clone(), Arc::clone(outlet)).context("the mind cannot start")?;
+        let mind = Mind::start(&config, gate.clone(), Arc::clone(outlet)).context("the mind cannot start")?;
         roles.mind = Some(announced(mind));
     }
     if let Some(model) = &args.voice {
         let config = VoiceConfig { model: model.clone(), espeak: args.espeak.clone(), threads: args.threads };
-        let voice = Voice::start(config, gate, Arc::clone(outlet)).context("the voice cannot start")?;
+        let voice = Voice::start(&config, gate, Arc::clone(outlet)).context("the voice cannot start")?;
         roles.voice = Some(announced(voice));
     }
     if roles.ears.is_none() && roles.mind.is_none() && roles.voice.is_none() {

@@ -89,6 +89,7 @@ impl App {
         let max_calls = config.sip.limits.max_calls.get() as usize;
 
         let storage = Storage::open(&config.storage.path, Arc::clone(&clock)).map_err(configuration)?;
+        metrics.register(|registry| storage.handle().metrics().register(registry));
         let readiness = Readiness::default();
         readiness.ready(Latch::Storage);
         let live = LiveCalls::new(max_calls);

@@ -52,6 +52,17 @@ impl Daemon {
     }
 }
 
+/// What a daemon answers, as a type.
+pub(crate) async fn read<T: serde::de::DeserializeOwned>(socket: &PathBuf, path: &str) -> anyhow::Result<T> {
+    let (status, body) = tokio::time::timeout(PATIENCE, ask(socket, path))
+        .await
+        .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
+    if status != StatusCode::OK {
+        bail!("callboxd answers {status} to {path}");
+    }
+    serde_json::from_slice(&body).context("callboxd's answer has another form; install one release of both")
+}
+
 /// Whether a daemon with this configuration runs.
 pub(crate) async fn is_running(config: &Config) -> bool {
     UnixStream::connect(&config.http.socket).await.is_ok()

@@ -3,10 +3,17 @@
 
 #![forbid(unsafe_code)]
 
+mod ask;
 mod calls;
 mod check;
 mod client;
+mod dial;
 mod health;
+mod models;
+mod private;
+mod say;
+mod transcribe;
+mod wav;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,10 +40,20 @@ enum Command {
     Call(calls::Arguments),
     /// Whether the running daemon answers calls, and if not, why.
     Health(health::Arguments),
+    /// Model packs.
+    Models(models::Args),
+    /// The ears alone: recordings to text.
+    Transcribe(transcribe::TranscribeArgs),
+    /// The voice alone: text to a recording.
+    Say(say::SayArgs),
+    /// The mind alone: questions to an agent, in writing.
+    Ask(ask::AskArgs),
+    /// Calls an address by telephone, asks questions aloud, measures the answers.
+    Dial(dial::DialArgs),
 }
 
 /// Where the configuration is.
-#[derive(Args)]
+#[derive(Args, Debug)]
 struct ConfigFile {
     /// The daemon's configuration file.
     #[arg(long, value_name = "FILE", env = "CALLBOX_CONFIG")]
@@ -60,6 +77,11 @@ async fn main() -> ExitCode {
         Command::Check(arguments) => check::run(arguments).await,
         Command::Call(arguments) => calls::run(arguments).await,
         Command::Health(arguments) => health::run(arguments).await,
+        Command::Models(arguments) => models::run(arguments).await,
+        Command::Transcribe(arguments) => transcribe::run(arguments).await,
+        Command::Say(arguments) => say::run(arguments).await,
+        Command::Ask(arguments) => ask::run(arguments).await,
+        Command::Dial(arguments) => dial::run(arguments).await,
     };
     done.unwrap_or_else(|error| {
         eprintln!("callbox: {error:#}");

@@ -1,6 +1,6 @@
 //! An engine of the command's own: started for one command, with only the roles that it needs, gone with it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -22,28 +22,28 @@ const STEP_LIMIT: Duration = Duration::from_secs(120);
 /// Which configuration and models a command works with.
 #[derive(clap::Args, Debug)]
 pub(crate) struct EngineArgs {
-    /// Configuration to take models and engine from.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    file: crate::ConfigFile,
     /// Model pack, instead of the configured one.
     #[arg(long, value_name = "NAME")]
     pack: Option<String>,
     /// Folder of the models, instead of the configured one.
     #[arg(long, value_name = "DIR", env = "CALLBOX_MODELS")]
     models: Option<PathBuf>,
+    /// Folder of imported weights, instead of the configured one.
+    #[arg(long, value_name = "DIR", env = "CALLBOX_WEIGHTS")]
+    weights: Option<PathBuf>,
 }
 
 impl EngineArgs {
     /// The configuration with the command's own words laid over it.
     pub(crate) fn config(&self) -> Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::load(path)?,
-            None if Path::new(callbox::config::OWNERS).exists() => Config::load(callbox::config::OWNERS.as_ref())?,
-            None => Config::default(),
-        };
+        let mut config = self.file.load()?;
         if let Some(dir) = &self.models {
             config.models.dir.clone_from(dir);
-            config.models.cache = dir.join("imported");
+        }
+        if let Some(weights) = &self.weights {
+            config.models.cache.clone_from(weights);
         }
         if let Some(pack) = &self.pack {
             config.models.pack.clone_from(pack);

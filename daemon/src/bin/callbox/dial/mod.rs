@@ -2,7 +2,7 @@
 //! from the sound how long each answer took.
 //!
 //! Enters: an address, questions (WAV files or text that the engine's own voice speaks). Leaves: a conversation, a stereo
-//! recording, figures. Never here: anything that the box says of itself, but for the words and stages that `--control`
+//! recording, figures. Never here: anything that the box says of itself, but for the words and stages that `--watch`
 //! shows.
 
 mod caller;
@@ -63,9 +63,9 @@ pub(crate) struct DialArgs {
     /// How long to wait for an answer, in milliseconds.
     #[arg(long, default_value_t = 15_000, value_name = "MS")]
     patience: u32,
-    /// Control socket of the box that is called, to show what it understood and where the time went.
-    #[arg(long, value_name = "SOCKET")]
-    control: Option<PathBuf>,
+    /// Shows what the box understood and where its time went, from the control socket of the configuration.
+    #[arg(long)]
+    watch: bool,
     /// Writes down what was heard, with the engine's own ears, after the call.
     #[arg(long)]
     transcribe: bool,
@@ -91,7 +91,7 @@ pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
     let mut calls = JoinSet::new();
     for number in 0..args.calls.max(1) {
         let (line, questions, to) = (Arc::clone(&line), Arc::clone(&questions), args.to.clone());
-        let watch = args.control.clone().map(|socket| watch::Watch::new(socket, args.json || args.calls > 1));
+        let watch = (args.watch && number == 0).then(|| watch::Watch::new(config.http.socket.clone()));
         calls.spawn(async move { (number, line.call(&to, &questions, manners, watch).await) });
     }
     let mut heard: Vec<(usize, Heard)> = Vec::new();

@@ -22,7 +22,6 @@ const PARTS: [(&str, &str); 7] = [
 /// Shows a call while it goes on.
 pub(crate) struct Watch {
     socket: PathBuf,
-    quiet: bool,
     shown: u32,
 }
 
@@ -50,16 +49,13 @@ struct Turn {
 }
 
 impl Watch {
-    /// Shows nothing if `quiet`.
-    pub(crate) const fn new(socket: PathBuf, quiet: bool) -> Self {
-        Self { socket, quiet, shown: 0 }
+    /// Nothing was shown yet.
+    pub(crate) const fn new(socket: PathBuf) -> Self {
+        Self { socket, shown: 0 }
     }
 
     /// The caller has heard an answer, or the greeting: shows the turns that are new. Does not hold the call up.
     pub(crate) fn heard(&mut self, question: Option<&Question>, answered: bool) {
-        if self.quiet {
-            return;
-        }
         if !answered {
             println!("(no answer)");
         }
@@ -76,10 +72,10 @@ impl Watch {
 }
 
 /// The newest call is the one that is being watched.
-async fn show(socket: &std::path::Path, from: u32) -> anyhow::Result<()> {
-    let calls: Calls = client::get(socket, "/api/v1/calls?limit=1").await?;
+async fn show(socket: &PathBuf, from: u32) -> anyhow::Result<()> {
+    let calls: Calls = client::read(socket, "/api/v1/calls?limit=1").await?;
     let Some(newest) = calls.calls.first() else { return Ok(()) };
-    let call: Call = client::get(socket, &format!("/api/v1/calls/{}", newest.id)).await?;
+    let call: Call = client::read(socket, &format!("/api/v1/calls/{}", newest.id)).await?;
     for turn in call.turns.iter().skip(from as usize).filter(|turn| turn.turn > 0) {
         println!("\n  caller  {}\n  agent   {}", turn.caller_text, turn.agent_text);
         let mut from = 0;
