@@ -86,7 +86,7 @@ async fn what_one_end_plays_the_other_hears() {
     }
     assert!(received == 25 && sent >= 25, "{received} {sent}");
     let stats = right.stats();
-    assert_eq!((stats.lost, stats.rejected, stats.frames_dropped), (0, 0, 0));
+    assert_eq!((stats.buffer.lost, stats.rejected, stats.frames_dropped), (0, 0, 0));
 }
 
 #[tokio::test]

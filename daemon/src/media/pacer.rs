@@ -19,6 +19,10 @@ use rtrb::Consumer;
 use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use rustix::thread::{ClockId, Timespec};
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
 use tokio::sync::watch;
 
 use super::media_session::{Control, MediaSession, Shared};
@@ -32,7 +36,7 @@ const SLOT: Duration = Duration::from_millis(1);
 const PHASES: usize = 20;
 /// Behind by more than this the thread stops catching up and lets time go: the machine was asleep.
 const BEHIND: Duration = Duration::from_millis(200);
-/// Above everything that thinks: a late packet is heard, a late token is not.
+/// Where real time is refused. A late packet is heard, a late token is not.
 const NICE: i32 = -15;
 /// Readiness events taken at once.
 const EVENTS: usize = 1024;
@@ -232,7 +236,7 @@ impl Pacer {
             sleep_until(origin, deadline);
             self.receive(&mut ready);
             self.send((slot % PHASES as u64) as usize, deadline);
-            if slot % PHASES as u64 == 0 {
+            if slot.is_multiple_of(PHASES as u64) {
                 self.publish();
             }
             slot += 1;
@@ -395,10 +399,16 @@ fn send(socket: &UdpSocket, packet: Outgoing<'_>, stats: &mut MediaStats) {
     }
 }
 
-/// Both are refused without the right to; the thread is then as late as its machine is busy.
+/// The lowest real-time priority is above everything ordinary, of this daemon or not; niceness counts only within a
+/// control group. Either is refused without the right to; the thread is then as late as its machine is busy. The kernel
+/// itself stops a real-time thread that never sleeps.
 fn raise_priority() {
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
-        tracing::info!(%error, "the media thread runs at ordinary priority");
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy) {
+        tracing::info!(%error, "the media thread has no real-time priority; allow it with LimitRTPRIO=1");
+        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+            tracing::info!(%error, "the media thread runs at ordinary priority");
+        }
     }
     // By default the kernel may wake a thread 50 us late to save power.
     if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
