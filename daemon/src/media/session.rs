@@ -53,7 +53,7 @@ pub struct SessionParameters {
     pub timestamp: u32,
     /// Names us in RTCP; random as well (RFC 7022), at most 255 bytes.
     pub cname: String,
-    /// After how long without a packet [`Event::Silence`] is told, each time.
+    /// After how long without a packet [`Event::Silence`] is told, each time; zero for never.
     pub silence: Duration,
 }
 
@@ -409,7 +409,8 @@ impl Session {
 
     fn tell_silence(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.heard.unwrap_or(self.opened.0));
-        if since >= self.parameters.silence * (self.silences + 1) {
+        let limit = self.parameters.silence.saturating_mul(self.silences + 1);
+        if since >= limit && !limit.is_zero() {
             self.silences += 1;
             self.tell(Event::Silence { since });
         }
