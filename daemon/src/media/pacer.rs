@@ -20,8 +20,8 @@ use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use rustix::thread::{ClockId, Timespec};
 use thread_priority::{
-    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
-    thread_native_id,
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
 };
 use tokio::sync::watch;
 
@@ -36,6 +36,8 @@ const SLOT: Duration = Duration::from_millis(1);
 const PHASES: usize = 20;
 /// Behind by more than this the thread stops catching up and lets time go: the machine was asleep.
 const BEHIND: Duration = Duration::from_millis(200);
+/// Of 1 to 99; low, as the kernel's own threads are more urgent.
+const REAL_TIME: u8 = 10;
 /// Where real time is refused. A late packet is heard, a late token is not.
 const NICE: i32 = -15;
 /// Readiness events taken at once.
@@ -410,13 +412,14 @@ fn send(socket: &UdpSocket, packet: Outgoing<'_>, stats: &mut MediaStats) {
     }
 }
 
-/// The lowest real-time priority is above everything ordinary, of this daemon or not; niceness counts only within a
-/// control group. Either is refused without the right to; the thread is then as late as its machine is busy. The kernel
+/// Any real-time priority is above everything ordinary, of this daemon or not; niceness counts only within a control
+/// group. Either is refused without the right to; the thread is then as late as its machine is busy. The kernel
 /// itself stops a real-time thread that never sleeps.
 fn raise_priority() {
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
-    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy) {
-        tracing::info!(%error, "the media thread has no real-time priority; allow it with LimitRTPRIO=1");
+    let priority = ThreadPriorityValue::try_from(REAL_TIME).map_or(ThreadPriority::Min, ThreadPriority::Crossplatform);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), priority, policy) {
+        tracing::info!(%error, "the media thread has no real-time priority; allow it with LimitRTPRIO={REAL_TIME}");
         if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
             tracing::info!(%error, "the media thread runs at ordinary priority");
         }
