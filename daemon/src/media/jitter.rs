@@ -446,7 +446,7 @@ impl Transits {
         self.fastest = if self.count == 0 { transit } else { self.fastest.min(transit) };
         self.ring[self.count % WINDOW] = transit;
         self.count += 1;
-        if self.count % 8 == 0 {
+        if self.count.is_multiple_of(8) {
             self.review();
         }
     }

@@ -57,8 +57,9 @@ impl MediaSession {
     }
 
     /// Waits until a frame or an event may be there. Take all of both before waiting again.
-    pub async fn readable(&mut self) {
-        self.shared.ready.notified().await;
+    pub fn readable(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.ready.notified().await }
     }
 
     /// Queues 20 ms to be played.

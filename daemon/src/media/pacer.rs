@@ -19,6 +19,10 @@ use rtrb::Consumer;
 use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use rustix::thread::{ClockId, Timespec};
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 use tokio::sync::watch;
 
 use super::media_session::{Control, MediaSession, Shared};
@@ -32,7 +36,9 @@ const SLOT: Duration = Duration::from_millis(1);
 const PHASES: usize = 20;
 /// Behind by more than this the thread stops catching up and lets time go: the machine was asleep.
 const BEHIND: Duration = Duration::from_millis(200);
-/// Above everything that thinks: a late packet is heard, a late token is not.
+/// Of 1 to 99; low, as the kernel's own threads are more urgent.
+const REAL_TIME: u8 = 10;
+/// Where real time is refused. A late packet is heard, a late token is not.
 const NICE: i32 = -15;
 /// Readiness events taken at once.
 const EVENTS: usize = 1024;
@@ -117,7 +123,6 @@ impl MediaThread {
             return Err(MediaError::Range(*config.ports.start(), *config.ports.end()));
         }
         let (commands, inbox) = sync_channel(config.max_sessions.max(1));
-        let (count, sessions) = watch::channel(0);
         let totals = Arc::new(Mutex::default());
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| MediaError::Thread(error.into()))?;
         let pacer = Pacer {
@@ -127,10 +132,9 @@ impl MediaThread {
             phases: Default::default(),
             stats: MediaStats::default(),
             totals: Arc::clone(&totals),
-            count,
         };
         thread::Builder::new().name("callbox-media".into()).spawn(|| pacer.run()).map_err(MediaError::Thread)?;
-        Ok(Media { commands, pool, totals, sessions, config: Arc::new(config) })
+        Ok(Media { commands, pool, totals, sessions: Arc::default(), config: Arc::new(config) })
     }
 }
 
@@ -140,7 +144,7 @@ pub struct Media {
     commands: SyncSender<Box<Line>>,
     pool: Arc<PortPool>,
     totals: Arc<Mutex<MediaStats>>,
-    sessions: watch::Receiver<usize>,
+    sessions: Arc<watch::Sender<usize>>,
     config: Arc<MediaConfig>,
 }
 
@@ -169,7 +173,8 @@ impl Media {
     pub fn open(&self, reservation: Reservation, parameters: SessionParameters) -> Result<MediaSession, MediaError> {
         let (session, ends) = Session::new(parameters, SystemClock.now(), SystemClock.wall());
         let (handle, controls, shared) = MediaSession::new(ends);
-        let line = Box::new(Line { session, controls, shared, phase: 0, sockets: reservation });
+        let counted = Counted::new(&self.sessions);
+        let line = Box::new(Line { session, controls, shared, phase: 0, sockets: reservation, counted });
         // There is room for one command per port pair, so a full queue means that nobody takes them.
         self.commands
             .try_send(line)
@@ -187,8 +192,8 @@ impl Media {
 
     /// Waits until no call is served: the end of a drain.
     pub async fn idle(&self) {
-        // An error means that the thread is gone, and its calls with it.
-        drop(self.sessions.clone().wait_for(|sessions| *sessions == 0).await);
+        // It cannot fail: the sender is our own.
+        drop(self.sessions.subscribe().wait_for(|sessions| *sessions == 0).await);
     }
 }
 
@@ -199,6 +204,25 @@ struct Line {
     shared: Arc<Shared>,
     phase: usize,
     sockets: Reservation,
+    // Last: who waits for the last call to end may use its ports at once.
+    #[expect(dead_code, reason = "its drop is its use")]
+    counted: Counted,
+}
+
+/// One of the sessions that [`Media::idle`] waits for.
+struct Counted(Arc<watch::Sender<usize>>);
+
+impl Counted {
+    fn new(sessions: &Arc<watch::Sender<usize>>) -> Self {
+        sessions.send_modify(|sessions| *sessions += 1);
+        Self(Arc::clone(sessions))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|sessions| *sessions -= 1);
+    }
 }
 
 struct Pacer {
@@ -209,7 +233,6 @@ struct Pacer {
     phases: [Vec<usize>; PHASES],
     stats: MediaStats,
     totals: Arc<Mutex<MediaStats>>,
-    count: watch::Sender<usize>,
 }
 
 impl Pacer {
@@ -232,7 +255,7 @@ impl Pacer {
             sleep_until(origin, deadline);
             self.receive(&mut ready);
             self.send((slot % PHASES as u64) as usize, deadline);
-            if slot % PHASES as u64 == 0 {
+            if slot.is_multiple_of(PHASES as u64) {
                 self.publish();
             }
             slot += 1;
@@ -263,7 +286,7 @@ impl Pacer {
             self.lines.push(None);
         }
         self.lines[place] = Some(line);
-        self.count_sessions(1);
+        self.stats.sessions += 1;
     }
 
     /// Reads one datagram of each socket that has any. A flood on one port costs a read per millisecond, no more.
@@ -318,29 +341,23 @@ impl Pacer {
 
     /// The call's task is done with it.
     fn close(&mut self, place: usize) {
-        let Some(mut line) = self.remove(place) else { return };
-        line.goodbye(&mut self.stats);
-        line.end();
+        if let Some(Some(line)) = self.lines.get_mut(place) {
+            line.goodbye(&mut self.stats);
+        }
+        self.remove(place);
     }
 
     fn fail(&mut self, place: usize) {
         tracing::error!("a call's media has panicked; the call ends");
         self.stats.panics += 1;
-        if let Some(line) = self.remove(place) {
-            line.end();
-        }
+        self.remove(place);
     }
 
-    fn remove(&mut self, place: usize) -> Option<Box<Line>> {
-        let line = self.lines.get_mut(place)?.take()?;
+    fn remove(&mut self, place: usize) {
+        let Some(line) = self.lines.get_mut(place).and_then(Option::take) else { return };
         self.phases[line.phase].retain(|other| *other != place);
-        self.count_sessions(-1);
-        Some(line)
-    }
-
-    fn count_sessions(&mut self, change: isize) {
-        self.stats.sessions = self.stats.sessions.saturating_add_signed(change);
-        self.count.send_replace(self.stats.sessions);
+        line.end();
+        self.stats.sessions -= 1;
     }
 
     /// Readers hold the lock for a copy; who meets them publishes the next time.
@@ -395,10 +412,17 @@ fn send(socket: &UdpSocket, packet: Outgoing<'_>, stats: &mut MediaStats) {
     }
 }
 
-/// Both are refused without the right to; the thread is then as late as its machine is busy.
+/// Any real-time priority is above everything ordinary, of this daemon or not; niceness counts only within a control
+/// group. Either is refused without the right to; the thread is then as late as its machine is busy. The kernel
+/// itself stops a real-time thread that never sleeps.
 fn raise_priority() {
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
-        tracing::info!(%error, "the media thread runs at ordinary priority");
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
+    let priority = ThreadPriorityValue::try_from(REAL_TIME).map_or(ThreadPriority::Min, ThreadPriority::Crossplatform);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), priority, policy) {
+        tracing::info!(%error, "the media thread has no real-time priority; allow it with LimitRTPRIO={REAL_TIME}");
+        if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+            tracing::info!(%error, "the media thread runs at ordinary priority");
+        }
     }
     // By default the kernel may wake a thread 50 us late to save power.
     if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {

@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_edges_of_the_range_are_safe() {
-        for (range, pairs) in [(65534..=65535, 1), (65535..=65535, 0), (0..=65535, 32768), (9..=8, 0)] {
+        for (range, pairs) in [(65534..=65535, 1), (65535..=65535, 0), (0..=65535, 32768)] {
             let pool = PortPool::new(&range);
             assert_eq!(pool.usage().1, pairs);
             assert_eq!(pool.lease(usize::MAX).is_some(), pairs > 0);

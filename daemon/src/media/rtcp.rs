@@ -155,7 +155,7 @@ pub fn write(
         writer.put(&block.delay.to_be_bytes());
     }
     writer.close(report);
-    let name = &cname.as_bytes()[..cname.floor_char_boundary(255)];
+    let name = shortened(cname);
     let description = writer.open(SOURCE_DESCRIPTION, 1);
     writer.put(&ssrc.to_be_bytes());
     writer.put(&[1, name.len() as u8]);
@@ -168,6 +168,12 @@ pub fn write(
         writer.close(end);
     }
     writer.at
+}
+
+/// As many whole characters as fit into an item.
+fn shortened(cname: &str) -> &[u8] {
+    let length = (0..=cname.len().min(255)).rev().find(|length| cname.is_char_boundary(*length)).unwrap_or(0);
+    &cname.as_bytes()[..length]
 }
 
 struct Writer<'a> {
@@ -286,7 +292,7 @@ impl Reception {
 pub fn ntp(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs().wrapping_add(2_208_988_800);
-    seconds << 32 | (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000
+    (seconds << 32) | ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000)
 }
 
 #[cfg(test)]
@@ -322,7 +328,7 @@ mod tests {
             prop_assert_eq!(facts(&out[..length]), Ok(expected));
             let packets: Vec<_> = Compound::parse(&out[..length]).expect("compound").map(|packet| packet.expect("packet")).collect();
             let Packet::Sdes(description) = &packets[1] else { panic!("no description") };
-            prop_assert_eq!(name(description), &cname.as_bytes()[..cname.floor_char_boundary(255)]);
+            prop_assert_eq!(name(description), shortened(&cname));
         }
 
         #[test]

@@ -53,7 +53,7 @@ pub struct SessionParameters {
     pub timestamp: u32,
     /// Names us in RTCP; random as well (RFC 7022), at most 255 bytes.
     pub cname: String,
-    /// After how long without a packet [`Event::Silence`] is told, each time.
+    /// After how long without a packet [`Event::Silence`] is told, each time; zero for never.
     pub silence: Duration,
 }
 
@@ -85,11 +85,9 @@ pub struct SessionStats {
     pub received: u64,
     /// Datagrams that were malformed, of an unknown type, or from a stranger.
     pub rejected: u64,
-    /// Packets of the current stream that never came.
-    pub lost: u64,
     /// Interarrival jitter of the current stream (RFC 3550), milliseconds.
     pub jitter_ms: f32,
-    /// The jitter buffer's counters.
+    /// The jitter buffer's counters: lost, late, concealed and more.
     pub buffer: JitterStats,
     /// To the far end and back, from its RTCP.
     pub round_trip: Option<Duration>,
@@ -299,7 +297,6 @@ impl Session {
     pub fn stats(&self, now: Instant) -> SessionStats {
         let reception = self.stream.as_ref().map(|stream| stream.reception);
         SessionStats {
-            lost: reception.map_or(0, |reception| reception.lost().max(0) as u64),
             jitter_ms: reception.map_or(0.0, |reception| reception.jitter() as f32 / 8.0),
             buffer: self.jitter.stats(),
             last_packet_age: self.heard.map(|heard| now.saturating_duration_since(heard)),
@@ -412,7 +409,8 @@ impl Session {
 
     fn tell_silence(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.heard.unwrap_or(self.opened.0));
-        if since >= self.parameters.silence * (self.silences + 1) {
+        let limit = self.parameters.silence.saturating_mul(self.silences + 1);
+        if since >= limit && !limit.is_zero() {
             self.silences += 1;
             self.tell(Event::Silence { since });
         }

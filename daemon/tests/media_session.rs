@@ -1,0 +1,162 @@
+//! Two sessions, each the other's far end, joined by nothing but this file's clock.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use callbox::base::{ClauseId, Clock, SystemClock, TurnId};
+use callbox::media::rtp::Packet;
+use callbox::media::{Codec, Ends, Event, FRAME, LatchRule, PlayFrame, Session, SessionParameters};
+
+const LEFT: ([u8; 4], u16) = ([10, 0, 0, 1], 4000);
+const RIGHT: ([u8; 4], u16) = ([10, 0, 0, 2], 5000);
+
+fn parameters(remote: SocketAddr, ssrc: u32) -> SessionParameters {
+    SessionParameters {
+        codec: Codec::Pcmu,
+        payload_type: 0,
+        telephone_event: Some(101),
+        remote_rtp: remote,
+        remote_rtcp: remote,
+        rtcp_mux: true,
+        send: true,
+        latch: LatchRule::SameAddress,
+        ssrc,
+        sequence: 65_530,
+        timestamp: u32::MAX - 1000,
+        cname: "callbox".into(),
+        silence: Duration::from_secs(2),
+    }
+}
+
+struct End {
+    session: Session,
+    ends: Ends,
+    address: SocketAddr,
+    heard: Vec<i16>,
+    events: Vec<Event>,
+}
+
+impl End {
+    fn new(address: SocketAddr, remote: SocketAddr, ssrc: u32, now: Instant) -> Self {
+        let (session, ends) = Session::new(parameters(remote, ssrc), now, SystemTime::UNIX_EPOCH);
+        Self { session, ends, address, heard: Vec::new(), events: Vec::new() }
+    }
+
+    /// Keeps one play-out frame waiting, loud as told, and returns what is to be sent.
+    fn tick(&mut self, now: Instant, level: i16) -> Vec<Vec<u8>> {
+        if level != 0 {
+            self.ends.play.push(PlayFrame { turn: TurnId(1), clause: ClauseId(2), samples: [level; FRAME] });
+        }
+        let mut out: Vec<_> = self.session.tick(now).iter().map(|packet| packet.bytes.to_vec()).collect();
+        out.extend(self.session.report(now).iter().map(|packet| packet.bytes.to_vec()));
+        while let Ok(frame) = self.ends.frames.pop() {
+            self.heard.push(frame.samples[FRAME / 2]);
+        }
+        while let Ok(event) = self.ends.events.pop() {
+            self.events.push(event);
+        }
+        out
+    }
+}
+
+struct Call {
+    now: Instant,
+    left: End,
+    right: End,
+}
+
+impl Call {
+    fn new() -> Self {
+        let now = SystemClock.now();
+        let (left, right) = (LEFT.into(), RIGHT.into());
+        Self { now, left: End::new(left, right, 1, now), right: End::new(right, left, 2, now) }
+    }
+
+    /// 20 ms, of which every packet spends `way` on the network.
+    fn tick(&mut self, way: Duration) {
+        let (from_left, from_right) = (self.left.tick(self.now, 4000), self.right.tick(self.now, -4000));
+        for bytes in from_left {
+            self.right.session.handle_packet(self.now + way, &bytes, self.left.address);
+        }
+        for bytes in from_right {
+            self.left.session.handle_packet(self.now + way, &bytes, self.right.address);
+        }
+        self.now += Duration::from_millis(20);
+    }
+
+    fn run(&mut self, ticks: usize) {
+        (0..ticks).for_each(|_| self.tick(Duration::from_millis(7)));
+    }
+}
+
+fn near(level: i16, expected: i16) -> bool {
+    (level - expected).abs() < 100
+}
+
+#[test]
+fn both_hear_each_other_and_know_the_round_trip() {
+    let mut call = Call::new();
+    call.run(1500);
+    for (end, level) in [(&call.left, -4000), (&call.right, 4000)] {
+        assert!(end.heard[10..].iter().all(|heard| near(*heard, level)), "{:?}", &end.heard[..20]);
+        let stats = end.session.stats(call.now);
+        let round_trip = stats.round_trip.expect("measured");
+        // There and back, less than a tick of which is our own.
+        assert!((Duration::from_millis(13)..Duration::from_millis(15)).contains(&round_trip), "{round_trip:?}");
+        assert_eq!((stats.far_loss, stats.rejected, stats.received), (Some(0.0), 0, 1500));
+        assert!(stats.jitter_ms < 0.5);
+    }
+}
+
+#[test]
+fn a_new_codec_and_a_new_sender_are_followed() {
+    let mut call = Call::new();
+    call.run(100);
+    call.left.session.update(SessionParameters { codec: Codec::Pcma, payload_type: 8, ..parameters(RIGHT.into(), 1) });
+    call.run(100);
+    // The far end is replaced: another identifier, sequence and timestamp from the same address.
+    let mut other = parameters(RIGHT.into(), 77);
+    (other.sequence, other.timestamp) = (9, 1_000_000);
+    let (session, ends) = Session::new(other, call.now, SystemTime::UNIX_EPOCH);
+    (call.left.session, call.left.ends) = (session, ends);
+    call.run(100);
+    let heard = &call.right.heard;
+    let understood = heard.iter().filter(|heard| near(**heard, 4000)).count();
+    assert!(understood > 285, "{understood} of {}", heard.len());
+    assert_eq!(call.right.session.stats(call.now).buffer.resets, 1);
+}
+
+#[test]
+fn one_stray_packet_of_another_stream_is_not_heard() {
+    let mut call = Call::new();
+    call.run(100);
+    for n in 0..100 {
+        let stray =
+            Packet { marker: false, payload_type: 0, sequence: n * 7, timestamp: 5, ssrc: 66, payload: &[0; FRAME] };
+        let bytes = [&stray.header()[..], stray.payload].concat();
+        call.right.session.handle_packet(call.now, &bytes, LEFT.into());
+        call.run(1);
+    }
+    assert!(call.right.heard[10..].iter().all(|heard| near(*heard, 4000)));
+}
+
+#[test]
+fn hold_silence_and_resume() {
+    let mut call = Call::new();
+    call.run(50);
+    call.left.session.update(SessionParameters { send: false, ..parameters(RIGHT.into(), 1) });
+    call.run(250);
+    let silences: Vec<_> = call.right.events.iter().filter(|event| matches!(event, Event::Silence { .. })).collect();
+    assert_eq!(silences.len(), 2, "after 2 s and after 4 s");
+    assert!(call.left.events.iter().all(|event| !matches!(event, Event::Drained)), "the queue waits");
+    let sent = call.left.session.stats(call.now).sent;
+    call.left.session.update(parameters(RIGHT.into(), 1));
+    let first = call.left.tick(call.now, 4000).remove(0);
+    let packet = Packet::parse(&first).expect("packet");
+    // Time has gone on, numbers have not, and the marker tells.
+    assert!(packet.marker);
+    assert_eq!(packet.sequence, 65_530_u16.wrapping_add(sent as u16));
+    assert_eq!(packet.timestamp, (u32::MAX - 1000).wrapping_add(300 * 160));
+    call.run(100);
+    assert!(call.right.heard[310..].iter().filter(|heard| near(**heard, 4000)).count() > 80);
+}
