@@ -13,6 +13,7 @@ export CALLBOX_MODELS ?= $(CACHE)/models
 export CALLBOX_CACHE := $(CACHE)
 export PATH := $(CARGO_TARGET_DIR)/release:$(HOME)/.cargo/bin:$(PATH)
 
+.NOTPARALLEL:
 .PHONY: help demo test bench lint build models setup setup-demo setup-bench
 
 help: ## This list

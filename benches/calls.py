@@ -6,11 +6,9 @@ Enters: the executables, benches/questions.toml, sipp. Leaves: benches/results/c
 """
 import argparse
 import contextlib
-import datetime
 import json
 import os
 import pathlib
-import platform
 import signal
 import socket
 import subprocess
@@ -133,15 +131,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True)
     arguments = parser.parse_args()
 
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown")
-    version = subprocess.run([arguments.bin / "callbox", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
-    result = {
-        "machine": f"{os.cpu_count()} cores of {model}, Linux {platform.release()}",
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "version": version.strip(),
-        "command": "make bench",
-        "load_average": os.getloadavg()[0],
-    }
+    result = {}
     for pack, sizes in (("tiny", {"one": 1, "three": 3}), ("starter", {"one": 1})):
         with daemon(arguments.bin, pack) as (process, sip, config):
             time.sleep(2)

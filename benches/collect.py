@@ -5,27 +5,36 @@ Enters: benches/results/*.json and the rows of SPECIFICATION.md whose proof name
 Leaves: one line per row; with --write, the column `Measured`. 1 if a bar is missed; `pending` is no miss, unless --strict.
 """
 import argparse
+import datetime
 import functools
 import json
 import operator
+import os
 import pathlib
+import platform
 import re
+import shlex
+import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# figure of SPECIFICATION.md -> file below benches/results, path inside (or a sum of paths), factor from its unit to that
-# of the bar
+def prefill(pack: str) -> str:
+    return "&".join(f"packs.{pack}.ratios.prefill_{length}_tokens_per_second" for length in (128, 512))
+
+
+# figure of SPECIFICATION.md -> file below benches/results, path inside (a+b: the sum, a&b: the least), factor from its
+# unit to that of the bar
 FIGURES = {
     "stt_wer": ("stt.json", "ours.wer", 100),
     "stt_time_ratio": ("stt.json", "time_ratio", 1),
-    "llm_tiny_prefill_ratio": ("llm.json", "tiny.prefill_ratio", 1),
-    "llm_tiny_decode_ratio": ("llm.json", "tiny.decode_ratio", 1),
-    "llm_starter_prefill_ratio": ("llm.json", "starter.prefill_ratio", 1),
-    "llm_starter_decode_ratio": ("llm.json", "starter.decode_ratio", 1),
-    "tts_rtf_ratio": ("tts.json", "rtf_ratio", 1),
-    "tts_first_audio_ratio": ("tts.json", "first_audio_ratio", 1),
-    "roundtrip_wer": ("tts.json", "roundtrip_wer", 100),
+    "llm_tiny_prefill_ratio": ("llm.json", prefill("tiny"), 1),
+    "llm_tiny_decode_ratio": ("llm.json", "packs.tiny.ratios.decode_128_tokens_per_second", 1),
+    "llm_starter_prefill_ratio": ("llm.json", prefill("starter"), 1),
+    "llm_starter_decode_ratio": ("llm.json", "packs.starter.ratios.decode_128_tokens_per_second", 1),
+    "tts_rtf_ratio": ("tts.json", "ratio", 1),
+    "tts_first_audio_ratio": ("tts.json", "first_of_whole_20_words", 1),
+    "roundtrip_wer": ("roundtrip.json", "wer", 100),
     "v2v_starter_p50_s": ("calls.json", "starter.one.p50_s", 1),
     "v2v_starter_p95_s": ("calls.json", "starter.one.p95_s", 1),
     "v2v_tiny_p95_s": ("calls.json", "tiny.one.p95_s", 1),
@@ -46,16 +55,40 @@ def measured(figure: str):
     file, path, factor = FIGURES[figure]
     try:
         result = json.loads((ROOT / "benches/results" / file).read_text())
-        return factor * sum(float(functools.reduce(operator.getitem, part.split("."), result)) for part in path.split("+"))
+        value = lambda path: float(functools.reduce(operator.getitem, path.split("."), result))
+        return factor * min(sum(value(part) for part in least.split("+")) for least in path.split("&"))
     except (FileNotFoundError, KeyError, TypeError):
         return None
+
+
+def stamp(path: pathlib.Path, command: list[str]) -> None:
+    """Notes in a result where, when, of what and how it was measured."""
+    def say(*words: str) -> str:
+        return subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown")
+    result = json.loads(path.read_text())
+    result["run"] = {
+        "machine": f"{os.cpu_count()} cores of {cpu}, Linux {platform.release()}",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": say("git", "describe", "--always", "--dirty"),
+        "rustc": say("rustc", "--version"),
+        "load_average": os.getloadavg()[0],
+        "command": shlex.join(command).replace(str(ROOT) + "/", "").replace(str(pathlib.Path.home()), "~"),
+    }
+    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="put the figures into SPECIFICATION.md")
     parser.add_argument("--strict", action="store_true", help="a figure that was not measured fails too")
+    parser.add_argument("--stamp", type=pathlib.Path, help="only note in this result how it came about")
+    parser.add_argument("command", nargs="*", help="with --stamp")
     arguments = parser.parse_args()
+    if arguments.stamp:
+        stamp(arguments.stamp, arguments.command)
+        return 0
 
     page = ROOT / "SPECIFICATION.md"
     lines, missed, pending = page.read_text().splitlines(), [], []

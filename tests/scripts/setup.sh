@@ -8,15 +8,14 @@ declare -A wanted=(
     [build]="cc:build-essential"
     [run]="espeak-ng:espeak-ng python3:python3 pip:python3-pip"
     [test]="sipp:sip-tester baresip:baresip-core sox:sox"
-    [bench]="/usr/lib/python3/dist-packages/venv:python3-venv cmake:cmake c++:build-essential
-        /usr/share/asterisk/sounds/en_US_f_Allison:asterisk-core-sounds-en-wav
-        /usr/share/doc/asterisk-core-sounds-en:asterisk-core-sounds-en"
+    [bench]="venv:python3-venv cmake:cmake c++:build-essential
+        /usr/share/asterisk/sounds/en_US_f_Allison:asterisk-core-sounds-en-wav"
 )
 
 is_here() {
     case $1 in
-        /usr/lib/python3/dist-packages/venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
         /*) [ -e "$1" ] ;;
+        venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
         pip) command -v pip >/dev/null || python3 -m pip --version >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null ;;
     esac

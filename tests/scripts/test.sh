@@ -39,7 +39,7 @@ finish() {
 cargo_test() { cargo test --locked --release --no-fail-fast "$@"; }
 
 check format cargo fmt --all --check
-suite tidy cargo_test -p callbox-tests --test tidy
+suite tidy cargo_test -p callbox-tests --lib --test tidy
 check clippy cargo clippy --locked --release --workspace --all-targets -- -D warnings
 check documentation env RUSTDOCFLAGS="-D warnings" cargo doc --locked --release --workspace --no-deps
 if command -v cargo-deny >/dev/null; then

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use callbox::models::{Catalogue, Machine, State, Terminal, megabytes, pull, state};
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{Args, Subcommand};
 use serde::Serialize;
 
 /// List, fetch and verify model packs.
-#[derive(ClapArgs, Debug)]
-pub(crate) struct Args {
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
     /// Folder of the models.
     #[arg(long, global = true, env = "CALLBOX_MODELS", default_value = "/var/lib/callbox/models")]
     dir: PathBuf,
@@ -54,16 +54,16 @@ struct Row {
 }
 
 /// Runs the subcommand; 1 if a verification fails.
-pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let catalogue = Catalogue::embedded();
-    match args.command {
-        Command::List { json } => print(&rows(&args.dir, None, false)?, json)?,
+    match arguments.command {
+        Command::List { json } => print(&rows(&arguments.dir, None, false)?, json)?,
         Command::Pull { pack } => {
-            let fetched = pull(catalogue, &pack, &args.dir, Machine::default(), &Terminal::new()).await?;
-            eprintln!("pack {pack} is complete in {} ({fetched} archives fetched)", args.dir.display());
+            let fetched = pull(catalogue, &pack, &arguments.dir, Machine::default(), &Terminal::new()).await?;
+            eprintln!("pack {pack} is complete in {} ({fetched} archives fetched)", arguments.dir.display());
         }
         Command::Verify { pack, json } => {
-            let rows = tokio::task::spawn_blocking(move || rows(&args.dir, pack.as_deref(), true)).await??;
+            let rows = tokio::task::spawn_blocking(move || rows(&arguments.dir, pack.as_deref(), true)).await??;
             print(&rows, json)?;
             if rows.iter().any(|row| row.state != State::Installed) {
                 return Ok(ExitCode::FAILURE);
