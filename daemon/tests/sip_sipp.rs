@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use callbox::sip::{Call, CallEvent, Endpoint, EndpointConfig, IncomingCall, Limits};
+use callbox::sip::{Call, CallEvent, Endpoint, EndpointConfig, IncomingCall, Limits, Timers};
 use rand::{Rng, SeedableRng};
 use tokio::process::Command;
 use tokio::sync::mpsc;
@@ -19,6 +19,8 @@ async fn answering(seed: u64) -> Endpoint {
     let config = EndpointConfig {
         udp: vec![loopback],
         tcp: vec![loopback],
+        // Short, as sipp leaves as soon as it has seen enough: an ACK lost at the end is then waited for in vain.
+        timers: Timers { t1: Duration::from_millis(100), t2: Duration::from_millis(800), t4: Duration::from_secs(1) },
         limits: Limits {
             max_calls: 500,
             max_unacked_per_source: 500,

@@ -208,7 +208,8 @@ impl Core {
                     self.transactions.insert(tx, call);
                     self.with_call(call, now, actions, |m, ctx| m.on_request(tx, request, ctx));
                     // Answered at once: only a re-INVITE or an UPDATE that waits is still to be found by its number.
-                    if !self.calls.get(&call).is_some_and(|m| m.reoffer.as_ref().is_some_and(|r| r.tx == tx)) {
+                    let waits = |m: &Machine| m.reoffer.as_ref().is_some_and(|r| r.tx == tx);
+                    if !self.calls.get(&call).is_some_and(waits) {
                         self.transactions.remove(&tx);
                     }
                 }

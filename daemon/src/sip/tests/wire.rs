@@ -38,7 +38,7 @@ async fn what_no_transaction_can_be_built_from_is_answered_all_the_same() {
     let (b, _incoming) = endpoint(21).await;
     let peer = Raw::new(b.local_udp()[0]).await;
     let options = |call: &str| peer.request("OPTIONS", call, 1, "", "");
-    peer.send(options("a").replace("OPTIONS", "FOO")).await;
+    peer.send(options("a").replacen("OPTIONS ", "FOO ", 1)).await;
     let response = peer.status(501).await;
     assert_eq!(response.header("Allow"), Some(crate::sip::dialog::ALLOW));
     peer.send(options("b").replace("Max-Forwards: 70", "Max-Forwards: x")).await;

@@ -32,6 +32,9 @@ use crate::sip::uri::{Uri, param, split_list};
 /// Responses to what could not be parsed, in one second: a mirror for nobody.
 const REFUSALS_PER_SECOND: usize = 50;
 
+/// Peers whose route is remembered for a second.
+const ROUTES: usize = 1024;
+
 /// One UDP socket of ours.
 struct Udp {
     socket: Arc<UdpSocket>,
@@ -71,6 +74,8 @@ pub(super) struct RsipLayer {
     udp_addresses: Vec<SocketAddr>,
     pub(super) streams: Streams,
     admission: Mutex<Admission>,
+    /// What the routing table said in this second; asked for every datagram where a socket is bound to no address.
+    routes: Mutex<HashMap<IpAddr, IpAddr>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) cancel: CancellationToken,
     advertised: Option<IpAddr>,
@@ -118,6 +123,7 @@ impl RsipLayer {
             udp,
             streams,
             admission: Mutex::new(Admission::new(config.limits.clone())),
+            routes: Mutex::default(),
             clock,
             cancel,
             advertised: config.advertised,
@@ -315,6 +321,7 @@ impl RsipLayer {
         loop {
             every.tick().await;
             self.refusals.store(0, Ordering::Relaxed);
+            lock(&self.routes).clear();
             let now = self.clock.now();
             for entry in lock(&self.table).values() {
                 if entry.deadline.is_some_and(|at| at <= now) {
@@ -377,6 +384,19 @@ impl RsipLayer {
         transport == Transport::Tcp || self.udp_towards(peer).is_some()
     }
 
+    fn route(&self, peer: SocketAddr) -> Option<IpAddr> {
+        let mut routes = lock(&self.routes);
+        if let Some(local) = routes.get(&peer.ip()) {
+            return Some(*local);
+        }
+        let local = route_towards(peer)?;
+        if routes.len() >= ROUTES {
+            routes.clear();
+        }
+        routes.insert(peer.ip(), local);
+        Some(local)
+    }
+
     fn udp_towards(&self, peer: SocketAddr) -> Option<&Udp> {
         self.udp.iter().find(|u| u.local.is_ipv4() == peer.is_ipv4())
     }
@@ -422,12 +442,15 @@ impl TxnLayer for RsipLayer {
     fn local_towards(&self, transport: Transport, peer: SocketAddr) -> Option<SocketAddr> {
         let bound = match transport {
             Transport::Udp => self.udp_towards(peer).map(|u| u.local)?,
-            // Without a listener a peer can answer only over our own connection; any port will do in Via.
-            Transport::Tcp => self.streams.addresses().iter().copied().find(|a| a.is_ipv4() == peer.is_ipv4())?,
+            // Without a listener the peer can still answer over our connection; any port will do in Via and Contact.
+            Transport::Tcp => {
+                let listens = self.streams.addresses().iter().copied().find(|a| a.is_ipv4() == peer.is_ipv4());
+                listens.unwrap_or_else(|| any_address(peer, 5060))
+            }
         };
         let ip = match self.advertised {
             Some(ip) if ip.is_ipv4() == bound.is_ipv4() => ip,
-            _ if bound.ip().is_unspecified() => route_towards(peer)?,
+            _ if bound.ip().is_unspecified() => self.route(peer)?,
             _ => bound.ip(),
         };
         Some(SocketAddr::new(ip, bound.port()))
@@ -460,10 +483,13 @@ async fn bind_udp(address: SocketAddr) -> Result<Udp, SipError> {
     Ok(Udp { socket, conn: SipConnection::Udp(conn), local })
 }
 
+fn any_address(peer: SocketAddr, port: u16) -> SocketAddr {
+    if peer.is_ipv4() { ([0, 0, 0, 0], port).into() } else { ([0_u16; 8], port).into() }
+}
+
 /// Our own address on the way to this peer, as the routing table says.
 fn route_towards(peer: SocketAddr) -> Option<IpAddr> {
-    let any: SocketAddr = if peer.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-    let probe = std::net::UdpSocket::bind(any).ok()?;
+    let probe = std::net::UdpSocket::bind(any_address(peer, 0)).ok()?;
     probe.connect(peer).ok()?;
     Some(probe.local_addr().ok()?.ip())
 }
