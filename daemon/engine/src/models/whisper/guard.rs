@@ -26,8 +26,9 @@ const END_AFTER_SOUND: f32 = -5.0;
 /// Encoder positions (20 ms each).
 const ABOUT_THE_END: usize = 25;
 const LAST_WORD: usize = 40;
-const SAME_PLACE: usize = 10;
-/// That many tokens at that many same places are an echo.
+/// The fastest token.
+const TOKEN_TIME: usize = 5;
+/// That many tokens said again, without the audio having gone on as long as they last, are an echo.
 const ECHO: usize = 3;
 
 /// What was said so far, and where in the audio it was heard.
@@ -73,8 +74,8 @@ impl Said {
     pub(super) fn drop_echo(&mut self) -> bool {
         let len = self.tokens.len();
         let same = |a: usize, b: usize| {
-            let (before, again) = (self.focus[a], self.focus[b]);
-            self.keys[a] == self.keys[b] && (before.abs_diff(again) <= SAME_PLACE || again + 2 >= self.sound_end)
+            let on = self.focus[a] + (b - a) * TOKEN_TIME;
+            self.keys[a] == self.keys[b] && (self.focus[b] < on || self.focus[b] + 2 >= self.sound_end)
         };
         let found = (0..len.saturating_sub(ECHO))
             .rev()
