@@ -65,7 +65,8 @@ fn read(path: &PathBuf) -> anyhow::Result<Vec<f32>> {
     let mut wav = hound::WavReader::open(path).with_context(|| path.display().to_string())?;
     let spec = wav.spec();
     ensure!(spec.channels == 1 && spec.bits_per_sample == 16, "{}: not 16-bit mono", path.display());
-    let samples: Vec<f32> = wav.samples::<i16>().map(|s| Ok(f32::from(s?) / 32_768.0)).collect::<anyhow::Result<_>>()?;
+    let samples: Vec<f32> =
+        wav.samples::<i16>().map(|s| Ok(f32::from(s?) / 32_768.0)).collect::<anyhow::Result<_>>()?;
     match spec.sample_rate {
         16_000 => Ok(samples),
         8_000 => Ok(double(&samples)),

@@ -106,9 +106,8 @@ impl Listener<'_> {
         let stream = stream.ok_or((Failure::Invalid, "this call is not listened to"))?;
         let samples = stream.ring.span(from, to).ok_or((Failure::Invalid, "this span is not or no more there"))?;
         let asked = now();
-        let age = std::time::Duration::from_secs_f64(
-            (stream.ring.heard() - to) as f64 / f64::from(callbox_wire::EARS_RATE),
-        );
+        let age =
+            std::time::Duration::from_secs_f64((stream.ring.heard() - to) as f64 / f64::from(callbox_wire::EARS_RATE));
         let job = Job {
             call,
             turn,

@@ -26,24 +26,31 @@ pub fn softmax(x: &mut [f32]) {
 /// `ln Σ exp(x)`.
 #[must_use]
 pub fn log_sum_exp(x: &[f32]) -> f32 {
-    let peak = max(x);
-    let mut sum = 0.0_f64;
-    for chunk in x.chunks(4096) {
-        let mut parts = [0.0_f32; 16];
-        for part in chunk.chunks(16) {
-            for (sum, x) in parts.iter_mut().zip(part) {
-                *sum += exp(x - peak);
-            }
-        }
-        sum += parts.iter().map(|&part| f64::from(part)).sum::<f64>();
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the processor has the features that the function is compiled for.
+        return unsafe { log_sum_exp_avx2(x) };
     }
-    peak + sum.ln() as f32
+    log_sum_exp_body(x)
+}
+
+/// Where the largest is; 0 if there is none.
+#[must_use]
+pub fn argmax(x: &[f32]) -> usize {
+    let peak = max(x);
+    x.iter().position(|&x| x == peak).unwrap_or(0)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn gelu_avx2(x: &mut [f32]) {
     gelu_body(x);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn log_sum_exp_avx2(x: &[f32]) -> f32 {
+    log_sum_exp_body(x)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -123,6 +130,25 @@ fn softmax_body(x: &mut [f32]) {
     for x in x {
         *x *= scale;
     }
+}
+
+#[inline(always)]
+fn log_sum_exp_body(x: &[f32]) -> f32 {
+    let peak = max(x);
+    let mut sum = 0.0_f64;
+    // In pieces, so that a long sum of small numbers keeps them.
+    for chunk in x.chunks(4096) {
+        let mut sums = [0.0_f32; 16];
+        let (blocks, rest) = chunk.as_chunks::<16>();
+        for block in blocks {
+            for (sum, x) in sums.iter_mut().zip(block) {
+                *sum += exp(x - peak);
+            }
+        }
+        let rest = rest.iter().map(|x| exp(x - peak));
+        sum += f64::from(sums.into_iter().chain(rest).sum::<f32>());
+    }
+    peak + sum.ln() as f32
 }
 
 #[cfg(test)]

@@ -249,7 +249,8 @@ fn rebuild(function: &Value, arguments: &Value) -> Option<Value> {
         ) => {
             let (shape, stride) = (integers(shape)?, integers(stride)?);
             // torch.save keeps the order in memory: OpenAI's matrices lie transposed, as they were trained.
-            let transposed = matches!((&*shape, &*stride), ([rows, cols], [1, step]) if *rows > 1 && *cols > 1 && step == rows);
+            let transposed =
+                matches!((&*shape, &*stride), ([rows, cols], [1, step]) if *rows > 1 && *cols > 1 && step == rows);
             if !transposed && !row_major(&shape, &stride) {
                 return None;
             }

@@ -101,6 +101,11 @@ impl Tensors {
         Ok(Self { map, entries })
     }
 
+    /// The names of all tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
     /// Whether there is a tensor of that name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -131,9 +136,10 @@ impl Tensors {
             Number::Bf16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
         };
         Ok(match shape {
-            [rows, cols] if entry.transposed => {
-                (0..*rows).flat_map(|row| (0..*cols).map(move |col| (row, col))).map(|(r, c)| numbers[c * rows + r]).collect()
-            }
+            [rows, cols] if entry.transposed => (0..*rows)
+                .flat_map(|row| (0..*cols).map(move |col| (row, col)))
+                .map(|(r, c)| numbers[c * rows + r])
+                .collect(),
             _ => numbers,
         })
     }

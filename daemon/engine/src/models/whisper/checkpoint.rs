@@ -123,7 +123,12 @@ impl Checkpoint {
     }
 
     /// Several linear layers of one input, as one.
-    pub(super) fn linears(&self, names: &[String], out: usize, inputs: usize) -> Result<(Vec<f32>, Vec<f32>), TensorError> {
+    pub(super) fn linears(
+        &self,
+        names: &[String],
+        out: usize,
+        inputs: usize,
+    ) -> Result<(Vec<f32>, Vec<f32>), TensorError> {
         let (mut weights, mut biases) = (Vec::new(), Vec::new());
         for name in names {
             let (weight, bias) = self.linear(name, out, inputs)?;

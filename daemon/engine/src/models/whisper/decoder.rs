@@ -112,7 +112,7 @@ pub(super) struct Session {
 impl Session {
     /// The encoder position that the last step attended to most: about where the next word is spoken.
     pub(super) fn focus(&self) -> usize {
-        self.focus.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(position, _)| position)
+        pointwise::argmax(&self.focus)
     }
 
     /// The scores that the last step left.

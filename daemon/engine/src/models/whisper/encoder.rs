@@ -166,12 +166,7 @@ impl Encoder {
 }
 
 /// A convolution's weight [out, in, 3] as the linear layer over three rows side by side.
-fn conv(
-    checkpoint: &Checkpoint,
-    name: &str,
-    inputs: usize,
-    device: &Device,
-) -> std::result::Result<Linear, LoadError> {
+fn conv(checkpoint: &Checkpoint, name: &str, inputs: usize, device: &Device) -> std::result::Result<Linear, LoadError> {
     let out = checkpoint.dims.width;
     let weight = checkpoint.read(&format!("{name}.weight"), &[out, inputs, 3])?;
     let mut by_tap = vec![0.0; weight.len()];

@@ -26,14 +26,17 @@ const END_AFTER_SOUND: f32 = -5.0;
 /// Encoder positions (20 ms each).
 const ABOUT_THE_END: usize = 25;
 const LAST_WORD: usize = 40;
-const SAME_PLACE: usize = 10;
-/// That many tokens at that many same places are an echo.
+/// The fastest token.
+const TOKEN_TIME: usize = 5;
+/// That many tokens said again, without the audio having gone on as long as they last, are an echo.
 const ECHO: usize = 3;
 
 /// What was said so far, and where in the audio it was heard.
 #[derive(Default)]
 pub(super) struct Said {
     pub(super) tokens: Vec<usize>,
+    /// By what tokens are compared: the first token of a text lacks the space that the same word has later.
+    keys: Vec<usize>,
     focus: Vec<usize>,
     /// Sum over the tokens.
     pub(super) logprob: f32,
@@ -47,8 +50,9 @@ impl Said {
         Self { sound_end, ..Self::default() }
     }
 
-    pub(super) fn push(&mut self, token: usize, logprob: f32, focus: usize, ends_sentence: bool) {
+    pub(super) fn push(&mut self, token: usize, key: usize, logprob: f32, focus: usize, ends_sentence: bool) {
         self.tokens.push(token);
+        self.keys.push(key);
         self.focus.push(focus);
         self.logprob += logprob;
         self.sentence_ended = ends_sentence;
@@ -60,9 +64,8 @@ impl Said {
         let last_word = self.focus.iter().rev().find(|&&focus| focus < self.sound_end).copied().unwrap_or(0);
         let all_heard = last_word + LAST_WORD >= self.sound_end;
         let after_sound = further_is_word && all_heard && focus + 2 >= self.sound_end && end > END_AFTER_SOUND;
-        let after_sentence = self.sentence_ended
-            && (all_heard || focus + ABOUT_THE_END >= self.sound_end)
-            && end > END_AFTER_SENTENCE;
+        let after_sentence =
+            self.sentence_ended && (all_heard || focus + ABOUT_THE_END >= self.sound_end) && end > END_AFTER_SENTENCE;
         !self.tokens.is_empty() && (after_sound || after_sentence)
     }
 
@@ -71,21 +74,16 @@ impl Said {
     pub(super) fn drop_echo(&mut self) -> bool {
         let len = self.tokens.len();
         let same = |a: usize, b: usize| {
-            let (before, again) = (self.focus[a], self.focus[b]);
-            self.tokens[a] == self.tokens[b] && (before.abs_diff(again) <= SAME_PLACE || again + 2 >= self.sound_end)
+            let on = self.focus[a] + (b - a) * TOKEN_TIME;
+            self.keys[a] == self.keys[b] && (self.focus[b] < on || self.focus[b] + 2 >= self.sound_end)
         };
-        let found = (0..len.saturating_sub(ECHO)).rev().find(|&last| {
-            ECHO <= last + 1 && ECHO < len - last && (0..ECHO).all(|i| same(last - i, len - 1 - i))
-        });
+        let found = (0..len.saturating_sub(ECHO))
+            .rev()
+            .find(|&last| ECHO <= last + 1 && ECHO < len - last && (0..ECHO).all(|i| same(last - i, len - 1 - i)));
         let Some(last) = found else { return false };
         let lag = len - 1 - last;
-        let mut echo = (0..=last).take_while(|&i| self.tokens[last - i] == self.tokens[len - 1 - i]).count().min(lag);
-        // The first token of a text lacks the space before it, and so is another token than its echo.
-        if echo == last && echo < lag {
-            echo += 1;
-        }
+        let echo = (0..=last).take_while(|&i| self.keys[last - i] == self.keys[len - 1 - i]).count().min(lag);
         self.tokens.truncate(len - echo);
-        self.focus.truncate(len - echo);
         true
     }
 }
@@ -172,6 +170,36 @@ mod tests {
         let phrase: Vec<usize> = (0..20).collect();
         assert!(circles(&phrase.repeat(3)));
         assert!(!circles(&phrase.repeat(2)));
+    }
+
+    fn said(words: &[(usize, usize)]) -> Said {
+        let mut said = Said::new(100);
+        for &(token, focus) in words {
+            said.push(token, token, -0.1, focus, false);
+        }
+        said
+    }
+
+    #[test]
+    fn an_echo_is_the_same_words_of_the_same_sound() {
+        let mut echo = said(&[(7, 0), (1, 10), (2, 30), (3, 50), (9, 101), (1, 12), (2, 33), (3, 101)]);
+        assert!(echo.drop_echo());
+        assert_eq!(echo.tokens, [7, 1, 2, 3, 9]);
+        let mut digits = said(&[(5, 10), (5, 25), (5, 40), (5, 55), (5, 70), (5, 85)]);
+        assert!(!digits.drop_echo());
+        let mut twice = said(&[(1, 10), (2, 20), (3, 30), (1, 50), (2, 60), (3, 70)]);
+        assert!(!twice.drop_echo());
+    }
+
+    #[test]
+    fn it_ends_where_the_sound_ends_and_not_between_sentences() {
+        let late = said(&[(1, 10), (2, 80)]);
+        assert!(late.ends(-3.0, 100, true));
+        assert!(!late.ends(-3.0, 100, false), "a full stop may follow");
+        assert!(!late.ends(-8.0, 100, true));
+        let early = said(&[(1, 10), (2, 30)]);
+        assert!(!early.ends(-3.0, 100, true), "two thirds are not heard yet");
+        assert!(!said(&[]).ends(-0.1, 100, true));
     }
 
     #[test]

@@ -32,9 +32,8 @@ impl LogMel {
     /// 80 bands for every Whisper but large-v3, which has 128.
     #[must_use]
     pub fn new(bands: usize) -> Self {
-        let window = (0..FFT)
-            .map(|i| (0.5 - 0.5 * (std::f64::consts::TAU * i as f64 / FFT as f64).cos()) as f32)
-            .collect();
+        let window =
+            (0..FFT).map(|i| (0.5 - 0.5 * (std::f64::consts::TAU * i as f64 / FFT as f64).cos()) as f32).collect();
         Self { fft: RealFftPlanner::new().plan_fft_forward(FFT), window, bands: filters(bands) }
     }
 

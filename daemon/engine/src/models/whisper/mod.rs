@@ -185,7 +185,8 @@ impl Whisper {
                 said.logprob += logprob;
                 break End::Said;
             }
-            said.push(token, logprob, focus, self.vocabulary.ends_sentence(token));
+            let key = if said.tokens.is_empty() { self.vocabulary.spaced(token) } else { token };
+            said.push(token, key, logprob, focus, self.vocabulary.ends_sentence(token));
             if said.drop_echo() {
                 break End::Said;
             }
@@ -205,6 +206,8 @@ impl Whisper {
         let Said { tokens, logprob, .. } = said;
         let mean_logprob = logprob / (tokens.len() + 1) as f32;
         let text = self.vocabulary.text(&tokens);
+        // Where the sound ended in mid-sentence a comma may be left.
+        let text = text.trim_end_matches([',', ' ']).to_owned();
         let declined = guard::verdict(end, &text, no_speech, mean_logprob);
         let text = if declined.is_some() { String::new() } else { text };
         Ok(Some(Hearing { text, declined, no_speech, mean_logprob, tokens: tokens.len() }))
@@ -220,10 +223,12 @@ impl Whisper {
             logits[self.vocabulary.blank()] = f32::NEG_INFINITY;
             logits[end] = f32::NEG_INFINITY;
         }
-        let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(token, _)| token);
+        let best = pointwise::argmax(logits);
         let sum = pointwise::log_sum_exp(logits);
-        if said.ends(logits[end] - sum, focus, self.vocabulary.is_word(best)) {
-            return (end, logits[end] - sum);
+        if std::env::var_os("DUMP").is_some() { eprintln!("{focus}:{}:{:.1}:{:.1}", self.vocabulary.text(&[best]), logits[best] - sum, logits[self.vocabulary.end()] - sum); }
+        if best != end && said.ends(logits[end] - sum, focus, self.vocabulary.is_word(best)) {
+            // The model was about to go on: what it thinks of ending here says nothing of its words.
+            return (end, 0.0);
         }
         (best, logits[best] - sum)
     }

@@ -60,7 +60,8 @@ impl Vocabulary {
     /// What the tokens say; pieces of characters that are not whole become `U+FFFD`.
     #[must_use]
     pub fn text(&self, tokens: &[usize]) -> String {
-        let bytes: Vec<u8> = tokens.iter().filter_map(|&token| self.range(token)).flat_map(|r| &self.text[r]).copied().collect();
+        let bytes: Vec<u8> =
+            tokens.iter().filter_map(|&token| self.range(token)).flat_map(|r| &self.text[r]).copied().collect();
         String::from_utf8_lossy(&bytes).trim().to_owned()
     }
 
@@ -68,6 +69,16 @@ impl Vocabulary {
     #[must_use]
     pub fn ends_sentence(&self, token: usize) -> bool {
         self.range(token).is_some_and(|r| matches!(self.text[r].last(), Some(b'.' | b'?' | b'!')))
+    }
+
+    /// The token of the same word after a space, if there is one.
+    #[must_use]
+    pub fn spaced(&self, token: usize) -> usize {
+        let Some(word) = self.range(token) else { return token };
+        let same = |other: &usize| {
+            self.range(*other).is_some_and(|r| self.text[r].strip_prefix(b" ") == Some(&self.text[word.clone()]))
+        };
+        (0..self.ends.len()).find(same).unwrap_or(token)
     }
 
     /// Whether the token has a letter or a digit in it.
