@@ -108,7 +108,7 @@ async fn lost_packets_are_repeated() {
     let folder = tempfile::tempdir().expect("a folder");
     let endpoint = answering(2).await;
     let udp = endpoint.local_udp()[0].to_string();
-    // sipp loses a tenth of what it sends and of what it receives.
+    // sipp drops a tenth of the packets.
     sipp(folder.path(), &["-sn", "uac", &udp, "-m", "100", "-r", "50", "-d", "100", "-lost", "10"]).await;
     until_quiet(&endpoint).await;
 }
