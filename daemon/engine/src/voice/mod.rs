@@ -1,1 +1,223 @@
 //! Text in; audio frames out.
+//!
+//! ```text
+//!  Speak ─ queue ─ normalise ─ espeak-ng ─ encoder ─┬─ flow ─ vocoder ─ trim ─ resample ─ 20 ms frames ─ Audio
+//!                                  └── per sentence ┘ └────── window by window, credit allowing ──────┘
+//! ```
+//!
+//! One thread owns the queue and asks the [`Gate`] before each sentence and each window. Never here: what was said, in
+//! a log line.
+
+mod espeak;
+mod normalise;
+mod resample;
+mod schedule;
+mod speech;
+mod worker;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use callbox_wire::{CallId, Event, Failure, Request, Role, RoleInfo, TurnId};
+use crossbeam_channel::{Sender, TrySendError, bounded};
+
+pub use espeak::{Espeak, EspeakError};
+pub use normalise::normalise;
+pub use resample::Resampler;
+pub use speech::SpeechError;
+
+use crate::device::Gate;
+use crate::role::{SharedOutlet, Worker};
+use speech::{Speech, Trim};
+
+/// What the role needs.
+#[derive(Clone, Debug)]
+pub struct VoiceConfig {
+    /// The voice (`.onnx`); its configuration (`.onnx.json`) lies beside it.
+    pub model: PathBuf,
+    /// The program espeak-ng.
+    pub espeak: PathBuf,
+    /// Threads that one window is computed with.
+    pub threads: usize,
+}
+
+/// The role: a [`Worker`].
+pub struct Voice {
+    info: RoleInfo,
+    speech: Arc<Speech>,
+    queue: Option<Sender<Command>>,
+    cancelled: Arc<Cancelled>,
+    outlet: SharedOutlet,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Command {
+    Do(Request, Instant),
+    Beat(Box<dyn FnOnce() + Send>),
+}
+
+/// Turns whose cancellation was read but has not yet come round to the thread: nothing of them is sent any more.
+#[derive(Default)]
+struct Cancelled(Mutex<HashMap<(CallId, Option<TurnId>), u32>>);
+
+/// Commands that wait for the thread, of any kind.
+const QUEUE: usize = 1024;
+/// Beyond this, new clauses are refused, so that grants and cancels still pass.
+const SPEAK_QUEUE: usize = 256;
+/// What the model says while it warms up: the lengths of real answers.
+const WARM_UP: [&str; 3] = ["Yes.", "Sure, one moment please.", "We are open from nine to five, Monday through Friday, and on Saturday until noon."];
+
+impl Voice {
+    /// Loads the voice, warms it up and starts the thread.
+    ///
+    /// # Errors
+    /// If a file is missing or wrong, or espeak-ng cannot be started; in one sentence.
+    #[expect(clippy::disallowed_methods, reason = "the edge: load times are measured here")]
+    pub fn start(config: &VoiceConfig, gate: Gate, outlet: SharedOutlet) -> Result<Self, SpeechError> {
+        let started = Instant::now();
+        let speech = Arc::new(Speech::load(&config.model, &config.espeak, config.threads)?);
+        let load_ms = millis(started);
+        let started = Instant::now();
+        for text in WARM_UP {
+            speech.synthesise(text, 0)?;
+        }
+        let info = RoleInfo {
+            role: Role::Voice,
+            model: config.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            load_ms,
+            warmup_ms: millis(started),
+        };
+        let (queue, commands) = bounded(QUEUE);
+        let cancelled = Arc::new(Cancelled::default());
+        let mut worker = worker::Scheduler::new(
+            Arc::clone(&speech),
+            gate,
+            Arc::clone(&outlet),
+            Arc::clone(&cancelled),
+        );
+        let thread = std::thread::Builder::new()
+            .name("voice".into())
+            .spawn(move || worker.run(&commands))
+            .map_err(|source| EspeakError::Missing { program: "the voice's thread".into(), source })?;
+        Ok(Self { info, speech, queue: Some(queue), cancelled, outlet, thread: Some(thread) })
+    }
+
+    /// Speaks a text at once, at [`Self::rate`]; the same seed gives the same samples. For tests and benches: it asks
+    /// no gate and sends nothing.
+    ///
+    /// # Errors
+    /// If espeak-ng is gone.
+    pub fn synthesise(&self, text: &str, seed: u64) -> Result<Vec<f32>, SpeechError> {
+        self.speech.synthesise(text, seed)
+    }
+
+    /// Samples per second of [`Self::synthesise`].
+    pub fn rate(&self) -> u32 {
+        self.speech.vits.rate()
+    }
+
+    fn enqueue(&self, command: Command) -> Result<(), TrySendError<Command>> {
+        match &self.queue {
+            Some(queue) => queue.try_send(command),
+            None => Err(TrySendError::Disconnected(command)),
+        }
+    }
+
+    fn refuse(&self, call: CallId, turn: TurnId, failure: Failure, reason: &str) {
+        self.outlet.send(Event::Failed { call, turn, role: Role::Voice, failure, reason: reason.into() });
+    }
+}
+
+impl Worker for Voice {
+    fn info(&self) -> &RoleInfo {
+        &self.info
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the edge: a request's clock starts when it is read")]
+    fn submit(&self, request: Request) {
+        let (call, turn) = match &request {
+            Request::Speak { call, turn, .. } | Request::Grant { call, turn, .. } | Request::Cancel { call, turn } => {
+                (*call, Some(*turn))
+            }
+            Request::Forget { call } => (*call, None),
+            _ => return,
+        };
+        let waiting = self.queue.as_ref().map_or(0, Sender::len);
+        if let (Request::Speak { .. }, Some(turn)) = (&request, turn)
+            && waiting >= SPEAK_QUEUE
+        {
+            return self.refuse(call, turn, Failure::Overloaded, "the voice's queue is full");
+        }
+        let ends = matches!(request, Request::Cancel { .. } | Request::Forget { .. });
+        if ends {
+            *self.cancelled.lock().entry((call, turn)).or_default() += 1;
+        }
+        if let Err(error) = self.enqueue(Command::Do(request, Instant::now())) {
+            // A lost cancel stays noted, so nothing of its turn is sent.
+            let (failure, reason) = match error {
+                TrySendError::Full(_) => (Failure::Overloaded, "the voice's queue is full"),
+                TrySendError::Disconnected(_) => (Failure::Internal, "the voice has stopped"),
+            };
+            self.refuse(call, turn.unwrap_or_default(), failure, reason);
+        }
+    }
+
+    fn beat(&self, done: Box<dyn FnOnce() + Send>) {
+        if self.enqueue(Command::Beat(done)).is_err() {
+            tracing::warn!("the voice has no room for a heartbeat");
+        }
+    }
+}
+
+impl Drop for Voice {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the voice's thread ended in a panic");
+        }
+    }
+}
+
+impl Cancelled {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(CallId, Option<TurnId>), u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread has come to a cancellation.
+    fn served(&self, call: CallId, turn: Option<TurnId>) {
+        let mut noted = self.lock();
+        if let Some(count) = noted.get_mut(&(call, turn)) {
+            *count -= 1;
+            if *count == 0 {
+                noted.remove(&(call, turn));
+            }
+        }
+    }
+}
+
+impl Speech {
+    fn synthesise(&self, text: &str, seed: u64) -> Result<Vec<f32>, SpeechError> {
+        let mut out = Vec::new();
+        let mut trim = Trim::new(self.vits.rate());
+        for sentence in self.sentences(text)? {
+            let (mut utterance, mut samples) = (self.begin(&sentence, seed), Vec::new());
+            while !utterance.is_finished() {
+                self.vits.advance(&mut utterance, worker::LARGE_WINDOW, &mut samples);
+            }
+            trim.push(&samples, &mut out);
+            out.resize(out.len() + (self.vits.rate() * sentence.pause_ms / 1000) as usize, 0.0);
+        }
+        trim.finish(&mut out);
+        Ok(out)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge: load times are measured here")]
+fn millis(since: Instant) -> u32 {
+    u32::try_from(Instant::now().duration_since(since).as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,60 @@
+//! Our phonemes, by the program espeak-ng, against those of piper-tts (fixtures: `make_fixtures_voice.py`).
+
+use std::path::{Path, PathBuf};
+
+use callbox_engine::models::vits::Vits;
+use callbox_engine::voice::{Espeak, EspeakError};
+use candle_core::Device;
+
+#[derive(serde::Deserialize)]
+struct Line {
+    text: String,
+    ids: Vec<Vec<usize>>,
+}
+
+fn model() -> PathBuf {
+    let models = std::env::var_os("CALLBOX_MODELS").map(PathBuf::from).unwrap_or_else(|| {
+        PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache/callbox/models")
+    });
+    let model = models.join("piper-joe/en_US-joe-medium.onnx");
+    assert!(model.exists(), "the voice is missing: run make models");
+    model
+}
+
+#[test]
+fn equal_to_pipers() {
+    let vits = Vits::load(&model(), &Device::Cpu, 1).expect("the voice loads");
+    let mut espeak = Espeak::start(Path::new("espeak-ng"), vits.espeak_voice()).expect("espeak-ng is installed");
+    let fixture = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/voice/phonemes.json");
+    let lines: Vec<Line> = serde_json::from_slice(&std::fs::read(fixture).expect("fixture")).expect("fixture");
+    assert!(lines.len() >= 50);
+    let mut different = Vec::new();
+    for line in &lines {
+        let sentences = espeak.sentences(&line.text).expect("espeak-ng answers");
+        let ids: Vec<Vec<usize>> = sentences.iter().map(|s| vits.ids(s.phonemes.trim_end().chars())).collect();
+        if ids != line.ids {
+            different.push(format!("{}: {sentences:?}", line.text));
+        }
+    }
+    assert!(different.is_empty(), "{} of {}:\n{}", different.len(), lines.len(), different.join("\n"));
+}
+
+#[test]
+fn a_dead_process_is_replaced() {
+    let mut espeak = Espeak::start(Path::new("espeak-ng"), "en-us").expect("espeak-ng is installed");
+    let before = espeak.sentences("Hello there.").expect("it answers");
+    for _ in 0..3 {
+        let pid = espeak.pid().expect("it runs");
+        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+        assert!(killed.success());
+        assert_eq!(espeak.sentences("Hello there.").expect("it is replaced"), before);
+        assert_ne!(espeak.pid(), Some(pid));
+    }
+}
+
+#[test]
+fn a_missing_program_is_one_sentence() {
+    let error = Espeak::start(Path::new("/nowhere/espeak-ng"), "en-us").err().expect("it is missing");
+    assert!(matches!(error, EspeakError::Missing { .. }));
+    assert!(error.to_string().contains("/nowhere/espeak-ng") && error.to_string().contains("install"), "{error}");
+}
