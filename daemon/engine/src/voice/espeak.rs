@@ -98,7 +98,9 @@ impl Espeak {
             phonemes.push_str(answer);
             phonemes.extend(end);
             match end {
-                Some('.' | '!' | '?') => sentences.push(Sentence { phonemes: std::mem::take(&mut phonemes), end: *end }),
+                Some('.' | '!' | '?') => {
+                    sentences.push(Sentence { phonemes: std::mem::take(&mut phonemes), end: *end })
+                }
                 Some(_) => phonemes.push(' '),
                 None => {}
             }
@@ -211,7 +213,9 @@ fn clauses(text: &str) -> Vec<(String, Option<char>)> {
     };
     while let Some(c) = chars.next() {
         let ends = matches!(c, '.' | ',' | '!' | '?' | ';' | ':')
-            && chars.peek().is_none_or(|next| next.is_whitespace() || matches!(next, '.' | ',' | '!' | '?' | ';' | ':'));
+            && chars
+                .peek()
+                .is_none_or(|next| next.is_whitespace() || matches!(next, '.' | ',' | '!' | '?' | ';' | ':'));
         if ends {
             close(&mut words, Some(c));
         } else if words.len() > MAX_LINE && c.is_whitespace() || words.len() > 2 * MAX_LINE {
@@ -253,7 +257,8 @@ mod tests {
 
     #[test]
     fn clauses_end_where_a_speaker_pauses() {
-        let cut = |text| clauses(text).into_iter().map(|(w, e)| format!("{w}|{}", e.unwrap_or('-'))).collect::<Vec<_>>();
+        let cut =
+            |text| clauses(text).into_iter().map(|(w, e)| format!("{w}|{}", e.unwrap_or('-'))).collect::<Vec<_>>();
         assert_eq!(cut("Hello, world. How are you?"), ["Hello|,", "world|.", "How are you|?"]);
         assert_eq!(cut("a.b and so on"), ["a.b and so on|-"]);
         assert_eq!(cut("well... , yes!?"), ["well|.", "yes|!"]);

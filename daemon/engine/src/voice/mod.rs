@@ -68,7 +68,11 @@ const QUEUE: usize = 1024;
 /// Beyond this, new clauses are refused, so that grants and cancels still pass.
 const SPEAK_QUEUE: usize = 256;
 /// What the model says while it warms up: the lengths of real answers.
-const WARM_UP: [&str; 3] = ["Yes.", "Sure, one moment please.", "We are open from nine to five, Monday through Friday, and on Saturday until noon."];
+const WARM_UP: [&str; 3] = [
+    "Yes.",
+    "Sure, one moment please.",
+    "We are open from nine to five, Monday through Friday, and on Saturday until noon.",
+];
 
 impl Voice {
     /// Loads the voice, warms it up and starts the thread.
@@ -92,12 +96,7 @@ impl Voice {
         };
         let (queue, commands) = bounded(QUEUE);
         let cancelled = Arc::new(Cancelled::default());
-        let mut worker = worker::Scheduler::new(
-            Arc::clone(&speech),
-            gate,
-            Arc::clone(&outlet),
-            Arc::clone(&cancelled),
-        );
+        let mut worker = worker::Scheduler::new(Arc::clone(&speech), gate, Arc::clone(&outlet), Arc::clone(&cancelled));
         let thread = std::thread::Builder::new()
             .name("voice".into())
             .spawn(move || worker.run(&commands))

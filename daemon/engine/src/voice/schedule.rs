@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use callbox_wire::{CallId, ClauseId, TurnId};
 
-use super::speech::{Sentence, Trim};
 use super::resample::Resampler;
+use super::speech::{Sentence, Trim};
 use crate::models::vits::Utterance;
 
 /// One [`callbox_wire::Request::Speak`].

@@ -59,7 +59,12 @@ impl Scheduler {
         match request {
             Request::Speak { call, turn, clause, text, rate, credit } => {
                 if !matches!(rate, 8000 | 16_000) || text.len() > MAX_TEXT {
-                    return self.fail(call, turn, Failure::Invalid, "a rate that is not 8000 or 16000, or a text too long");
+                    return self.fail(
+                        call,
+                        turn,
+                        Failure::Invalid,
+                        "a rate that is not 8000 or 16000, or a text too long",
+                    );
                 }
                 let Some(index) = self.turn(call, turn) else {
                     return self.fail(call, turn, Failure::Overloaded, "too many turns are being spoken");
@@ -198,7 +203,12 @@ impl Scheduler {
 }
 
 /// Sends a frame unless its turn was cancelled; the lock makes that one act.
-fn send(outlet: &SharedOutlet, cancelled: &Cancelled, (call, turn, clause): (CallId, TurnId, ClauseId), frame: Vec<i16>) {
+fn send(
+    outlet: &SharedOutlet,
+    cancelled: &Cancelled,
+    (call, turn, clause): (CallId, TurnId, ClauseId),
+    frame: Vec<i16>,
+) {
     let noted = cancelled.lock();
     if !noted.contains_key(&(call, Some(turn))) && !noted.contains_key(&(call, None)) {
         outlet.send(Event::Audio { call, turn, clause, pcm: Pcm(frame) });
@@ -207,7 +217,13 @@ fn send(outlet: &SharedOutlet, cancelled: &Cancelled, (call, turn, clause): (Cal
 
 impl Speaking {
     /// Starts a sentence or makes one window of it; true if that was the last.
-    fn step(&mut self, speech: &Speech, seed: u64, has_spoken: bool, pcm: &mut std::collections::VecDeque<i16>) -> bool {
+    fn step(
+        &mut self,
+        speech: &Speech,
+        seed: u64,
+        has_spoken: bool,
+        pcm: &mut std::collections::VecDeque<i16>,
+    ) -> bool {
         let Some((utterance, pause_ms)) = &mut self.utterance else {
             let Some(sentence) = self.sentences.pop_front() else { return true };
             self.utterance = Some((speech.begin(&sentence, seed), sentence.pause_ms));

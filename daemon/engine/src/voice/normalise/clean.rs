@@ -1,0 +1,96 @@
+//! Marks that are not spoken: markdown, emojis, brackets, quotes, typographic dashes. Text in, plainer text out.
+
+/// Removes what is markup and turns what is a pause into a comma or a full stop.
+pub(super) fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let line = line.trim();
+        let heading = line.trim_start_matches('#');
+        let line = if heading.starts_with(' ') || heading.is_empty() { heading } else { line };
+        let line = line.trim_start_matches(['>', '•', '|', ' ']);
+        let line = ["- ", "* ", "+ ", "– "].iter().find_map(|bullet| line.strip_prefix(bullet)).unwrap_or(line);
+        let line = numbered(line).trim_end_matches(['#', '|']).trim();
+        if line.is_empty() || line.chars().all(|c| matches!(c, '-' | '=' | '*' | '_' | '`' | '~')) {
+            continue;
+        }
+        if out.ends_with(|c: char| c.is_alphanumeric() || c == '%') {
+            out.push('.');
+        }
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        plain(&links(line), &mut out);
+    }
+    out
+}
+
+/// `1. First` → `First`, of a list's line.
+fn numbered(line: &str) -> &str {
+    let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
+    let digits = line.len() - rest.len();
+    match rest.strip_prefix(['.', ')']).and_then(|rest| rest.strip_prefix(' ')) {
+        Some(item) if (1..=2).contains(&digits) => item,
+        _ => line,
+    }
+}
+
+/// `[text](address)` → `text`.
+fn links(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once('[') {
+        let Some((text, tail)) = after.split_once("](") else { break };
+        let Some((_, tail)) = tail.split_once(')') else { break };
+        out.push_str(before.strip_suffix('!').unwrap_or(before));
+        out.push_str(text);
+        rest = tail;
+    }
+    out.push_str(rest);
+    out
+}
+
+fn plain(line: &str, out: &mut String) {
+    let chars: Vec<char> = line.chars().collect();
+    let near = |at: Option<usize>| at.and_then(|at| chars.get(at)).copied().unwrap_or(' ');
+    for (at, &c) in chars.iter().enumerate() {
+        let (before, after) = (near(at.checked_sub(1)), near(Some(at + 1)));
+        match c {
+            '’' | '‘' | 'ʼ' | '\'' | '`' => {
+                // An apostrophe, not a quotation mark.
+                if before.is_alphanumeric() && after.is_alphanumeric() && c != '`' {
+                    out.push('\'');
+                }
+            }
+            '"' | '“' | '”' | '„' | '«' | '»' | '*' | '~' | '^' | '\\' => {}
+            '_' if before.is_alphanumeric() && after.is_alphanumeric() => out.push('_'),
+            '_' => {}
+            '(' | '[' | '{' if after.is_ascii_digit() || after == '+' => out.push(' '),
+            ')' | ']' | '}' if before.is_ascii_digit() && (after == ' ' || after.is_ascii_digit()) => out.push(' '),
+            '(' | '[' | '{' => out.push_str(", "),
+            ')' | ']' | '}' if matches!(after, '.' | ',' | '!' | '?' | ';' | ':') || at + 1 == chars.len() => {}
+            ')' | ']' | '}' => out.push_str(", "),
+            '…' => out.push_str(", "),
+            '–' | '—' | '‒' | '‐' | '‑' | '−' | '-' => {
+                let joined = before != ' ' && after != ' ' && before != '-' && after != '-';
+                let sign = before == ' ' && after.is_ascii_digit();
+                if joined && c == '—' || !joined && !sign {
+                    out.push_str(if before == '-' { " " } else { ", " });
+                } else {
+                    out.push('-');
+                }
+            }
+            '\u{a0}' | '\u{202f}' | '\u{2009}' => out.push(' '),
+            '½' => out.push_str(" 1/2"),
+            '¼' => out.push_str(" 1/4"),
+            '¾' => out.push_str(" 3/4"),
+            '.' | ',' | '!' | '?' | ';' | ':' | '$' | '€' | '£' | '%' | '°' | '@' | '/' | '+' | '&' | '=' | '#' => {
+                out.push(c)
+            }
+            c if c.is_alphabetic() || c.is_ascii_digit() => out.push(c),
+            c if c.is_whitespace() => out.push(' '),
+            // Combining accents belong to the letter before them; all else (emojis, other numerals) is not spoken.
+            '\u{300}'..='\u{36f}' => out.push(c),
+            _ => out.push(' '),
+        }
+    }
+}
