@@ -24,7 +24,7 @@ struct Token<'a> {
 
 /// What a rule makes of the tokens before it: the words, and how many tokens they stand for.
 type Spoken = Option<(String, usize)>;
-/// The rules see all tokens, the place, and the last word that was said.
+/// A rule sees all tokens and the place.
 type Rule = fn(&[Token], usize) -> Spoken;
 
 const RULES: [Rule; 16] = [

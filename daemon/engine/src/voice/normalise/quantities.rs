@@ -249,7 +249,7 @@ pub(super) fn plain(tokens: &[Token], at: usize) -> Spoken {
     }
     if let Some(decade) = text.strip_suffix('s').filter(|figure| figure.len() == 4 && all_digits(figure)) {
         let words = year(decade.parse().ok()?);
-        return Some((words.strip_suffix('y').map_or(format!("{words}s"), |stem| format!("{stem}ies")), 1));
+        return Some((words.strip_suffix('y').map_or_else(|| format!("{words}s"), |stem| format!("{stem}ies")), 1));
     }
     let next = core(tokens, at + 1);
     if tokens[at].end.is_empty()

@@ -85,7 +85,10 @@ fn say(clock: &Clock, half: Option<&'static str>) -> String {
         (minute @ 1..10, _) => format!("{hour} oh {}", cardinal(minute)),
         (minute, _) => format!("{hour} {}", cardinal(minute)),
     };
-    half.map_or(words.clone(), |half| format!("{words} {half}"))
+    match half {
+        Some(half) => format!("{words} {half}"),
+        None => words,
+    }
 }
 
 /// `9:30`, `9:30 am`, `9am`, `17:00`.
