@@ -44,8 +44,8 @@ pub(super) fn day_name(text: &str) -> Option<&'static str> {
 /// `am`, `p.m` and the like, as letters to be said.
 fn half(text: &str) -> Option<&'static str> {
     match text.to_ascii_lowercase().as_str() {
-        "am" | "a.m" => Some("A M"),
-        "pm" | "p.m" => Some("P M"),
+        "am" | "a.m" => Some("AM"),
+        "pm" | "p.m" => Some("PM"),
         _ => None,
     }
 }
@@ -76,7 +76,7 @@ fn parse(text: &str) -> Option<Clock> {
 }
 
 fn say(clock: &Clock, half: Option<&'static str>) -> String {
-    // On a clock of twelve hours the full hour is bare before A M, and o'clock without.
+    // On a clock of twelve hours the full hour is bare before AM, and o'clock without.
     let hour = cardinal(clock.hour);
     let words = match (clock.minute, half) {
         (0, Some(_)) => hour,

@@ -172,7 +172,7 @@ pub(super) fn labelled(tokens: &[Token], at: usize) -> Spoken {
     }
     let state = text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase()) && tokens[at].end.is_empty();
     if state && next.len() == 5 && all_digits(next) {
-        let letters: Vec<String> = text.chars().map(String::from).collect();
+        let letters: Vec<String> = text.chars().map(letter).collect();
         return Some((format!("{} {}", letters.join(" "), digits(next)), 2));
     }
     code(text).map(|said| (said, 1))
@@ -185,6 +185,11 @@ fn spaced(number: &str) -> String {
         _ => number.as_bytes().chunks(3).map(|group| digits(&String::from_utf8_lossy(group))).collect(),
     };
     groups.join(", ")
+}
+
+/// A letter by its name. A lone `A` would be said as the article; espeak-ng says "eh" as the letter.
+fn letter(c: char) -> String {
+    if c == 'A' { "eh".to_owned() } else { c.to_string() }
 }
 
 /// Capital letters and digits mixed, such as `B12`, `AB-12CD`.
@@ -205,7 +210,7 @@ fn code(text: &str) -> Option<String> {
         let (head, tail) = rest.split_at(run.max(1));
         match run {
             0 if c == '-' => {}
-            0 => out.push(c.to_string()),
+            0 => out.push(letter(c)),
             1..=2 if !head.starts_with('0') => out.push(cardinal(head.parse().ok()?)),
             _ => out.push(digits(head)),
         }
@@ -267,10 +272,10 @@ pub(super) fn abbreviation(tokens: &[Token], at: usize) -> Spoken {
         "St" if after_name => "Street",
         "No" | "no" | "Nos" if tokens[at].end == "." && next.starts_with(|c: char| c.is_ascii_digit()) => "number",
         "am" if tokens[at].end == "." && at > 0 && core(tokens, at - 1).starts_with(|c: char| c.is_ascii_digit()) => {
-            "A M"
+            "AM"
         }
-        "a.m" | "A.M" => "A M",
-        "p.m" | "P.M" | "pm" | "PM" => "P M",
+        "a.m" | "A.M" => "AM",
+        "p.m" | "P.M" | "pm" | "PM" => "PM",
         text => lookup(&ABBREVIATIONS, text)?,
     };
     Some((said.to_owned(), 1))
