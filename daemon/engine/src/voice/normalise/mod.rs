@@ -60,7 +60,10 @@ pub fn normalise(text: &str) -> String {
         let last = tokens[at + used - 1];
         let abbreviated =
             last.end == "." && at + used < tokens.len() && words::swallows_stop(last.core, tokens[at + used].core);
-        push(&mut out, &words, if abbreviated { "" } else { last.end });
+        // Of `p.m.,` only the comma is punctuation.
+        let end =
+            last.end.strip_prefix('.').filter(|rest| rest.starts_with([',', ';', ':', '?', '!'])).unwrap_or(last.end);
+        push(&mut out, &words, if abbreviated { "" } else { end });
         at += used;
     }
     // Whatever no rule has seen.

@@ -63,7 +63,8 @@ fn parse(text: &str) -> Option<Clock> {
     let cut = lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len());
     let (figures, suffix) = lower.split_at_checked(cut)?;
     let half = if suffix.is_empty() { None } else { Some(half(suffix)?) };
-    let (hour, minute, colon) = match figures.split_once(':') {
+    let dotted = || half.and_then(|_| figures.split_once('.'));
+    let (hour, minute, colon) = match figures.split_once(':').or_else(dotted) {
         Some((hour, minute)) if minute.len() == 2 && all_digits(minute) => (hour, minute.parse().ok()?, true),
         Some(_) => return None,
         None => (figures, 0, false),
@@ -207,7 +208,7 @@ pub(super) fn day_range(tokens: &[Token], at: usize) -> Spoken {
     }
     let name = day_name(text)?;
     // `Sun` and `Sat` are words too, unless a stop or another day says otherwise.
-    let sure = !matches!(text, "Sun" | "Sat" | "Wed")
+    let sure = !matches!(text, "Sun" | "Sat")
         || tokens[at].end == "."
         || tokens.iter().any(|t| t.core != text && day_name(t.core).is_some());
     (text.len() < name.len() && sure).then(|| (name.to_owned(), 1))

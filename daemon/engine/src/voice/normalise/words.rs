@@ -192,6 +192,9 @@ fn letter(c: char) -> String {
     if c == 'A' { "eh".to_owned() } else { c.to_string() }
 }
 
+/// Longer runs of capital letters are words.
+const MAX_SPELT: usize = 3;
+
 /// Capital letters and digits mixed, such as `B12`, `AB-12CD`.
 fn code(text: &str) -> Option<String> {
     let letters = text.bytes().filter(u8::is_ascii_uppercase).count();
@@ -215,6 +218,9 @@ fn code(text: &str) -> Option<String> {
             _ => out.push(digits(head)),
         }
         rest = tail;
+    }
+    if text.split(|c: char| !c.is_ascii_uppercase()).any(|run| run.len() > MAX_SPELT) {
+        return None;
     }
     Some(out.join(" "))
 }
@@ -285,6 +291,7 @@ pub(super) fn abbreviation(tokens: &[Token], at: usize) -> Spoken {
 pub(super) fn swallows_stop(text: &str, next: &str) -> bool {
     const TITLES: [&str; 9] = ["Dr", "Mr", "Mrs", "Ms", "Prof", "St", "No", "no", "Mt"];
     let lower = next.starts_with(|c: char| c.is_lowercase() || c.is_ascii_digit());
+    let measure = super::quantities::unit(text).is_some();
     let short = text.contains('.')
         || lookup(&ABBREVIATIONS, text).is_some()
         || lookup(&STREETS, text).is_some_and(|said| said != text);
@@ -292,7 +299,7 @@ pub(super) fn swallows_stop(text: &str, next: &str) -> bool {
         super::times::day_name(text).is_some() || text.len() <= 4 && text.starts_with(|c: char| c.is_uppercase());
     let label =
         lookup(&NUMBERED, &text.to_ascii_lowercase()).or_else(|| lookup(&CODED, &text.to_ascii_lowercase())).is_some();
-    TITLES.contains(&text) || lower && (short || dated || label)
+    TITLES.contains(&text) || lower && (short || dated || label || measure)
 }
 
 /// Letters and signs of a token that no rule knows; digits one by one or as numbers.
@@ -314,6 +321,7 @@ pub(super) fn fallback(text: &str) -> String {
             '/' | '_' | '#' => " ",
             // A hyphen between letters stays; it shapes the stress.
             '-' if !(out.ends_with(char::is_alphabetic) && chars.peek().is_some_and(|c| c.is_alphabetic())) => " ",
+            '.' if chars.peek().is_some_and(char::is_ascii_digit) && out.ends_with(' ') => " point ",
             '.' | ',' | ':' | ';' | '!' | '?' if chars.peek().is_some_and(|c| c.is_alphabetic()) && out.len() > 2 => {
                 out.push(if c == '.' { ' ' } else { ',' });
                 " "
