@@ -9,7 +9,7 @@ dir=$(mktemp -d)
 daemon=
 finish() {
     if [ -n "$daemon" ]; then kill -TERM "$daemon" 2>/dev/null || true; wait "$daemon" 2>/dev/null || true; fi
-    rm -rf "$dir"
+    if [ -n "${CALLBOX_KEEP:-}" ]; then cp -r "$dir" "$CALLBOX_KEEP"; fi; rm -rf "$dir"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
@@ -66,7 +66,7 @@ for ((waited = 0; ; waited++)); do
 done
 
 callbox dial "sip:frontdesk@127.0.0.1:$sip" --config "$dir/callbox.toml" \
-    --questions config/demo.toml --record demo.wav && status=0 || status=$?
+    --questions config/demo.toml --watch --record demo.wav && status=0 || status=$?
 if [ "$status" -ne 0 ]; then
     echo "The end of callboxd's log:" >&2
     tail -n 20 "$dir/log" >&2

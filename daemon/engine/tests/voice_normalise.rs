@@ -5,14 +5,16 @@ use proptest::prelude::*;
 
 const TABLE: &[(&str, &str)] = &[
     // Times.
-    ("See you at 9:30 am.", "See you at nine thirty A M."),
+    ("See you at 9:30 am.", "See you at nine thirty AM."),
     ("at 9:05", "at nine oh five"),
-    ("at 5 p.m. today", "at five P M today"),
-    ("from 9am to 5pm", "from nine A M to five P M"),
-    ("9am-5pm", "nine A M to five P M"),
+    ("at 5 p.m. today", "at five PM today"),
+    ("from 9am to 5pm", "from nine AM to five PM"),
+    ("9am-5pm", "nine AM to five PM"),
     ("at 17:00", "at seventeen hundred"),
     ("at 3:00", "at three o'clock"),
     ("8:00–18:30", "eight o'clock to eighteen thirty"),
+    ("The meeting, at 4 p.m., is on", "The meeting, at four PM, is on"),
+    ("10.30am on Wed., Nov. 5", "ten thirty AM on Wednesday, November fifth"),
     // Money.
     ("It costs $12.50.", "It costs twelve dollars and fifty cents."),
     ("$1", "one dollar"),
@@ -22,6 +24,7 @@ const TABLE: &[(&str, &str)] = &[
     ("$1.5M", "one point five million dollars"),
     ("$5 million", "five million dollars"),
     ("$5-$10", "five dollars to ten dollars"),
+    ("$20/month", "twenty dollars per month"),
     // Dates.
     ("on 2026-11-21.", "on November twenty first, twenty twenty six."),
     ("on Nov 3rd", "on November third"),
@@ -53,8 +56,10 @@ const TABLE: &[(&str, &str)] = &[
     ("Your code is 4821.", "Your code is four eight two one."),
     ("confirmation number 123456", "confirmation number one two three, four five six"),
     ("seat B12", "seat B twelve"),
-    ("booking AB12CD", "booking A B twelve C D"),
+    ("booking AB12CD", "booking eh B twelve C D"),
     ("#5", "number five"),
+    ("a COVID-19 test", "a COVID nineteen test"),
+    ("version v2.0", "version v two point zero"),
     // Numbers, ordinals, units, ranges.
     ("1,234 people", "one thousand two hundred thirty four people"),
     ("-5 and 3.14", "minus five and three point one four"),
@@ -67,6 +72,7 @@ const TABLE: &[(&str, &str)] = &[
     ("10-12%", "ten to twelve percent"),
     ("1/2 hour", "one half hour"),
     ("3/4 of the price", "three quarters of the price"),
+    ("6 ft. tall, 50/50", "six feet tall, fifty fifty"),
     ("open 24/7", "open twenty four seven"),
     ("007", "zero zero seven"),
     // Abbreviations.

@@ -57,6 +57,16 @@ fn folded(ids: &[Vec<usize>], vits: &Vits) -> Vec<Vec<usize>> {
 }
 
 #[test]
+fn a_text_without_end_is_cut() {
+    let mut espeak = Espeak::start(Path::new("espeak-ng"), "en-us").expect("espeak-ng is installed");
+    let sentences = espeak.sentences(&"and then some more words ".repeat(100)).expect("espeak-ng answers");
+    let longest = sentences.iter().map(|sentence| sentence.phonemes.chars().count()).max();
+    assert!(sentences.len() > 3 && longest < Some(600), "{} sentences, {longest:?}", sentences.len());
+    let words: usize = sentences.iter().map(|sentence| sentence.phonemes.split_whitespace().count()).sum();
+    assert!((380..=520).contains(&words), "{words} of 500 words; some are spoken as one");
+}
+
+#[test]
 fn a_dead_process_is_replaced() {
     let mut espeak = Espeak::start(Path::new("espeak-ng"), "en-us").expect("espeak-ng is installed");
     let before = espeak.sentences("Hello there.").expect("it answers");

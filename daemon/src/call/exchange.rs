@@ -314,7 +314,7 @@ fn media_stats(stats: &media::SessionStats) -> MediaStats {
     let jitter_us = (stats.jitter_ms.max(0.0) * 1000.0) as u32;
     MediaStats {
         packets_in: stats.received,
-        packets_lost: stats.lost,
+        packets_lost: stats.buffer.lost,
         packets_late: stats.buffer.late,
         packets_out: stats.sent,
         jitter_us,

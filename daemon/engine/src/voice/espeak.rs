@@ -54,7 +54,11 @@ struct Process {
 /// A line whose answer, followed by an empty one, ends the answer to a request.
 const MARK: &str = "x";
 const PATIENCE: Duration = Duration::from_secs(3);
-const MAX_LINE: usize = 700;
+/// A line without punctuation is cut here, in bytes.
+const MAX_LINE: usize = 250;
+/// A sentence longer than this, in phonemes, ends at its next comma: attention is quadratic, and the first audio waits
+/// for all of it.
+const MAX_SENTENCE: usize = 250;
 
 impl Espeak {
     /// Starts the program with one of its voices, such as `en-us`.
@@ -100,6 +104,9 @@ impl Espeak {
             match end {
                 Some('.' | '!' | '?') => {
                     sentences.push(Sentence { phonemes: std::mem::take(&mut phonemes), end: *end })
+                }
+                Some(_) if phonemes.chars().count() > MAX_SENTENCE => {
+                    sentences.push(Sentence { phonemes: std::mem::take(&mut phonemes), end: *end });
                 }
                 Some(_) => phonemes.push(' '),
                 None => {}

@@ -152,7 +152,7 @@ impl Worker for Voice {
         }
         let ends = matches!(request, Request::Cancel { .. } | Request::Forget { .. });
         if ends {
-            *self.cancelled.lock().entry((call, turn)).or_default() += 1;
+            self.cancelled.note(call, turn);
         }
         if let Err(error) = self.enqueue(Command::Do(request, Instant::now())) {
             // A lost cancel stays noted, so nothing of its turn is sent.
@@ -185,6 +185,14 @@ impl Drop for Voice {
 impl Cancelled {
     fn lock(&self) -> MutexGuard<'_, HashMap<(CallId, Option<TurnId>), u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A cancellation was read. The bound is reached only if the thread is stuck.
+    fn note(&self, call: CallId, turn: Option<TurnId>) {
+        let mut noted = self.lock();
+        if noted.len() < 2 * QUEUE {
+            *noted.entry((call, turn)).or_default() += 1;
+        }
     }
 
     /// The thread has come to a cancellation.

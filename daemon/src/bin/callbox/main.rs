@@ -41,7 +41,7 @@ enum Command {
     /// Whether the running daemon answers calls, and if not, why.
     Health(health::Arguments),
     /// Model packs.
-    Models(models::Args),
+    Models(models::Arguments),
     /// The ears alone: recordings to text.
     Transcribe(transcribe::TranscribeArgs),
     /// The voice alone: text to a recording.

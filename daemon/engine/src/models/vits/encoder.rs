@@ -3,10 +3,8 @@
 //! A transformer with relative positions within ±4 (Shaw et al. 2018; VITS, Kim et al. 2021, appendix B.1), normalised
 //! after each block. One utterance at a time: no mask.
 
-use rayon::prelude::*;
-
 use super::load::{Loader, Norm, run_same, wrong};
-use crate::kernels::conv::Conv;
+use crate::kernels::conv::{Conv, Start};
 use crate::kernels::math;
 use crate::weights::onnx::OnnxError;
 
@@ -114,39 +112,44 @@ impl Layer {
     }
 
     fn attention(&self, x: &[f32]) -> Vec<f32> {
+        if x.is_empty() {
+            return Vec::new();
+        }
         let c = self.q.cin();
         let (head, rows) = (self.head, x.len() / c);
         let window = self.rel_k.len() / head / 2;
         let (mut q, k, v) = (run_same(&self.q, x), run_same(&self.k, x), run_same(&self.v, x));
         let scale = 1.0 / (head as f32).sqrt();
         q.iter_mut().for_each(|q| *q *= scale);
+        let near = |i: usize| i.saturating_sub(window)..rows.min(i + window + 1);
         let mut mixed = vec![0.0; x.len()];
-        mixed.par_chunks_mut(c).enumerate().with_min_len(8).for_each_init(
-            || vec![0.0; rows],
-            |weights, (i, out)| {
-                for h in (0..c).step_by(head) {
-                    let query = &q[i * c + h..][..head];
-                    for (j, weight) in weights.iter_mut().enumerate() {
-                        *weight = math::dot(query, &k[j * c + h..][..head]);
+        for h in (0..c).step_by(head) {
+            let query: Vec<f32> = q.chunks_exact(c).flat_map(|row| &row[h..h + head]).copied().collect();
+            // Both products of attention are convolutions of one tap whose weights are the keys, then the values.
+            let keys = Conv::pack((rows, head, 1), 1, None, |j, channel, _| k[j * c + h + channel]);
+            let values = Conv::pack((head, rows, 1), 1, None, |channel, j, _| v[j * c + h + channel]);
+            let mut weights = vec![0.0; rows * rows];
+            keys.run(&query, &mut weights, Start::Bias, |first, piece| {
+                for (i, weights) in (first..).zip(piece.chunks_exact_mut(rows)) {
+                    for j in near(i) {
+                        weights[j] +=
+                            math::dot(&query[i * head..][..head], &self.rel_k[(j + window - i) * head..][..head]);
                     }
-                    let near = i.saturating_sub(window)..rows.min(i + window + 1);
-                    for j in near.clone() {
-                        weights[j] += math::dot(query, &self.rel_k[(j + window - i) * head..][..head]);
-                    }
-                    let max = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    weights.iter_mut().for_each(|w| *w -= max);
-                    math::exp_in_place(weights);
-                    let norm = 1.0 / weights.iter().sum::<f32>();
-                    let out = &mut out[h..h + head];
-                    for (j, weight) in weights.iter().enumerate() {
-                        math::axpy(out, weight * norm, &v[j * c + h..][..head]);
-                    }
-                    for j in near {
-                        math::axpy(out, weights[j] * norm, &self.rel_v[(j + window - i) * head..][..head]);
+                    math::softmax(weights);
+                }
+            });
+            let mut out = vec![0.0; rows * head];
+            values.run(&weights, &mut out, Start::Bias, |first, piece| {
+                for (i, out) in (first..).zip(piece.chunks_exact_mut(head)) {
+                    for j in near(i) {
+                        math::axpy(out, weights[i * rows + j], &self.rel_v[(j + window - i) * head..][..head]);
                     }
                 }
-            },
-        );
+            });
+            for (mixed, out) in mixed.chunks_exact_mut(c).zip(out.chunks_exact(head)) {
+                mixed[h..h + head].copy_from_slice(out);
+            }
+        }
         run_same(&self.o, &mixed)
     }
 }

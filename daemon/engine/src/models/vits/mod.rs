@@ -83,14 +83,14 @@ pub struct Utterance {
     vocoder: vocoder::VocoderState,
 }
 
-/// The longest utterance, in latent frames: about 46 s at 22.05 kHz.
-const MAX_FRAMES: usize = 4000;
+/// The longest utterance, in latent frames: about 70 s at 22.05 kHz.
+const MAX_FRAMES: usize = 6000;
 /// The most phoneme ids in one utterance; attention is quadratic in them.
 pub const MAX_IDS: usize = 1200;
 /// The most frames of one phoneme: 4.6 s.
 const MAX_DURATION: f32 = 400.0;
-/// Frames that go through the network at once: enough rows to amortise the weights, few enough to stay in cache.
-const STRIDE: usize = 64;
+/// The most frames that go through the network at once: enough rows to amortise the weights, few enough for the cache.
+const STRIDE: usize = 96;
 
 impl Vits {
     /// Loads `model` (`.onnx`) and the JSON beside it (`.onnx.json`).
@@ -101,7 +101,9 @@ impl Vits {
         if !device.is_cpu() {
             return Err(VoiceError::Unsupported("VITS runs on the processor only"));
         }
-        let json = model.with_added_extension("json");
+        let mut json = model.as_os_str().to_owned();
+        json.push(".json");
+        let json = std::path::PathBuf::from(json);
         let fault = |why: String| VoiceError::Config { path: json.display().to_string(), why };
         let bytes = std::fs::read(&json).map_err(|error| fault(error.to_string()))?;
         let config: config::Config = serde_json::from_slice(&bytes).map_err(|error| fault(error.to_string()))?;
@@ -221,7 +223,8 @@ impl Vits {
         let enter = (goal + self.flow.reach() + self.vocoder.reach()).min(utterance.total);
         self.pool.install(|| {
             while utterance.entered < enter {
-                let count = (enter - utterance.entered).min(STRIDE);
+                let left = enter - utterance.entered;
+                let count = left.div_ceil(left.div_ceil(STRIDE));
                 let prior = utterance.prior(count, self.encoder.latent);
                 let finished = utterance.entered == utterance.total;
                 let frames = self.flow.push(&mut utterance.flow, prior, finished);

@@ -21,6 +21,12 @@ pub(super) fn money(tokens: &[Token], at: usize) -> Spoken {
         let figure = number(text.trim_start_matches(['$', '€', '£']))?;
         return Some((format!("{figure} {next} {name}s"), 2));
     }
+    if let Some((figure, per)) = text.split_once('/')
+        && per.len() > 1
+        && per.chars().all(char::is_alphabetic)
+    {
+        return Some((format!("{} per {per}", amount(figure)?), 1));
+    }
     amount(text).map(|words| (words, 1))
 }
 
@@ -134,6 +140,9 @@ pub(super) fn fraction(tokens: &[Token], at: usize) -> Spoken {
         "of", "a", "an", "hour", "hours", "cup", "cups", "mile", "miles", "inch", "inches", "dozen", "price", "pound",
         "day", "full",
     ];
+    if top == bottom && top > 12 {
+        return Some((format!("{0} {0}", cardinal(top)), 1));
+    }
     let parted = PARTED.contains(&core(tokens, at + 1));
     let is_date = (1..=12).contains(&top) && (1..=31).contains(&bottom);
     if is_date && !parted && text != "1/2" || bottom > 100 {
@@ -195,7 +204,7 @@ const UNITS: [(&str, &str, &str); 42] = [
     ("ms", "millisecond", "milliseconds"),
 ];
 
-fn unit(text: &str) -> Option<(&'static str, &'static str)> {
+pub(super) fn unit(text: &str) -> Option<(&'static str, &'static str)> {
     UNITS.iter().find(|(written, ..)| *written == text).map(|&(_, one, many)| (one, many))
 }
 
@@ -249,7 +258,7 @@ pub(super) fn plain(tokens: &[Token], at: usize) -> Spoken {
     }
     if let Some(decade) = text.strip_suffix('s').filter(|figure| figure.len() == 4 && all_digits(figure)) {
         let words = year(decade.parse().ok()?);
-        return Some((words.strip_suffix('y').map_or(format!("{words}s"), |stem| format!("{stem}ies")), 1));
+        return Some((words.strip_suffix('y').map_or_else(|| format!("{words}s"), |stem| format!("{stem}ies")), 1));
     }
     let next = core(tokens, at + 1);
     if tokens[at].end.is_empty()

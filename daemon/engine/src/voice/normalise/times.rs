@@ -44,8 +44,8 @@ pub(super) fn day_name(text: &str) -> Option<&'static str> {
 /// `am`, `p.m` and the like, as letters to be said.
 fn half(text: &str) -> Option<&'static str> {
     match text.to_ascii_lowercase().as_str() {
-        "am" | "a.m" => Some("A M"),
-        "pm" | "p.m" => Some("P M"),
+        "am" | "a.m" => Some("AM"),
+        "pm" | "p.m" => Some("PM"),
         _ => None,
     }
 }
@@ -63,7 +63,8 @@ fn parse(text: &str) -> Option<Clock> {
     let cut = lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len());
     let (figures, suffix) = lower.split_at_checked(cut)?;
     let half = if suffix.is_empty() { None } else { Some(half(suffix)?) };
-    let (hour, minute, colon) = match figures.split_once(':') {
+    let dotted = || half.and_then(|_| figures.split_once('.'));
+    let (hour, minute, colon) = match figures.split_once(':').or_else(dotted) {
         Some((hour, minute)) if minute.len() == 2 && all_digits(minute) => (hour, minute.parse().ok()?, true),
         Some(_) => return None,
         None => (figures, 0, false),
@@ -76,7 +77,7 @@ fn parse(text: &str) -> Option<Clock> {
 }
 
 fn say(clock: &Clock, half: Option<&'static str>) -> String {
-    // On a clock of twelve hours the full hour is bare before A M, and o'clock without.
+    // On a clock of twelve hours the full hour is bare before AM, and o'clock without.
     let hour = cardinal(clock.hour);
     let words = match (clock.minute, half) {
         (0, Some(_)) => hour,
@@ -85,7 +86,10 @@ fn say(clock: &Clock, half: Option<&'static str>) -> String {
         (minute @ 1..10, _) => format!("{hour} oh {}", cardinal(minute)),
         (minute, _) => format!("{hour} {}", cardinal(minute)),
     };
-    half.map_or(words.clone(), |half| format!("{words} {half}"))
+    match half {
+        Some(half) => format!("{words} {half}"),
+        None => words,
+    }
 }
 
 /// `9:30`, `9:30 am`, `9am`, `17:00`.
@@ -204,7 +208,7 @@ pub(super) fn day_range(tokens: &[Token], at: usize) -> Spoken {
     }
     let name = day_name(text)?;
     // `Sun` and `Sat` are words too, unless a stop or another day says otherwise.
-    let sure = !matches!(text, "Sun" | "Sat" | "Wed")
+    let sure = !matches!(text, "Sun" | "Sat")
         || tokens[at].end == "."
         || tokens.iter().any(|t| t.core != text && day_name(t.core).is_some());
     (text.len() < name.len() && sure).then(|| (name.to_owned(), 1))

@@ -172,7 +172,7 @@ pub(super) fn labelled(tokens: &[Token], at: usize) -> Spoken {
     }
     let state = text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase()) && tokens[at].end.is_empty();
     if state && next.len() == 5 && all_digits(next) {
-        let letters: Vec<String> = text.chars().map(String::from).collect();
+        let letters: Vec<String> = text.chars().map(letter).collect();
         return Some((format!("{} {}", letters.join(" "), digits(next)), 2));
     }
     code(text).map(|said| (said, 1))
@@ -186,6 +186,14 @@ fn spaced(number: &str) -> String {
     };
     groups.join(", ")
 }
+
+/// A letter by its name. A lone `A` would be said as the article; espeak-ng says "eh" as the letter.
+fn letter(c: char) -> String {
+    if c == 'A' { "eh".to_owned() } else { c.to_string() }
+}
+
+/// Longer runs of capital letters are words.
+const MAX_SPELT: usize = 3;
 
 /// Capital letters and digits mixed, such as `B12`, `AB-12CD`.
 fn code(text: &str) -> Option<String> {
@@ -205,11 +213,14 @@ fn code(text: &str) -> Option<String> {
         let (head, tail) = rest.split_at(run.max(1));
         match run {
             0 if c == '-' => {}
-            0 => out.push(c.to_string()),
+            0 => out.push(letter(c)),
             1..=2 if !head.starts_with('0') => out.push(cardinal(head.parse().ok()?)),
             _ => out.push(digits(head)),
         }
         rest = tail;
+    }
+    if text.split(|c: char| !c.is_ascii_uppercase()).any(|run| run.len() > MAX_SPELT) {
+        return None;
     }
     Some(out.join(" "))
 }
@@ -267,10 +278,10 @@ pub(super) fn abbreviation(tokens: &[Token], at: usize) -> Spoken {
         "St" if after_name => "Street",
         "No" | "no" | "Nos" if tokens[at].end == "." && next.starts_with(|c: char| c.is_ascii_digit()) => "number",
         "am" if tokens[at].end == "." && at > 0 && core(tokens, at - 1).starts_with(|c: char| c.is_ascii_digit()) => {
-            "A M"
+            "AM"
         }
-        "a.m" | "A.M" => "A M",
-        "p.m" | "P.M" | "pm" | "PM" => "P M",
+        "a.m" | "A.M" => "AM",
+        "p.m" | "P.M" | "pm" | "PM" => "PM",
         text => lookup(&ABBREVIATIONS, text)?,
     };
     Some((said.to_owned(), 1))
@@ -280,6 +291,7 @@ pub(super) fn abbreviation(tokens: &[Token], at: usize) -> Spoken {
 pub(super) fn swallows_stop(text: &str, next: &str) -> bool {
     const TITLES: [&str; 9] = ["Dr", "Mr", "Mrs", "Ms", "Prof", "St", "No", "no", "Mt"];
     let lower = next.starts_with(|c: char| c.is_lowercase() || c.is_ascii_digit());
+    let measure = super::quantities::unit(text).is_some();
     let short = text.contains('.')
         || lookup(&ABBREVIATIONS, text).is_some()
         || lookup(&STREETS, text).is_some_and(|said| said != text);
@@ -287,7 +299,7 @@ pub(super) fn swallows_stop(text: &str, next: &str) -> bool {
         super::times::day_name(text).is_some() || text.len() <= 4 && text.starts_with(|c: char| c.is_uppercase());
     let label =
         lookup(&NUMBERED, &text.to_ascii_lowercase()).or_else(|| lookup(&CODED, &text.to_ascii_lowercase())).is_some();
-    TITLES.contains(&text) || lower && (short || dated || label)
+    TITLES.contains(&text) || lower && (short || dated || label || measure)
 }
 
 /// Letters and signs of a token that no rule knows; digits one by one or as numbers.
@@ -309,6 +321,7 @@ pub(super) fn fallback(text: &str) -> String {
             '/' | '_' | '#' => " ",
             // A hyphen between letters stays; it shapes the stress.
             '-' if !(out.ends_with(char::is_alphabetic) && chars.peek().is_some_and(|c| c.is_alphabetic())) => " ",
+            '.' if chars.peek().is_some_and(char::is_ascii_digit) && out.ends_with(' ') => " point ",
             '.' | ',' | ':' | ';' | '!' | '?' if chars.peek().is_some_and(|c| c.is_alphabetic()) && out.len() > 2 => {
                 out.push(if c == '.' { ' ' } else { ',' });
                 " "
