@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import platform
+import resource
 import subprocess
 import tempfile
 import time
@@ -74,7 +75,7 @@ def score(rows: list[dict], heard: dict[str, str]) -> tuple[float, list]:
     return errors / words, wrong
 
 
-def peer(rows: list[dict], model: str, threads: int) -> tuple[dict[str, str], list[float]]:
+def peer(rows: list[dict], model: str, threads: int) -> tuple[dict[str, str], list[float], float]:
     import scipy.signal
     import soundfile
     import torch
@@ -82,22 +83,24 @@ def peer(rows: list[dict], model: str, threads: int) -> tuple[dict[str, str], li
 
     torch.set_num_threads(threads)
     net = whisper.load_model(model, device="cpu")
-    heard, seconds = {}, []
+    heard, seconds, cpu = {}, [], 0.0
     for row in rows[:1] + rows:
         samples, rate = soundfile.read(row["path"], dtype="float32")
         samples = scipy.signal.resample_poly(samples, 16_000 // rate, 1).astype("float32")
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         result = net.transcribe(samples, fp16=False, temperature=0.0, beam_size=None, language="en",
                                 condition_on_previous_text=False, without_timestamps=True)
         seconds.append(time.perf_counter() - start)
+        cpu += time.process_time() - cpu_start
         heard[row["path"]] = result["text"]
-    return heard, seconds[1:]
+    return heard, seconds[1:], cpu / len(seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ours", required=True, help="the example bench_stt")
     parser.add_argument("--model", default=CACHE / "models/whisper-tiny.en/tiny.en.pt")
+    parser.add_argument("--vad", default=CACHE / "models/silero-vad/silero_vad_16k.safetensors")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pad-ms", type=int, help="silence after each prompt, instead of the product's")
     parser.add_argument("--no-peer", action="store_true")
@@ -111,10 +114,13 @@ def main() -> None:
         json.dump(rows, file)
         file.flush()
         command = [arguments.ours, file.name, "--model", str(arguments.model), "--threads", str(arguments.threads)]
+        command += ["--vad", str(arguments.vad)]
         if arguments.pad_ms is not None:
             command += ["--pad-ms", str(arguments.pad_ms)]
         environment = {**os.environ, "RAYON_NUM_THREADS": str(arguments.threads)}
-        ours = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout)
+        output = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout)
+    ours = output["prompts"]
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     wer, wrong = score(rows, {row["path"]: row["text"] for row in ours})
     times = sorted(row["seconds"] for row in ours)
     result = {
@@ -126,18 +132,22 @@ def main() -> None:
         "ours": {
             "wer": round(wer, 5),
             "mean_seconds": round(sum(times) / len(times), 4),
+            # Of the whole process, loading included; unlike the others no other work on the machine changes it much.
+            "mean_cpu_seconds": round((usage.ru_utime + usage.ru_stime) / len(times), 4),
             "p50_seconds": round(times[len(times) // 2], 4),
             "p95_seconds": round(times[len(times) * 95 // 100], 4),
+            "vad_us_per_window": round(output["vad_us_per_window"], 1),
             "declined": sum(row["declined"] is not None for row in ours),
             "highest_no_speech": round(max(row["no_speech"] for row in ours), 4),
             "lowest_mean_logprob": round(min(row["mean_logprob"] for row in ours), 4),
         },
     }
     if not arguments.no_peer:
-        heard, seconds = peer(rows, str(arguments.model), arguments.threads)
+        heard, seconds, cpu = peer(rows, str(arguments.model), arguments.threads)
         peer_wer, _ = score(rows, heard)
         mean = sum(seconds) / len(seconds)
-        result["openai_whisper"] = {"wer": round(peer_wer, 5), "mean_seconds": round(mean, 4)}
+        result["openai_whisper"] = {"wer": round(peer_wer, 5), "mean_seconds": round(mean, 4), "mean_cpu_seconds": round(cpu, 4)}
+        result["openai_whisper"]["p50_seconds"] = round(sorted(seconds)[len(seconds) // 2], 4)
         result["time_ratio"] = round(result["ours"]["mean_seconds"] / mean, 3)
     print(json.dumps(result, indent=2))
     if arguments.verbose:

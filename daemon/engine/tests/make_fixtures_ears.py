@@ -3,7 +3,7 @@
 
 Run with the environment of benches/peers/stt.py, plus `silero-vad==6.2.3 tinygrad`. The
 safetensors of that package hold other weights than its ONNX and TorchScript files, so these are no oracle for it. The WAVs are prompts of Debian's
-asterisk-core-sounds-en-wav, spoken by Allison Smith for Digium, CC-BY-SA 3.0, resampled to 16 kHz.
+asterisk-core-sounds-en-wav, (c) 2003-2010 Allison Smith, CC-BY-SA 3.0, resampled to 16 kHz.
 """
 import json
 import pathlib

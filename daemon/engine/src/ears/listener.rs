@@ -76,10 +76,10 @@ impl Listener<'_> {
     fn hear(&self, call: CallId, stream: &mut Stream, lost: u64, pcm: &[i16]) {
         if lost > 0 {
             // What was lost is silence; the detector begins anew after it, and its windows stay where they were.
-            let lost = usize::try_from(lost).unwrap_or(usize::MAX).min(super::ring::REMEMBERED);
+            let lost = usize::try_from(lost).unwrap_or(usize::MAX);
             stream.ring.push(std::iter::repeat_n(0, lost));
             stream.state = State::default();
-            stream.filled = (stream.filled + lost) % WINDOW;
+            stream.filled = (stream.filled + lost % WINDOW) % WINDOW;
             stream.window = [0.0; WINDOW];
         }
         let before = stream.ring.heard();

@@ -108,6 +108,12 @@ impl Ears {
     fn send(&self, message: Message) -> bool {
         self.messages.as_ref().is_some_and(|messages| messages.try_send(message).is_ok())
     }
+
+    fn ask(&self, call: CallId, turn: TurnId, request: Request) {
+        if !self.send(Message::Request(request)) {
+            self.outlet.send(failed(call, turn, Failure::Overloaded, "the ears are behind"));
+        }
+    }
 }
 
 impl Worker for Ears {
@@ -127,15 +133,9 @@ impl Worker for Ears {
             }
             Request::Listen { call } | Request::Forget { call } => {
                 self.lost.lock().unwrap_or_else(PoisonError::into_inner).remove(&call);
-                if !self.send(Message::Request(request)) {
-                    self.outlet.send(failed(call, TurnId::default(), Failure::Overloaded, "the ears are behind"));
-                }
+                self.ask(call, TurnId::default(), request);
             }
-            Request::Transcribe { call, turn, .. } | Request::Cancel { call, turn } => {
-                if !self.send(Message::Request(request)) {
-                    self.outlet.send(failed(call, turn, Failure::Overloaded, "the ears are behind"));
-                }
-            }
+            Request::Transcribe { call, turn, .. } | Request::Cancel { call, turn } => self.ask(call, turn, request),
             _ => {}
         }
     }

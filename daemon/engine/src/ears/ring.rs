@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 /// Samples that are remembered: as many as Whisper's window holds.
-pub(super) const REMEMBERED: usize = 30 * callbox_wire::EARS_RATE as usize;
+const REMEMBERED: usize = 30 * callbox_wire::EARS_RATE as usize;
 
 #[derive(Default)]
 pub(super) struct Ring {

@@ -22,8 +22,8 @@ struct Linear {
 
 impl Linear {
     fn new((weight, bias): (Vec<f32>, Vec<f32>), device: &Device) -> Result<Self> {
-        let out = bias.len();
-        let weight = Tensor::from_vec(weight.clone(), (out, weight.len() / out), device)?.t()?;
+        let (out, inputs) = (bias.len(), weight.len() / bias.len());
+        let weight = Tensor::from_vec(weight, (out, inputs), device)?.t()?;
         Ok(Self { weight, bias: Tensor::from_vec(bias, out, device)? })
     }
 

@@ -225,7 +225,6 @@ impl Whisper {
         }
         let best = pointwise::argmax(logits);
         let sum = pointwise::log_sum_exp(logits);
-        if std::env::var_os("DUMP").is_some() { eprintln!("{focus}:{}:{:.1}:{:.1}", self.vocabulary.text(&[best]), logits[best] - sum, logits[self.vocabulary.end()] - sum); }
         if best != end && said.ends(logits[end] - sum, focus, self.vocabulary.is_word(best)) {
             // The model was about to go on: what it thinks of ending here says nothing of its words.
             return (end, 0.0);
