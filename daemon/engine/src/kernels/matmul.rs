@@ -27,7 +27,14 @@ pub struct Activations {
 
 impl Activations {
     /// Makes room for `rows` rows of `cols` values, and fills each through `fill(row, buffer)`.
-    pub fn fill(&mut self, level: Level, pool: &Pool, rows: usize, cols: usize, fill: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    pub fn fill(
+        &mut self,
+        level: Level,
+        pool: &Pool,
+        rows: usize,
+        cols: usize,
+        fill: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) {
         let padded = cols.next_multiple_of(2 * GROUP);
         let groups = padded / GROUP;
         (self.rows, self.cols) = (rows, padded);
@@ -76,7 +83,9 @@ pub fn matmul(level: Level, pool: &Pool, x: &Activations, products: &mut [(&Pack
         pieces += count;
     }
     pool.run(pieces, &|piece| {
-        let Some((matrix, out, first, per_piece, blocks)) = jobs.iter().rev().find(|job| job.2 <= piece) else { return };
+        let Some((matrix, out, first, per_piece, blocks)) = jobs.iter().rev().find(|job| job.2 <= piece) else {
+            return;
+        };
         let from = (piece - first) * per_piece;
         for block in from..(from + per_piece).min(*blocks) {
             multiply_block(level, matrix, block, x, out);
@@ -288,7 +297,11 @@ unsafe fn q6k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: In
                             dot = S::dot4(dot, w[index], quants.add(4 * index));
                         }
                         *acc = S::fma(S::to_float(dot), S::mul(scales[half], step), *acc);
-                        *acc = S::fnma(mins[half], S::splat(*x.half_sums.add(at.wrapping_mul(2).wrapping_add(half))), *acc);
+                        *acc = S::fnma(
+                            mins[half],
+                            S::splat(*x.half_sums.add(at.wrapping_mul(2).wrapping_add(half))),
+                            *acc,
+                        );
                     }
                 }
             }
@@ -403,7 +416,8 @@ mod tests {
                 let x: Vec<f32> = (0..count * cols).map(|_| rng.random_range(-1.0..1.0)).collect();
                 for level in Level::available() {
                     let mut activations = Activations::default();
-                    activations.fill(level, &pool, count, cols, &|row, to| to.copy_from_slice(&x[row * cols..][..cols]));
+                    activations
+                        .fill(level, &pool, count, cols, &|row, to| to.copy_from_slice(&x[row * cols..][..cols]));
                     let mut out = vec![f32::NAN; count * rows];
                     matmul(level, &pool, &activations, &mut [(&matrix, &mut out)]);
                     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact(rows)) {
