@@ -26,8 +26,8 @@ fn tokens_and_prompts_are_those_of_llama_cpp() {
 #[test]
 fn logits_are_nearer_to_f32_than_those_of_llama_cpp() {
     let mut model = load(&model(SMOLLM), Level::detect());
-    let exact = distance(&mut model, "smollm2.f32", 4, 128);
-    let peer = distance(&mut model, "smollm2", 4, 128);
+    let exact = distance(&mut model, "smollm2.f32", 4, 512, 128);
+    let peer = distance(&mut model, "smollm2", 4, 512, 128);
     eprintln!("from f32 {exact:?}\nfrom llama.cpp {peer:?}");
     assert!(exact.positions >= 2000 && exact.divergence < 0.002_54 && exact.agreement > 0.969, "{exact:?}");
     assert!(exact.clear_agreement > 0.99 && peer.clear_agreement > 0.99, "{exact:?} {peer:?}");
@@ -37,7 +37,7 @@ fn logits_are_nearer_to_f32_than_those_of_llama_cpp() {
 #[test]
 fn every_instruction_level_gives_the_logits_of_the_model() {
     for level in Level::available() {
-        let distance = distance(&mut load(&model(SMOLLM), level), "smollm2.f32", 1, 64);
+        let distance = distance(&mut load(&model(SMOLLM), level), "smollm2.f32", 4, 40, 64);
         assert!(distance.divergence < 0.005 && distance.clear_agreement > 0.98, "{level:?}: {distance:?}");
     }
 }
@@ -202,11 +202,11 @@ fn an_answer_ends_at_its_limits() {
     talker.think(1, 1, &ask, &sampling(20));
     let (whole, thought) = talker.answer(1, 1);
     assert!(thought.answer_tokens <= 20);
-    let middle = whole.char_indices().nth(whole.chars().count() / 2).expect("some text").0;
-    let stop: String = whole[middle..].chars().take(4).collect();
+    let stop: String = whole.chars().skip(whole.chars().count() / 2).take(4).collect();
     talker.think(1, 2, &ask, &Sampling { stop: vec![stop.clone()], ..sampling(20) });
     let (cut, thought) = talker.answer(1, 2);
-    assert_eq!((cut.as_str(), thought.finish), (&whole[..whole.find(&stop).expect("inside")], Finish::Stop));
+    let before = whole.split(&stop).next().expect("a first part");
+    assert_eq!((cut.as_str(), thought.finish), (before, Finish::Stop));
 
     // The context ends the answer; a conversation that does not fit is refused.
     let long = Sampling { repeat_penalty: 1.3, ..sampling(4000) };

@@ -12,12 +12,14 @@ fn tokens_and_prompts_are_those_of_llama_cpp() {
     check_texts(&path, "qwen2.5");
 }
 
+/// llama.cpp rounds this file's activations per 256 values, we per 32: where two tokens are nearly even, that decides.
 #[test]
 fn logits_are_those_of_llama_cpp() {
     let Some(path) = qwen() else { return };
-    let distance = distance(&mut load(&path, Level::detect()), "qwen2.5", 5, 128);
+    let distance = distance(&mut load(&path, Level::detect()), "qwen2.5", 5, 512, 128);
     eprintln!("{distance:?}");
-    assert!(distance.positions >= 2000 && distance.divergence < 0.01 && distance.agreement > 0.98, "{distance:?}");
+    assert!(distance.positions >= 2000 && distance.divergence < 0.01, "{distance:?}");
+    assert!(distance.agreement > 0.97 && distance.clear_agreement > 0.99, "{distance:?}");
 }
 
 #[test]

@@ -293,8 +293,8 @@ unsafe fn q6k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: In
                     let step = S::splat(*x.scales.add(at));
                     for half in 0..2 {
                         let mut dot = S::int_zero();
-                        for index in 4 * half..4 * half + 4 {
-                            dot = S::dot4(dot, w[index], quants.add(4 * index));
+                        for (index, &w) in w.iter().enumerate().skip(4 * half).take(4) {
+                            dot = S::dot4(dot, w, quants.add(4 * index));
                         }
                         *acc = S::fma(S::to_float(dot), S::mul(scales[half], step), *acc);
                         *acc = S::fnma(

@@ -119,7 +119,8 @@ pub(crate) struct Distance {
     pub(crate) clear_agreement: f64,
 }
 
-pub(crate) fn distance(model: &mut Transformer, name: &str, sequences: usize, chunk: usize) -> Distance {
+/// Of so many sequences, so many tokens of each.
+pub(crate) fn distance(model: &mut Transformer, name: &str, sequences: usize, most: usize, chunk: usize) -> Distance {
     const KEPT: usize = 24;
     let bytes = std::fs::read(fixture(&format!("{name}.logits"))).expect("the fixture");
     let mut words = bytes[4..].as_chunks::<4>().0.iter().copied();
@@ -130,7 +131,7 @@ pub(crate) fn distance(model: &mut Transformer, name: &str, sequences: usize, ch
     for _ in 0..count.min(sequences) {
         let length = u32::from_le_bytes(word()) as usize;
         let tokens: Vec<u32> = (0..length).map(|_| u32::from_le_bytes(word())).collect();
-        let logits = logits(model, &tokens, chunk);
+        let logits = logits(model, &tokens[..length.min(most)], chunk);
         for row in logits.chunks_exact(model.spec().vocabulary) {
             let most = row.iter().copied().fold(f32::MIN, f32::max);
             let sum: f64 = row.iter().map(|x| f64::from(x - most).exp()).sum();
@@ -155,6 +156,9 @@ pub(crate) fn distance(model: &mut Transformer, name: &str, sequences: usize, ch
                 divergence += rest_p * (rest_p / rest_q).ln();
             }
             positions += 1;
+        }
+        for _ in 0..length.saturating_sub(most) * KEPT * 2 {
+            word();
         }
     }
     let mean = |sum: f64| sum / positions as f64;
