@@ -263,6 +263,18 @@ unsafe fn q4k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: In
     }
 }
 
+/// Sixteen columns; written out, because an iterator that is not inlined would spill every register.
+#[inline(always)]
+unsafe fn dot16<S: Isa>(w: [S::B; 4], quants: *const i8) -> S::I {
+    // SAFETY: the caller has sixteen bytes at `quants`.
+    unsafe {
+        let dot = S::dot4(S::int_zero(), w[0], quants);
+        let dot = S::dot4(dot, w[1], quants.add(4));
+        let dot = S::dot4(dot, w[2], quants.add(8));
+        S::dot4(dot, w[3], quants.add(12))
+    }
+}
+
 #[inline(always)]
 unsafe fn q6k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: Input, out: *mut f32) {
     // SAFETY: as in `q4k_generic`.
@@ -275,13 +287,18 @@ unsafe fn q6k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: In
                 let group = tile_index * 8 + inner;
                 let scales = [0, 16].map(|at| S::mul(d, S::load_i8(tile.add(64 + 32 * inner + at))));
                 let mins = scales.map(|scale| S::mul(scale, S::splat(32.0)));
-                let high = [0, 64].map(|at| S::bytes(tile.add(2368 + 128 * inner + at)));
+                let high = tile.add(2368 + 128 * inner);
+                S::prefetch(high.wrapping_add(AHEAD));
+                S::prefetch(high.wrapping_add(AHEAD + 64));
+                let high = [S::bytes(high), S::bytes(high.add(64))];
                 let [a, b, c, d, e, f, g, h] = nibbles::<S>(tile.add(320 + 256 * inner));
-                let w = [
+                let first = [
                     S::add_bits::<0>(a, high[0]),
                     S::add_bits::<1>(b, high[0]),
                     S::add_bits::<2>(c, high[0]),
                     S::add_bits::<3>(d, high[0]),
+                ];
+                let second = [
                     S::add_bits::<0>(e, high[1]),
                     S::add_bits::<1>(f, high[1]),
                     S::add_bits::<2>(g, high[1]),
@@ -291,18 +308,13 @@ unsafe fn q6k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: In
                     let quants = x.quants.add(row.wrapping_mul(x.cols).wrapping_add(group.wrapping_mul(GROUP)));
                     let at = row.wrapping_mul(x.groups).wrapping_add(group);
                     let step = S::splat(*x.scales.add(at));
-                    for half in 0..2 {
-                        let mut dot = S::int_zero();
-                        for (index, &w) in w.iter().enumerate().skip(4 * half).take(4) {
-                            dot = S::dot4(dot, w, quants.add(4 * index));
-                        }
-                        *acc = S::fma(S::to_float(dot), S::mul(scales[half], step), *acc);
-                        *acc = S::fnma(
-                            mins[half],
-                            S::splat(*x.half_sums.add(at.wrapping_mul(2).wrapping_add(half))),
-                            *acc,
-                        );
-                    }
+                    let sums = x.half_sums.add(at.wrapping_mul(2));
+                    let dot = S::to_float(dot16::<S>(first, quants));
+                    *acc = S::fma(dot, S::mul(scales[0], step), *acc);
+                    *acc = S::fnma(mins[0], S::splat(*sums), *acc);
+                    let dot = S::to_float(dot16::<S>(second, quants.add(16)));
+                    *acc = S::fma(dot, S::mul(scales[1], step), *acc);
+                    *acc = S::fnma(mins[1], S::splat(*sums.add(1)), *acc);
                 }
             }
         }
