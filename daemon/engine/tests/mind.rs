@@ -21,18 +21,24 @@ fn tokens_and_prompts_are_those_of_llama_cpp() {
     check_texts(&model(SMOLLM), "smollm2");
 }
 
+/// A model this small is at a coin's toss often, and eight bits of activation decide it: llama.cpp itself is 0.00254 nats
+/// and 96.9 % from the same weights in f32 (`fixtures/mind/reference.py`). We must be nearer than that.
 #[test]
-fn logits_are_those_of_llama_cpp() {
-    let distance = distance(&mut load(&model(SMOLLM), Level::detect()), "smollm2", 4, 128);
-    eprintln!("{distance:?}");
-    assert!(distance.positions >= 2000 && distance.divergence < 0.01 && distance.agreement > 0.98, "{distance:?}");
+fn logits_are_nearer_to_f32_than_those_of_llama_cpp() {
+    let mut model = load(&model(SMOLLM), Level::detect());
+    let exact = distance(&mut model, "smollm2.f32", 4, 512, 128);
+    let peer = distance(&mut model, "smollm2", 4, 512, 128);
+    eprintln!("from f32 {exact:?}\nfrom llama.cpp {peer:?}");
+    assert!(exact.positions >= 2000 && exact.divergence < 0.002_54 && exact.agreement > 0.969, "{exact:?}");
+    assert!(exact.clear_agreement > 0.99 && peer.clear_agreement > 0.99, "{exact:?} {peer:?}");
+    assert!(peer.divergence < 0.01, "{peer:?}");
 }
 
 #[test]
-fn every_instruction_level_gives_the_logits_of_llama_cpp() {
+fn every_instruction_level_gives_the_logits_of_the_model() {
     for level in Level::available() {
-        let distance = distance(&mut load(&model(SMOLLM), level), "smollm2", 1, 64);
-        assert!(distance.divergence < 0.01 && distance.agreement > 0.97, "{level:?}: {distance:?}");
+        let distance = distance(&mut load(&model(SMOLLM), level), "smollm2.f32", 4, 40, 64);
+        assert!(distance.divergence < 0.005 && distance.clear_agreement > 0.98, "{level:?}: {distance:?}");
     }
 }
 
@@ -117,7 +123,9 @@ fn a_known_prefix_is_not_computed_again_and_changes_no_word() {
     assert_eq!((fresh, thought.cached_tokens), (warm, 0), "forgotten calls are forgotten");
 
     // A primed agent's prompt survives its callers.
-    talker.mind.submit(Request::Prime { messages: vec![said(ChatRole::System, "You sell flowers in the Market Street.")] });
+    talker
+        .mind
+        .submit(Request::Prime { messages: vec![said(ChatRole::System, "You sell flowers in the Market Street.")] });
     let flowers = [said(ChatRole::System, "You sell flowers in the Market Street."), said(ChatRole::User, "Roses?")];
     talker.think(4, 1, &flowers, &sampling(4));
     talker.answer(4, 1);
@@ -128,7 +136,7 @@ fn a_known_prefix_is_not_computed_again_and_changes_no_word() {
     talker.answer(5, 1);
     talker.think(6, 1, &flowers, &sampling(4));
     let (_, thought) = talker.answer(6, 1);
-    assert!(thought.cached_tokens >= 14, "{thought:?}");
+    assert!(thought.cached_tokens >= 12, "{thought:?}");
 }
 
 #[test]
@@ -194,11 +202,11 @@ fn an_answer_ends_at_its_limits() {
     talker.think(1, 1, &ask, &sampling(20));
     let (whole, thought) = talker.answer(1, 1);
     assert!(thought.answer_tokens <= 20);
-    let middle = whole.char_indices().nth(whole.chars().count() / 2).expect("some text").0;
-    let stop: String = whole[middle..].chars().take(4).collect();
+    let stop: String = whole.chars().skip(whole.chars().count() / 2).take(4).collect();
     talker.think(1, 2, &ask, &Sampling { stop: vec![stop.clone()], ..sampling(20) });
     let (cut, thought) = talker.answer(1, 2);
-    assert_eq!((cut.as_str(), thought.finish), (&whole[..whole.find(&stop).expect("inside")], Finish::Stop));
+    let before = whole.split(&stop).next().expect("a first part");
+    assert_eq!((cut.as_str(), thought.finish), (before, Finish::Stop));
 
     // The context ends the answer; a conversation that does not fit is refused.
     let long = Sampling { repeat_penalty: 1.3, ..sampling(4000) };

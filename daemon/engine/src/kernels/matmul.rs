@@ -27,7 +27,14 @@ pub struct Activations {
 
 impl Activations {
     /// Makes room for `rows` rows of `cols` values, and fills each through `fill(row, buffer)`.
-    pub fn fill(&mut self, level: Level, pool: &Pool, rows: usize, cols: usize, fill: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    pub fn fill(
+        &mut self,
+        level: Level,
+        pool: &Pool,
+        rows: usize,
+        cols: usize,
+        fill: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) {
         let padded = cols.next_multiple_of(2 * GROUP);
         let groups = padded / GROUP;
         (self.rows, self.cols) = (rows, padded);
@@ -76,7 +83,9 @@ pub fn matmul(level: Level, pool: &Pool, x: &Activations, products: &mut [(&Pack
         pieces += count;
     }
     pool.run(pieces, &|piece| {
-        let Some((matrix, out, first, per_piece, blocks)) = jobs.iter().rev().find(|job| job.2 <= piece) else { return };
+        let Some((matrix, out, first, per_piece, blocks)) = jobs.iter().rev().find(|job| job.2 <= piece) else {
+            return;
+        };
         let from = (piece - first) * per_piece;
         for block in from..(from + per_piece).min(*blocks) {
             multiply_block(level, matrix, block, x, out);
@@ -254,6 +263,18 @@ unsafe fn q4k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: In
     }
 }
 
+/// Sixteen columns; written out, because an iterator that is not inlined would spill every register.
+#[inline(always)]
+unsafe fn dot16<S: Isa>(w: [S::B; 4], quants: *const i8) -> S::I {
+    // SAFETY: the caller has sixteen bytes at `quants`.
+    unsafe {
+        let dot = S::dot4(S::int_zero(), w[0], quants);
+        let dot = S::dot4(dot, w[1], quants.add(4));
+        let dot = S::dot4(dot, w[2], quants.add(8));
+        S::dot4(dot, w[3], quants.add(12))
+    }
+}
+
 #[inline(always)]
 unsafe fn q6k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: Input, out: *mut f32) {
     // SAFETY: as in `q4k_generic`.
@@ -266,13 +287,18 @@ unsafe fn q6k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: In
                 let group = tile_index * 8 + inner;
                 let scales = [0, 16].map(|at| S::mul(d, S::load_i8(tile.add(64 + 32 * inner + at))));
                 let mins = scales.map(|scale| S::mul(scale, S::splat(32.0)));
-                let high = [0, 64].map(|at| S::bytes(tile.add(2368 + 128 * inner + at)));
+                let high = tile.add(2368 + 128 * inner);
+                S::prefetch(high.wrapping_add(AHEAD));
+                S::prefetch(high.wrapping_add(AHEAD + 64));
+                let high = [S::bytes(high), S::bytes(high.add(64))];
                 let [a, b, c, d, e, f, g, h] = nibbles::<S>(tile.add(320 + 256 * inner));
-                let w = [
+                let first = [
                     S::add_bits::<0>(a, high[0]),
                     S::add_bits::<1>(b, high[0]),
                     S::add_bits::<2>(c, high[0]),
                     S::add_bits::<3>(d, high[0]),
+                ];
+                let second = [
                     S::add_bits::<0>(e, high[1]),
                     S::add_bits::<1>(f, high[1]),
                     S::add_bits::<2>(g, high[1]),
@@ -282,14 +308,13 @@ unsafe fn q6k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: In
                     let quants = x.quants.add(row.wrapping_mul(x.cols).wrapping_add(group.wrapping_mul(GROUP)));
                     let at = row.wrapping_mul(x.groups).wrapping_add(group);
                     let step = S::splat(*x.scales.add(at));
-                    for half in 0..2 {
-                        let mut dot = S::int_zero();
-                        for index in 4 * half..4 * half + 4 {
-                            dot = S::dot4(dot, w[index], quants.add(4 * index));
-                        }
-                        *acc = S::fma(S::to_float(dot), S::mul(scales[half], step), *acc);
-                        *acc = S::fnma(mins[half], S::splat(*x.half_sums.add(at.wrapping_mul(2).wrapping_add(half))), *acc);
-                    }
+                    let sums = x.half_sums.add(at.wrapping_mul(2));
+                    let dot = S::to_float(dot16::<S>(first, quants));
+                    *acc = S::fma(dot, S::mul(scales[0], step), *acc);
+                    *acc = S::fnma(mins[0], S::splat(*sums), *acc);
+                    let dot = S::to_float(dot16::<S>(second, quants.add(16)));
+                    *acc = S::fma(dot, S::mul(scales[1], step), *acc);
+                    *acc = S::fnma(mins[1], S::splat(*sums.add(1)), *acc);
                 }
             }
         }
@@ -403,7 +428,8 @@ mod tests {
                 let x: Vec<f32> = (0..count * cols).map(|_| rng.random_range(-1.0..1.0)).collect();
                 for level in Level::available() {
                     let mut activations = Activations::default();
-                    activations.fill(level, &pool, count, cols, &|row, to| to.copy_from_slice(&x[row * cols..][..cols]));
+                    activations
+                        .fill(level, &pool, count, cols, &|row, to| to.copy_from_slice(&x[row * cols..][..cols]));
                     let mut out = vec![f32::NAN; count * rows];
                     matmul(level, &pool, &activations, &mut [(&matrix, &mut out)]);
                     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact(rows)) {

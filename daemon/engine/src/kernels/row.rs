@@ -154,9 +154,7 @@ unsafe fn quantise_generic<S: Isa>(
         let step = most[0] / 127.0;
         let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
         let mut totals = [0_i32; 2];
-        for ((x, quants), total) in
-            x.as_chunks::<16>().0.iter().zip(quants.as_chunks_mut::<16>().0).zip(&mut totals)
-        {
+        for ((x, quants), total) in x.as_chunks::<16>().0.iter().zip(quants.as_chunks_mut::<16>().0).zip(&mut totals) {
             let mut sum = 0_i32;
             for (x, quant) in x.iter().zip(quants) {
                 let q = (x * inverse + MAGIC).to_bits().cast_signed().wrapping_sub(MAGIC.to_bits().cast_signed());

@@ -72,7 +72,11 @@ impl Answer {
 
 /// How many bytes at the end of `text` begin `stop`, without being all of it.
 fn overlap(text: &str, stop: &str) -> usize {
-    stop.char_indices().map(|(at, _)| at).rev().find(|&at| stop.get(..at).is_some_and(|start| text.ends_with(start))).unwrap_or(0)
+    stop.char_indices()
+        .map(|(at, _)| at)
+        .rev()
+        .find(|&at| stop.get(..at).is_some_and(|start| text.ends_with(start)))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -28,10 +28,10 @@ use callbox_wire::{Event, Failure, Request, Role, RoleInfo};
 use candle_core::Device;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
-pub use self::template::Template;
-pub use self::tokenizer::Tokenizer;
 use self::queue::Order;
 use self::scheduler::Scheduler;
+pub use self::template::Template;
+pub use self::tokenizer::Tokenizer;
 use crate::device::Gate;
 use crate::kernels::{Level, Pool};
 use crate::models::transformer::{Piece, Transformer, Wanted};
@@ -84,8 +84,7 @@ impl Mind {
         let template = Template::from_gguf(gguf.head(), &tokenizer)?;
         let pool = Pool::new(config.threads)?;
         let (level, device) = (Level::detect(), &config.device);
-        let mut model =
-            Transformer::load(&config.model, &gguf, &config.cache, config.context, level, pool, device)?;
+        let mut model = Transformer::load(&config.model, &gguf, &config.cache, config.context, level, pool, device)?;
         let loaded = now();
         warm_up(&mut model).context("the language model's warm-up failed")?;
         let warmed = now();

@@ -36,9 +36,12 @@ impl Sampler {
                 *logit = if *logit > 0.0 { *logit / self.repeat_penalty } else { *logit * self.repeat_penalty };
             }
         }
-        let best = (0_u32..).zip(logits.iter()).fold((0, f32::MIN), |best, (token, &logit)| {
-            if logit > best.1 { (token, logit) } else { best }
-        });
+        let best = (0_u32..).zip(logits.iter()).fold(
+            (0, f32::MIN),
+            |best, (token, &logit)| {
+                if logit > best.1 { (token, logit) } else { best }
+            },
+        );
         let token = if self.temperature < 1e-3 || self.top_p <= 0.0 { best.0 } else { self.draw(logits, best.1) };
         if self.repeat_penalty != 1.0 && !self.said.contains(&token) {
             self.said.push(token);

@@ -15,12 +15,12 @@ use callbox_wire::{CallId, ChatMessage, Event, Failure, Finish, Request, Role, S
 use crossbeam_channel::Receiver;
 
 use super::answer::{Answer, Said};
+use super::now;
 use super::queue::{Order, Queue};
 use super::sampler::Sampler;
 use super::sequences::{Sequence, Sequences};
 use super::template::Template;
 use super::tokenizer::Tokenizer;
-use super::now;
 use crate::device::{Gate, Urgency};
 use crate::models::transformer::{Piece, Transformer, Wanted};
 use crate::role::SharedOutlet;

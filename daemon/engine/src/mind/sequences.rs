@@ -65,7 +65,12 @@ impl Sequences {
 
     /// The index of a sequence for `call` whose cache holds the known part of `tokens`, and how much that is; none if
     /// every sequence is thinking for another call.
-    pub(super) fn begin(&mut self, call: CallId, tokens: Vec<u32>, fresh: impl FnOnce() -> KvCache) -> Option<(usize, usize)> {
+    pub(super) fn begin(
+        &mut self,
+        call: CallId,
+        tokens: Vec<u32>,
+        fresh: impl FnOnce() -> KvCache,
+    ) -> Option<(usize, usize)> {
         self.clock += 1;
         let index = self.place(call, fresh)?;
         // The last token must be computed in any case: its logits are the answer's beginning.

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -148,8 +148,9 @@ struct Known {
 
 fn source_hash(path: &Path, gguf: &Gguf, cache: &Path) -> Result<[u8; 32]> {
     let about = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let name: PathBuf = path.file_name().context("the model has no file name")?.into();
-    let note = cache.join(name).with_added_extension("sha256");
+    let mut name = path.file_name().context("the model has no file name")?.to_owned();
+    name.push(".sha256");
+    let note = cache.join(name);
     let mut known = Known {
         len: about.len(),
         modified: (about.mtime(), about.mtime_nsec()),

@@ -115,39 +115,55 @@ pub(crate) struct Distance {
     pub(crate) divergence: f64,
     /// Share of positions with the same most probable token.
     pub(crate) agreement: f64,
+    /// The same where the reference's best is more than a quarter nat ahead of its second: not a coin's toss.
+    pub(crate) clear_agreement: f64,
 }
 
-pub(crate) fn distance(model: &mut Transformer, name: &str, sequences: usize, chunk: usize) -> Distance {
+/// Of so many sequences, so many tokens of each.
+pub(crate) fn distance(model: &mut Transformer, name: &str, sequences: usize, most: usize, chunk: usize) -> Distance {
     const KEPT: usize = 24;
     let bytes = std::fs::read(fixture(&format!("{name}.logits"))).expect("the fixture");
     let mut words = bytes[4..].as_chunks::<4>().0.iter().copied();
     let mut word = || words.next().expect("a whole fixture");
     let count = u32::from_le_bytes(word()) as usize;
     let (mut positions, mut divergence, mut agreeing) = (0, 0.0, 0);
+    let (mut clear, mut clearly_agreeing) = (0, 0);
     for _ in 0..count.min(sequences) {
         let length = u32::from_le_bytes(word()) as usize;
         let tokens: Vec<u32> = (0..length).map(|_| u32::from_le_bytes(word())).collect();
-        let logits = logits(model, &tokens, chunk);
+        let logits = logits(model, &tokens[..length.min(most)], chunk);
         for row in logits.chunks_exact(model.spec().vocabulary) {
             let most = row.iter().copied().fold(f32::MIN, f32::max);
             let sum: f64 = row.iter().map(|x| f64::from(x - most).exp()).sum();
             let log_q = |token: u32| f64::from(row[token as usize] - most) - sum.ln();
             let (mut rest_p, mut rest_q) = (1.0, 1.0);
+            let (mut best, mut agrees) = (0.0, false);
             for rank in 0..KEPT {
                 let (token, log_p) = (u32::from_le_bytes(word()), f64::from(f32::from_le_bytes(word())));
                 divergence += log_p.exp() * (log_p - log_q(token));
                 rest_p -= log_p.exp();
                 rest_q -= log_q(token).exp();
-                agreeing += usize::from(rank == 0 && row[token as usize] >= most);
+                if rank == 0 {
+                    best = log_p;
+                    agrees = row[token as usize] >= most;
+                    agreeing += usize::from(agrees);
+                } else if rank == 1 && best - log_p > 0.25 {
+                    clear += 1;
+                    clearly_agreeing += i32::from(agrees);
+                }
             }
             if rest_p > 1e-9 && rest_q > 1e-9 {
                 divergence += rest_p * (rest_p / rest_q).ln();
             }
             positions += 1;
         }
+        for _ in 0..length.saturating_sub(most) * KEPT * 2 {
+            word();
+        }
     }
     let mean = |sum: f64| sum / positions as f64;
-    Distance { positions, divergence: mean(divergence), agreement: mean(agreeing as f64) }
+    let clear_agreement = f64::from(clearly_agreeing) / f64::from(clear);
+    Distance { positions, divergence: mean(divergence), agreement: mean(agreeing as f64), clear_agreement }
 }
 
 struct Line(SyncSender<Event>);
@@ -167,14 +183,8 @@ pub(crate) struct Talker {
 impl Talker {
     pub(crate) fn start(path: &Path, max_sequences: usize, context: usize) -> Self {
         let (line, events) = sync_channel(10_000);
-        let config = Config {
-            model: path.to_owned(),
-            cache: cache(),
-            threads: 2,
-            max_sequences,
-            context,
-            device: Device::Cpu,
-        };
+        let config =
+            Config { model: path.to_owned(), cache: cache(), threads: 2, max_sequences, context, device: Device::Cpu };
         let mind = Mind::start(&config, Gate::default(), Arc::new(Line(line))).expect("a mind");
         Self { mind, events }
     }
@@ -208,7 +218,7 @@ impl Talker {
     /// Waits until all that was submitted has been looked at; no event may have come of it.
     pub(crate) fn settle(&self) {
         let (done, waiter) = sync_channel(1);
-        self.mind.beat(Box::new(move || drop(done.send(()))));
+        self.mind.beat(Box::new(move || done.send(()).expect("we wait")));
         waiter.recv_timeout(Duration::from_secs(300)).expect("the mind goes round");
     }
 

@@ -11,8 +11,8 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use candle_core::Device;
 
-pub use self::spec::{RopePairs, TransformerSpec};
 use self::rope::Rope;
+pub use self::spec::{RopePairs, TransformerSpec};
 use crate::kernels::attention::{KvCache, Span, attend};
 use crate::kernels::matmul::{Activations, matmul};
 use crate::kernels::packed::Packed;
@@ -95,7 +95,15 @@ impl Transformer {
     ///
     /// # Errors
     /// If the architecture, a tensor or the device does not fit; one sentence.
-    pub fn load(path: &Path, gguf: &Gguf, cache: &Path, context: usize, level: Level, pool: Pool, device: &Device) -> Result<Self> {
+    pub fn load(
+        path: &Path,
+        gguf: &Gguf,
+        cache: &Path,
+        context: usize,
+        level: Level,
+        pool: Pool,
+        device: &Device,
+    ) -> Result<Self> {
         ensure!(device.is_cpu(), "the language model runs on the processor in this build");
         let spec = TransformerSpec::from_gguf(gguf.head())?;
         let weights = Imported::open(path, gguf, cache, &pool)?;
@@ -187,12 +195,22 @@ impl Transformer {
             if !go_on() {
                 return Ok(None);
             }
-            norm_into(activations, level, pool, stream, (index > 0).then_some(&**back), hidden, &layer.attention_norm, spec.norm_epsilon);
-            matmul(level, pool, activations, &mut [
-                (&layer.query.weight, query),
-                (&layer.key.weight, key),
-                (&layer.value.weight, value),
-            ]);
+            norm_into(
+                activations,
+                level,
+                pool,
+                stream,
+                (index > 0).then_some(&**back),
+                hidden,
+                &layer.attention_norm,
+                spec.norm_epsilon,
+            );
+            matmul(
+                level,
+                pool,
+                activations,
+                &mut [(&layer.query.weight, query), (&layer.key.weight, key), (&layer.value.weight, value)],
+            );
             let mut row = 0;
             for piece in pieces.iter_mut() {
                 for position in piece.cache.len()..piece.cache.len() + piece.tokens.len() {
@@ -224,7 +242,16 @@ impl Transformer {
             attend(level, pool, index, spec.heads, &spans, query, attended);
             activations.fill(level, pool, rows, q, &|row, to| to.copy_from_slice(&attended[row * q..(row + 1) * q]));
             matmul(level, pool, activations, &mut [(&layer.output.weight, back)]);
-            norm_into(activations, level, pool, stream, Some(back), hidden, &layer.feed_forward_norm, spec.norm_epsilon);
+            norm_into(
+                activations,
+                level,
+                pool,
+                stream,
+                Some(back),
+                hidden,
+                &layer.feed_forward_norm,
+                spec.norm_epsilon,
+            );
             matmul(level, pool, activations, &mut [(&layer.gate.weight, gate), (&layer.up.weight, up)]);
             activations.fill(level, pool, rows, ff, &|row, to| {
                 row::silu_mul(level, &gate[row * ff..(row + 1) * ff], &up[row * ff..(row + 1) * ff], to);

@@ -66,7 +66,7 @@ impl TransformerSpec {
         let kv_heads = int("attention.head_count_kv").unwrap_or(heads);
         let head_dim = int("attention.key_length").unwrap_or(hidden / heads);
         for scaling in ["rope.scaling.type", "rope.scale_linear"] {
-            let scaled = head.metadata.get(&key(scaling)).is_some() && head.text(&key(scaling)).ok() != Some("none");
+            let scaled = head.metadata.contains_key(&key(scaling)) && head.text(&key(scaling)).ok() != Some("none");
             ensure!(!scaled, "scaled positions ({scaling}) are not supported");
         }
         ensure!(!head.tensors.contains_key("rope_freqs.weight"), "scaled positions (rope_freqs) are not supported");
