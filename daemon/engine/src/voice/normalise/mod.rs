@@ -24,11 +24,7 @@ struct Token<'a> {
 
 /// What a rule makes of the tokens before it: the words, and how many tokens they stand for.
 type Spoken = Option<(String, usize)>;
-<<<<<<< HEAD
-/// The rules see all tokens, the place, and the last word that was said.
-=======
 /// A rule sees all tokens and the place.
->>>>>>> voice
 type Rule = fn(&[Token], usize) -> Spoken;
 
 const RULES: [Rule; 16] = [
@@ -64,14 +60,10 @@ pub fn normalise(text: &str) -> String {
         let last = tokens[at + used - 1];
         let abbreviated =
             last.end == "." && at + used < tokens.len() && words::swallows_stop(last.core, tokens[at + used].core);
-<<<<<<< HEAD
-        push(&mut out, &words, if abbreviated { "" } else { last.end });
-=======
         // Of `p.m.,` only the comma is punctuation.
         let end =
             last.end.strip_prefix('.').filter(|rest| rest.starts_with([',', ';', ':', '?', '!'])).unwrap_or(last.end);
         push(&mut out, &words, if abbreviated { "" } else { end });
->>>>>>> voice
         at += used;
     }
     // Whatever no rule has seen.
