@@ -124,7 +124,7 @@ impl Line {
         let mut heard = Heard::default();
         let held = timeout(LONGEST_CALL, async {
             tokio::select! {
-                asked = converse(&mut session, &mut tap, caller, questions, &mut heard, watch) => asked.map(|()| None),
+                asked = converse(&mut session, &mut tap, caller, &mut heard, watch) => asked.map(|()| None),
                 reason = ended(&mut call) => Ok(Some(reason)),
             }
         })
@@ -163,9 +163,8 @@ async fn converse(
     session: &mut MediaSession,
     tap: &mut Tap,
     mut caller: Caller,
-    questions: &[Question],
     heard: &mut Heard,
-    mut watch: Option<Watch>,
+    watch: Option<Watch>,
 ) -> Result<()> {
     loop {
         session.readable().await;
@@ -173,9 +172,9 @@ async fn converse(
         while let Some(frame) = session.recv() {
             let samples = match caller.tick(&frame.samples) {
                 Step::Say(samples) => samples,
-                Step::Heard { question, answered } => {
-                    if let Some(watch) = &mut watch {
-                        watch.heard(question.and_then(|index| questions.get(index)), answered);
+                Step::Heard { answered, .. } => {
+                    if let Some(watch) = &watch {
+                        watch.heard(answered);
                     }
                     [0; FRAME]
                 }

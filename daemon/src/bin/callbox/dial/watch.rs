@@ -2,10 +2,11 @@
 //! socket; leaves: lines on the terminal. Never part of a measurement.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::Deserialize;
 
-use super::questions::Question;
 use crate::client;
 
 /// The parts that follow one another between the caller's last sound and the agent's first.
@@ -22,7 +23,8 @@ const PARTS: [(&str, &str); 7] = [
 /// Shows a call while it goes on.
 pub(crate) struct Watch {
     socket: PathBuf,
-    shown: u32,
+    /// The last turn that was shown; 0 is the greeting.
+    shown: Arc<AtomicU32>,
 }
 
 #[derive(Deserialize)]
@@ -37,7 +39,7 @@ struct CallId {
 
 #[derive(Deserialize)]
 struct Call {
-    turns: Vec<Turn>,
+    exchanges: Vec<Turn>,
 }
 
 #[derive(Deserialize)]
@@ -50,21 +52,18 @@ struct Turn {
 
 impl Watch {
     /// Nothing was shown yet.
-    pub(crate) const fn new(socket: PathBuf) -> Self {
-        Self { socket, shown: 0 }
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self { socket, shown: Arc::default() }
     }
 
     /// The caller has heard an answer, or the greeting: shows the turns that are new. Does not hold the call up.
-    pub(crate) fn heard(&mut self, question: Option<&Question>, answered: bool) {
+    pub(crate) fn heard(&self, answered: bool) {
         if !answered {
             println!("(no answer)");
         }
-        let (socket, from) = (self.socket.clone(), self.shown);
-        if question.is_some() {
-            self.shown += 1;
-        }
+        let (socket, shown) = (self.socket.clone(), Arc::clone(&self.shown));
         tokio::spawn(async move {
-            if let Err(error) = show(&socket, from).await {
+            if let Err(error) = show(&socket, &shown).await {
                 println!("({error:#})");
             }
         });
@@ -72,11 +71,14 @@ impl Watch {
 }
 
 /// The newest call is the one that is being watched.
-async fn show(socket: &PathBuf, from: u32) -> anyhow::Result<()> {
+async fn show(socket: &PathBuf, shown: &AtomicU32) -> anyhow::Result<()> {
     let calls: Calls = client::read(socket, "/api/v1/calls?limit=1").await?;
     let Some(newest) = calls.calls.first() else { return Ok(()) };
     let call: Call = client::read(socket, &format!("/api/v1/calls/{}", newest.id)).await?;
-    for turn in call.turns.iter().skip(from as usize).filter(|turn| turn.turn > 0) {
+    for turn in &call.exchanges {
+        if turn.turn <= shown.fetch_max(turn.turn, Ordering::Relaxed) {
+            continue;
+        }
         println!("\n  caller  {}\n  agent   {}", turn.caller_text, turn.agent_text);
         let mut from = 0;
         for (name, label) in PARTS {
