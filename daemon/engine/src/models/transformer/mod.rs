@@ -60,7 +60,7 @@ pub enum Wanted {
     All,
 }
 
-/// A loaded model; its weights are mapped, its buffers are its own.
+/// A loaded model, its weights and its buffers.
 pub struct Transformer {
     spec: TransformerSpec,
     context: usize,
