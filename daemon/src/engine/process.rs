@@ -113,6 +113,8 @@ impl EngineProcess {
             Ok(child) => child,
             Err(reason) => return reason,
         };
+        // Held, because waiting for a child closes its standard input, and this one ends when that closes.
+        let held = child.stdin.take();
         let reason = match self.connect(&mut child).await {
             Err(reason) => reason,
             Ok(stream) => tokio::select! {
@@ -123,6 +125,7 @@ impl EngineProcess {
                 },
             },
         };
+        drop(held);
         if let Err(error) = child.kill().await {
             tracing::warn!(%error, "the engine could not be killed");
         }

@@ -8,7 +8,7 @@ use callbox::config::{Config, Threads};
 use callbox::engine::placement::{self, ModelFiles, Resources};
 use callbox::engine::{Engine, EngineProcess, News, Port, RestartPolicy};
 use callbox::models;
-use callbox_wire::{CallId, Event, Role, RoleInfo};
+use callbox_wire::{CallId, Event, Role};
 
 /// The only call of a private engine.
 pub(crate) const CALL: CallId = CallId(1);
@@ -56,7 +56,6 @@ impl EngineArgs {
 pub(crate) struct Private {
     engine: Engine,
     pub(crate) port: Port,
-    pub(crate) roles: Vec<RoleInfo>,
     _run: tempfile::TempDir,
 }
 
@@ -82,8 +81,8 @@ impl Private {
         let policy = RestartPolicy { start_limit: START_LIMIT, patience: STEP_LIMIT, ..RestartPolicy::default() };
         let engine = Engine::start(EngineProcess::new(launch, policy), Vec::new());
         let port = engine.attach(CALL);
-        let roles = engine.ready(START_LIMIT).await.map_err(|reason| anyhow!(reason))?;
-        Ok(Self { engine, port, roles, _run: run })
+        engine.ready(START_LIMIT).await.map_err(|reason| anyhow!(reason))?;
+        Ok(Self { engine, port, _run: run })
     }
 
     /// The next event.
