@@ -16,7 +16,8 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("config", &["base", "models"]),
     ("telemetry", &["base", "config"]),
     ("control", &["base", "config", "storage", "telemetry"]),
-    ("call", &["base", "config", "sip", "media", "dialogue", "engine", "storage", "telemetry"]),
+    // To `control` a call only reports: it keeps the list of live calls and the latches of readiness.
+    ("call", &["base", "config", "sip", "media", "dialogue", "engine", "storage", "telemetry", "control"]),
     (
         "app",
         &["base", "config", "sip", "media", "dialogue", "engine", "storage", "telemetry", "models", "control", "call"],

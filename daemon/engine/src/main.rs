@@ -54,6 +54,9 @@ struct Args {
     /// Tokens that one conversation may hold.
     #[arg(long, default_value_t = 2048)]
     context: usize,
+    /// The least important lines that are logged, on standard error: error, warn, info, debug or trace.
+    #[arg(long, default_value = "info")]
+    log: tracing::Level,
     /// End when standard input ends: whoever started this holds the other end.
     #[arg(long)]
     guard_stdin: bool,
@@ -97,8 +100,7 @@ fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
     let gate = Gate::default();
     let mut roles = Roles::default();
     if let (Some(vad), Some(stt)) = (&args.vad, &args.stt) {
-        let config =
-            ears::Config { vad: vad.clone(), stt: stt.clone(), threads: args.threads, device: Device::Cpu };
+        let config = ears::Config { vad: vad.clone(), stt: stt.clone(), threads: args.threads, device: Device::Cpu };
         let ears = Ears::start(&config, gate.clone(), Arc::clone(outlet)).context("the ears cannot start")?;
         roles.ears = Some(announced(ears));
     }

@@ -56,7 +56,8 @@ impl Collector for Rooms {
             ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         let help = "How late packets were sent";
-        let lateness = encoder.encode_descriptor("media_send_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        let lateness =
+            encoder.encode_descriptor("media_send_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?;
         encode_lateness(&media.lateness, lateness)
     }
 }

@@ -23,13 +23,12 @@ use crate::call::{Exchange, Parts, Random};
 use crate::config::{Config, EngineKind, Threads};
 use crate::control::{Control, ControlConfig, ControlState, Latch, LiveCalls, Readiness};
 use crate::engine::placement::{self, ModelFiles, Resources};
-use crate::engine::{Engine, EngineProcess, EngineState, RestartPolicy, Script, ScriptedEngine};
+use crate::engine::{Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
 use crate::media::{Media, MediaConfig, MediaThread};
+use crate::models;
 use crate::sip::{Endpoint, EndpointConfig, Limits};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
-use crate::models;
-use callbox_wire::Role;
 
 /// The engine's name in metrics and on its socket.
 const ENGINE: &str = "0";
@@ -212,12 +211,12 @@ fn random() -> Result<Random, StartError> {
 fn start_engine(config: &Config, agents: &Agents) -> Result<Engine, StartError> {
     let prime = Exchange::prime(agents);
     if config.engine.kind == EngineKind::Scripted {
-        let path = config.engine.script.as_deref().unwrap_or(Path::new(""));
+        let path = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
         let shown = path.display();
         let text = std::fs::read_to_string(path)
             .map_err(|error| configuration(format!("engine.script: {shown} cannot be read: {error}")))?;
-        let script: Script =
-            toml::from_str(&text).map_err(|error| configuration(format!("engine.script: {shown}: {}", error.message())))?;
+        let script: Script = toml::from_str(&text)
+            .map_err(|error| configuration(format!("engine.script: {shown}: {}", error.message())))?;
         if script.answer.is_empty() {
             return Err(configuration(format!("engine.script: {shown} has no [[answer]]; write at least one")));
         }
@@ -235,6 +234,7 @@ fn start_engine(config: &Config, agents: &Agents) -> Result<Engine, StartError> 
         context: CONTEXT,
         cache: config.models.cache.clone(),
         espeak: "espeak-ng".into(),
+        log: config.log.level.as_str(),
     };
     let socket = config.engine.run.join(format!("engine-{ENGINE}.sock"));
     let roles = [Role::Ears, Role::Mind, Role::Voice];

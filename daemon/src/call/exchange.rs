@@ -84,8 +84,7 @@ struct Refuse {
 const NO_AGENT: Refuse = Refuse { status: 404, reason: "Not Found", retry: false, counted: Refusal::NoAgent };
 const NOT_READY: Refuse =
     Refuse { status: 503, reason: "Service Unavailable", retry: true, counted: Refusal::NotReady };
-const DRAINING: Refuse =
-    Refuse { status: 503, reason: "Service Unavailable", retry: true, counted: Refusal::Draining };
+const DRAINING: Refuse = Refuse { status: 503, reason: "Service Unavailable", retry: true, counted: Refusal::Draining };
 const NO_PORT: Refuse = Refuse { status: 503, reason: "Service Unavailable", retry: true, counted: Refusal::Full };
 
 impl Exchange {

@@ -242,7 +242,6 @@ impl Shelf {
             })
         })
     }
-
 }
 
 #[cfg(test)]

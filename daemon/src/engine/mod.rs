@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use callbox_wire::{CallId, ChatMessage, Event, Request, RoleInfo};
+use callbox_wire::{CallId, ChatMessage, Event, Request};
+pub use callbox_wire::{Role, RoleInfo};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

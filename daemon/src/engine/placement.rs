@@ -36,6 +36,8 @@ pub struct Resources {
     pub cache: PathBuf,
     /// The espeak-ng program.
     pub espeak: PathBuf,
+    /// The least important lines that it logs: error, warn, info, debug or trace.
+    pub log: &'static str,
 }
 
 /// How many threads compute when the configuration does not say: all cores of a small machine, and one less than all of
@@ -80,5 +82,7 @@ pub fn on_processor(
         arguments.push(name.into());
         arguments.push(number.to_string().into());
     }
+    arguments.push("--log".into());
+    arguments.push(resources.log.into());
     Launch { program: program.to_owned(), arguments, socket }
 }

@@ -2,7 +2,7 @@
 //!
 //! Enters: slices and packed weights. Leaves: slices. Never here: a model's structure, a file, a call.
 //!
-//! One text of each quantised kernel, written over the trait [`isa::Isa`], is compiled for AVX-512 VNNI, for AVX2 and
+//! One text of each quantised kernel, written over the trait `isa::Isa`, is compiled for AVX-512 VNNI, for AVX2 and
 //! for any processor; which one runs is found out at run time ([`Level::detect`]).
 
 pub mod attention;

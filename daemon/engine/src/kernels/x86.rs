@@ -1,6 +1,9 @@
 //! [`Isa`] on x86-64. Enters and leaves: registers.
 #![expect(clippy::undocumented_unsafe_blocks, reason = "the trait states what a caller promises")]
 
+// SAFETY: true of every block of this file: whoever calls a method of [`Isa`] promises that this processor has the
+// instructions and that pointers span a whole register; each method is one or a few instructions and adds no other need.
+
 use std::arch::x86_64::*;
 
 use super::isa::Isa;

@@ -43,13 +43,21 @@ pub(crate) async fn run(args: AskArgs) -> Result<ExitCode> {
     } else {
         let agents = Agents::read(&config.agents.paths)?;
         let known = agents.names().collect::<Vec<_>>().join(", ");
-        agents.named(&args.agent).with_context(|| format!("there is no agent `{}`; there is {known}", args.agent))?.clone()
+        agents
+            .named(&args.agent)
+            .with_context(|| format!("there is no agent `{}`; there is {known}", args.agent))?
+            .clone()
     };
     let mut messages = prime_messages(&agent);
     let mut engine = Private::start(&config, &[Role::Mind]).await?;
     for (turn, question) in (1..).map(TurnId).zip(&args.questions) {
         messages.push(ChatMessage { role: ChatRole::User, content: question.clone() });
-        engine.port.send(Request::Think { call: CALL, turn, messages: messages.clone(), sampling: agent.sampling() })?;
+        engine.port.send(Request::Think {
+            call: CALL,
+            turn,
+            messages: messages.clone(),
+            sampling: agent.sampling(),
+        })?;
         let mut answer = String::new();
         let thought = loop {
             match engine.event().await? {

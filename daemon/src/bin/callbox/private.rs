@@ -74,6 +74,7 @@ impl Private {
             context: 2048,
             cache: config.models.cache.clone(),
             espeak: "espeak-ng".into(),
+            log: "warn",
         };
         let run = tempfile::tempdir().context("a temporary folder is needed for the engine's socket")?;
         let socket = run.path().join("engine.sock");

@@ -11,7 +11,11 @@ fn read(path: &Path) -> Result<(u32, Vec<i16>)> {
     let mut reader = hound::WavReader::open(path).with_context(|| format!("{shown} cannot be read as WAV"))?;
     let spec = reader.spec();
     if spec.channels != 1 || spec.bits_per_sample != 16 || spec.sample_format != hound::SampleFormat::Int {
-        bail!("{shown} has {} channels of {} bits; one channel of 16 bits is needed", spec.channels, spec.bits_per_sample);
+        bail!(
+            "{shown} has {} channels of {} bits; one channel of 16 bits is needed",
+            spec.channels,
+            spec.bits_per_sample
+        );
     }
     let samples = reader.samples().collect::<Result<_, _>>().with_context(|| format!("{shown} is cut off"))?;
     Ok((spec.sample_rate, samples))

@@ -108,7 +108,7 @@ pub enum Notice {
         /// Its body: digits of a caller are personal.
         body: Pii<Vec<u8>>,
     },
-    /// Final status of a [`Command::Request`].
+    /// Final status of a [`Command::Info`].
     Reply {
         /// Status.
         status: u16,

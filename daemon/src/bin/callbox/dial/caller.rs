@@ -27,6 +27,7 @@ impl Default for Manners {
 
 /// What a caller does next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a frame every 20 ms, taken apart at once")]
 pub(crate) enum Step {
     /// Says a frame.
     Say(Frame),
@@ -84,11 +85,8 @@ impl Caller {
                 }
                 let (question, answered) = (*question, *heard);
                 let next = question.map_or(0, |question| question + 1);
-                self.state = if next < self.questions.len() {
-                    State::Asking { question: next, frame: 0 }
-                } else {
-                    State::Done
-                };
+                self.state =
+                    if next < self.questions.len() { State::Asking { question: next, frame: 0 } } else { State::Done };
                 Step::Heard { question, answered }
             }
             State::Asking { question, frame } => {

@@ -21,7 +21,7 @@ pub(crate) struct Question {
     pub(crate) expect: Vec<Vec<String>>,
     /// Where the answer can be found; for people.
     #[serde(default, rename = "fact")]
-    _fact: String,
+    pub(crate) _fact: String,
     /// As 8 kHz samples.
     #[serde(skip)]
     pub(crate) samples: Vec<i16>,
