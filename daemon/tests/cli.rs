@@ -84,7 +84,7 @@ fn asks_a_running_daemon() {
     assert_eq!(code, 0);
     assert!(
         out.contains(
-            "[1] caller  when do you open\n[1] agent   At nine.  (interrupted)\n    endpoint 300 ms, prefill 80 ms\n"
+            "[1] caller  when do you open\n[1] agent   At nine.  (interrupted)\n    prefill 80 ms, endpoint 300 ms\n"
         ),
         "{out}"
     );

@@ -7,9 +7,9 @@ set -euo pipefail
 declare -A wanted=(
     [build]="cc:build-essential"
     [run]="espeak-ng:espeak-ng python3:python3 pip:python3-pip"
-    [test]="sipp:sip-tester baresip:baresip-core sox:sox"
-    [bench]="venv:python3-venv cmake:cmake c++:build-essential
+    [test]="sipp:sip-tester baresip:baresip-core sox:sox
         /usr/share/asterisk/sounds/en_US_f_Allison:asterisk-core-sounds-en-wav"
+    [bench]="venv:python3-venv cmake:cmake c++:build-essential"
 )
 
 is_here() {

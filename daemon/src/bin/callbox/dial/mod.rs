@@ -66,6 +66,9 @@ pub(crate) struct DialArgs {
     /// Shows what the box understood and where its time went, from the control socket of the configuration.
     #[arg(long)]
     watch: bool,
+    /// Does not look at what the answers hold; enough for a model that is known to get facts wrong.
+    #[arg(long)]
+    unchecked: bool,
     /// Writes down what was heard, with the engine's own ears, after the call.
     #[arg(long)]
     transcribe: bool,
@@ -81,6 +84,9 @@ pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
     let mut questions = questions::read(args.questions.as_deref(), &args.say, &args.play)?;
     if questions.is_empty() {
         bail!("there is nothing to ask: give --say TEXT, --play FILE or --questions FILE");
+    }
+    if args.unchecked {
+        questions.iter_mut().for_each(Question::uncheck);
     }
     questions::voice(&mut questions, &config).await?;
     let questions: Arc<[Question]> =
