@@ -7,6 +7,7 @@ Enters: the executables, benches/questions.toml, sipp. Leaves: benches/results/c
 import argparse
 import contextlib
 import json
+import math
 import os
 import pathlib
 import signal
@@ -87,7 +88,8 @@ def voice_to_voice(binaries: pathlib.Path, sip: int, config: pathlib.Path, calls
     seconds = sorted(milliseconds / 1000 for milliseconds in numbers(json.loads(output), "voice_to_voice_ms"))
     if len(seconds) < 20 * calls:
         sys.exit(f"{calls} calls with 20 questions each had {len(seconds)} answers")
-    quantile = lambda share: round(seconds[min(len(seconds) - 1, int(len(seconds) * share))], 3)
+    # The nearest rank, as `callbox dial` has it.
+    quantile = lambda share: round(seconds[max(math.ceil(len(seconds) * share), 1) - 1], 3)
     return {"answers": len(seconds), "p50_s": quantile(0.5), "p95_s": quantile(0.95), "worst_s": round(seconds[-1], 3)}
 
 

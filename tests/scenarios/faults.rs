@@ -56,8 +56,8 @@ async fn a_killed_engine_is_apologised_for_and_replaced() -> anyhow::Result<()> 
     let answer = transcribe(&rtp.track().samples(asked), daemon.dir()).await?;
     call.done(Duration::from_secs(60)).await?;
     let turns = daemon.turns().await?;
-    let last = turns.last().context("turns were recorded")?;
-    ensure!(share_heard(&last.agent, &answer) >= 0.5, "answered {:?}, heard {answer:?}", last.agent);
+    let told = turns.iter().any(|turn| share_heard(&turn.agent, &answer) >= 0.5);
+    ensure!(told, "no turn said what was heard: {answer:?}");
     Ok(())
 }
 

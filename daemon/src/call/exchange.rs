@@ -235,7 +235,7 @@ impl Exchange {
                 return Ok(());
             }
         };
-        self.metrics.calls.active.inc();
+        let active = Active::new(&self.metrics);
         self.metrics.calls.answered.inc();
         self.storage.record(Record::Call(Box::new(record.clone())));
         tracing::info!(agent = record.agent, codec = record.codec, "answered");
@@ -255,7 +255,7 @@ impl Exchange {
         let conversation = Conversation { exchange: Arc::clone(self), agent, sip, session, stream, port, live };
         let ended = conversation.hold().await;
 
-        self.metrics.calls.active.dec();
+        drop(active);
         tracing::info!(reason = ended.reason, turns = ended.turns, "ended");
         record.ended = Some(timestamp(self.clock.as_ref(), self.clock.now()));
         self.finish(record, ended);
@@ -276,6 +276,22 @@ impl Exchange {
         if incoming.reject(refuse.status, refuse.reason, retry_after).await.is_err() {
             tracing::debug!("the caller had given up already");
         }
+    }
+}
+
+/// Counts a call as active until it is dropped, also by a panic.
+struct Active(Metrics);
+
+impl Active {
+    fn new(metrics: &Metrics) -> Self {
+        metrics.calls.active.inc();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.calls.active.dec();
     }
 }
 

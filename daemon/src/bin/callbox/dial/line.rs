@@ -46,6 +46,8 @@ const PORTS: std::ops::RangeInclusive<u16> = 40_000..=49_999;
 
 /// Sockets and threads of all calls.
 pub(crate) struct Line {
+    /// Our address towards the box.
+    address: IpAddr,
     endpoint: Endpoint,
     media: Media,
     codec: AudioCodec,
@@ -65,17 +67,19 @@ pub(crate) struct Heard {
 }
 
 impl Line {
-    /// Binds what calls need.
-    pub(crate) async fn open(codec: CodecArg, transport: TransportArg, calls: usize) -> Result<Self> {
+    /// Binds what calls to that address need, on the interface that leads there.
+    pub(crate) async fn open(to: &str, codec: CodecArg, transport: TransportArg, calls: usize) -> Result<Self> {
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let address = address_towards(host_of(to).await?, any, None)
+            .context("this machine has no address from which the host could be reached")?;
         let mut generator = ChaCha20Rng::try_from_rng(&mut SysRng)?;
         let mut names = ChaCha20Rng::from_rng(&mut generator);
         let mut config = EndpointConfig::new(Box::new(move || names.next_u64()));
-        config.udp = vec![SocketAddr::new(any, 0)];
-        config.tcp = vec![SocketAddr::new(any, 0)];
+        config.udp = vec![SocketAddr::new(address, 0)];
+        config.tcp = vec![SocketAddr::new(address, 0)];
         config.user_agent = concat!("callbox-dial/", env!("CARGO_PKG_VERSION")).to_owned();
         let (endpoint, _incoming) = Endpoint::bind(config).await?;
-        let media = MediaThread::start(MediaConfig { bind: any, ports: PORTS, max_sessions: calls.max(1) })?;
+        let media = MediaThread::start(MediaConfig { bind: address, ports: PORTS, max_sessions: calls.max(1) })?;
         let codec = match codec {
             CodecArg::Pcmu => AudioCodec::Pcmu,
             CodecArg::Pcma => AudioCodec::Pcma,
@@ -84,7 +88,7 @@ impl Line {
             TransportArg::Udp => Transport::Udp,
             TransportArg::Tcp => Transport::Tcp,
         };
-        Ok(Self { endpoint, media, codec, transport, random: Mutex::new(generator) })
+        Ok(Self { address, endpoint, media, codec, transport, random: Mutex::new(generator) })
     }
 
     /// One call with all questions.
@@ -96,13 +100,11 @@ impl Line {
         watch: Option<Watch>,
     ) -> Result<Heard> {
         let reservation = self.media.reserve()?;
-        let ip = address_towards(host_of(to).await?, IpAddr::V4(Ipv4Addr::UNSPECIFIED), None)
-            .context("this machine has no address from which the host could be reached")?;
         let names = {
             let mut random = self.random.lock().map_err(|_| anyhow!("another call failed"))?;
             StreamNames::draw(|| random.next_u64())
         };
-        let mut stream = Stream::new((ip, reservation.port()).into(), names).only(self.codec);
+        let mut stream = Stream::new((self.address, reservation.port()).into(), names).only(self.codec);
         let request = DialRequest {
             to: to.to_owned(),
             from_user: "callbox-dial".into(),

@@ -93,7 +93,7 @@ pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
         std::iter::repeat_n(questions, args.rounds.max(1)).flatten().collect::<Vec<_>>().into();
 
     let manners = Manners { pause: args.pause / 20, patience: args.patience / 20 };
-    let line = Arc::new(Line::open(args.codec, args.transport, args.calls).await?);
+    let line = Arc::new(Line::open(&args.to, args.codec, args.transport, args.calls).await?);
     let mut calls = JoinSet::new();
     for number in 0..args.calls.max(1) {
         let (line, questions, to) = (Arc::clone(&line), Arc::clone(&questions), args.to.clone());
