@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .json()
         .with_writer(io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("CALLBOX_LOG").unwrap_or_else(|_| "info".into()))
+        .with_max_level(args.log)
         .init();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
