@@ -65,11 +65,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     limit_threads(args.threads);
-    tracing_subscriber::fmt()
-        .json()
-        .with_writer(io::stderr)
-        .with_max_level(args.log)
-        .init();
+    tracing_subscriber::fmt().json().with_writer(io::stderr).with_max_level(args.log).init();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
