@@ -16,7 +16,7 @@ use super::stream::{Agreed, Stream};
 use crate::base::CallId;
 use crate::control::{LiveEntry, LiveState};
 use crate::dialogue::{Action, Agent, Dialogue, HangupReason, Input, Mark, TurnKind};
-use crate::engine::{News, Port};
+use crate::engine::{EngineState, News, Port};
 use crate::media::resample::Upsampler;
 use crate::media::{self, MediaSession, PlayFrame};
 use crate::sip::{self, CallEvent, EndReason};
@@ -49,6 +49,8 @@ struct State {
     shelf: Shelf,
     actions: Vec<Action>,
     upsampler: Upsampler,
+    /// A stored phrase was wanted that had not been rendered yet.
+    unheard: bool,
     hang_up: Option<HangupReason>,
     began: Instant,
     turns: u32,
@@ -64,12 +66,17 @@ impl Conversation {
             shelf: Shelf::default(),
             actions: Vec::new(),
             upsampler: Upsampler::default(),
+            unheard: false,
             hang_up: None,
             began,
             turns: 0,
             on_hold: self.stream.on_hold(),
         };
         self.ask(Request::Listen { call: self.call() });
+        // An engine that was lost before the call was attached is no news to its port.
+        if !matches!(*self.exchange.engine.state().borrow(), EngineState::Ready(_)) {
+            self.tell(&mut state, Input::EngineLost);
+        }
         self.tell(&mut state, Input::Answered);
         let drain = self.exchange.drain.clone();
         let mut draining = false;
@@ -133,7 +140,10 @@ impl Conversation {
             Action::Play { turn } => state.shelf.play(turn),
             Action::PlayStored(phrase) => match self.exchange.phrases.stored(self.agent.stored(phrase)) {
                 Some(phrase) => state.shelf.play_stored(&phrase),
-                None => tracing::warn!("a stored phrase was not rendered yet; the caller hears nothing"),
+                None => {
+                    tracing::warn!("a stored phrase was not rendered yet; the caller hears nothing");
+                    state.unheard = true;
+                }
             },
             Action::Cancel { turn } => {
                 state.shelf.cancel(turn);
@@ -168,6 +178,9 @@ impl Conversation {
             self.tell(state, Input::Audio { turn, clause });
             self.tell(state, Input::Spoken { turn, clause, frames: ready.frames, compute_us: 0 });
         }
+        if std::mem::take(&mut state.unheard) {
+            self.tell(state, Input::PlayoutDrained);
+        }
         let mut heard = Vec::new();
         state.shelf.waiting(self.session.queued(), |part| heard.push(part));
         for part in heard {
@@ -200,7 +213,8 @@ impl Conversation {
         for event in events {
             match event {
                 media::Event::Dtmf { digit, .. } => self.tell(state, Input::Dtmf(*digit.reveal())),
-                media::Event::Drained if state.shelf.is_empty() => {
+                // More may have been handed over since the playout ran dry.
+                media::Event::Drained if state.shelf.is_empty() && self.session.queued() == 0 => {
                     self.play_out(state);
                     self.tell(state, Input::PlayoutDrained);
                 }

@@ -203,6 +203,8 @@ fn piece_of(
     });
 }
 
+// SAFETY, for all below: the caller has `$count` (or `R`) pairs at `pairs`, whose pointers span the rows that they name,
+// `keys` and `values` hold those rows at `stride`, and the processor has the instructions of `S`.
 macro_rules! attend_some {
     ($name:ident, $generic:ident, $count:literal) => {
         at_level! {
@@ -229,6 +231,7 @@ attend_some!(attend6, attend6_generic, 6);
 attend_some!(attend3, attend3_generic, 3);
 attend_some!(attend1, attend1_generic, 1);
 
+// SAFETY: as `attend_some`.
 #[inline(always)]
 unsafe fn attend_pairs<S: Isa, const R: usize>(
     pairs: &[Pair; R],
@@ -273,6 +276,7 @@ unsafe fn attend_pairs<S: Isa, const R: usize>(
 }
 
 /// `N` × 16 numbers of each output: the values, weighted by the scores.
+// SAFETY: as `attend_some`; `N` × 16 numbers are within `dim`.
 #[inline(always)]
 unsafe fn weigh<S: Isa, const R: usize, const N: usize>(
     pairs: &[Pair; R],
