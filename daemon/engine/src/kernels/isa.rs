@@ -79,8 +79,6 @@ pub(super) trait Isa: Copy {
     unsafe fn dot4(acc: Self::I, w: Self::B, a: *const i8) -> Self::I;
     /// The same for bytes that hold a signed value plus 128; see [`Isa::WIDE_OFFSET`].
     unsafe fn dot4_wide(acc: Self::I, w: Self::B, a: *const i8) -> Self::I;
-    /// Asks for the line at `from` to come nearer; never faults.
-    unsafe fn prefetch(from: *const u8);
 }
 
 /// Plain Rust; the compiler may still find vectors in it.
@@ -171,8 +169,6 @@ impl Isa for Portable {
             acc[lane].wrapping_add(dot(0)).wrapping_add(dot(1)).wrapping_add(dot(2)).wrapping_add(dot(3))
         })
     }
-    #[inline(always)]
-    unsafe fn prefetch(_: *const u8) {}
 }
 
 /// Makes a safe function that runs one generic kernel at the wanted [`Level`].

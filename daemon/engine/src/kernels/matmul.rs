@@ -7,7 +7,7 @@
 //! step by the dot products.
 
 use super::isa::{Isa, at_level};
-use super::packed::{Format, GROUP, LANES, Packed};
+use super::packed::{Format, GROUP, LANES, Packed, Q4K_PAIR, Q6K_PAIR};
 use super::pool::{Parts, Pool};
 use super::{Level, row};
 
@@ -172,17 +172,11 @@ at_level! { unsafe fn q4k<const M: usize>(w: *const u8, groups: usize, x: Input,
 at_level! { unsafe fn q6k<const M: usize>(w: *const u8, groups: usize, x: Input, out: *mut f32) = q6k_generic }
 at_level! { unsafe fn q8<const M: usize>(w: *const u8, groups: usize, x: Input, out: *mut f32) = q8_generic }
 
-/// How far ahead of the reading the weights are asked for.
-const AHEAD: usize = 2048;
-
 /// Eight vectors of four columns × sixteen rows from 256 bytes of nibbles.
 #[inline(always)]
 unsafe fn nibbles<S: Isa>(w: *const u8) -> [S::B; 8] {
-    // SAFETY: the caller has 256 bytes there; a prefetch never faults.
+    // SAFETY: the caller has 256 bytes there.
     unsafe {
-        for line in 0..4 {
-            S::prefetch(w.wrapping_add(AHEAD + 64 * line));
-        }
         let [a, b, c, d] = [0, 64, 128, 192].map(|at| S::bytes(w.add(at)));
         [
             S::low_nibbles(a),
@@ -252,11 +246,14 @@ unsafe fn q4k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: In
         for tile_index in 0..groups / 8 {
             let tile = w.add(tile_index * Format::Q4K.tile().1);
             let (d, dmin) = (S::load_f16(tile), S::load_f16(tile.add(32)));
-            for inner in 0..8 {
-                let scale = S::mul(d, S::load_u8(tile.add(64 + 32 * inner)));
-                let min = S::mul(dmin, S::load_u8(tile.add(80 + 32 * inner)));
-                let w = nibbles::<S>(tile.add(320 + 256 * inner));
-                add_group::<S, M>(&mut acc, &w, scale, min, x, tile_index * 8 + inner);
+            for pair_index in 0..4 {
+                let pair = tile.add(64 + pair_index * Q4K_PAIR);
+                for inner in 0..2 {
+                    let scale = S::mul(d, S::load_u8(pair.add(inner * 32)));
+                    let min = S::mul(dmin, S::load_u8(pair.add(inner * 32 + 16)));
+                    let w = nibbles::<S>(pair.add(64 + inner * 256));
+                    add_group::<S, M>(&mut acc, &w, scale, min, x, tile_index * 8 + pair_index * 2 + inner);
+                }
             }
         }
         store::<S, M>(acc, out);
@@ -275,6 +272,46 @@ unsafe fn dot16<S: Isa>(w: [S::B; 4], quants: *const i8) -> S::I {
     }
 }
 
+/// Adds one group of `Q6K`, whose values lie at `w`, with a scale for each half of it.
+#[inline(always)]
+unsafe fn add_group_q6k<S: Isa, const M: usize>(
+    acc: &mut [S::F; M],
+    w: *const u8,
+    scales: [S::F; 2],
+    x: Input,
+    group: usize,
+) {
+    // SAFETY: the caller has 384 bytes at `w`, and M rows with more than `group` groups in `x`.
+    unsafe {
+        let [a, b, c, d, e, f, g, h] = nibbles::<S>(w);
+        let high = [S::bytes(w.add(256)), S::bytes(w.add(320))];
+        let first = [
+            S::add_bits::<0>(a, high[0]),
+            S::add_bits::<1>(b, high[0]),
+            S::add_bits::<2>(c, high[0]),
+            S::add_bits::<3>(d, high[0]),
+        ];
+        let second = [
+            S::add_bits::<0>(e, high[1]),
+            S::add_bits::<1>(f, high[1]),
+            S::add_bits::<2>(g, high[1]),
+            S::add_bits::<3>(h, high[1]),
+        ];
+        for (row, acc) in acc.iter_mut().enumerate() {
+            let quants = x.quants.add(row.wrapping_mul(x.cols).wrapping_add(group.wrapping_mul(GROUP)));
+            let at = row.wrapping_mul(x.groups).wrapping_add(group);
+            let step = S::splat(*x.scales.add(at));
+            let sums = x.half_sums.add(at.wrapping_mul(2));
+            let halves = [dot16::<S>(first, quants), dot16::<S>(second, quants.add(16))];
+            for (half, dot) in halves.into_iter().enumerate() {
+                // The bytes are 32 more than the weights.
+                let dot = S::fnma(S::splat(32.0), S::splat(*sums.add(half)), S::mul(S::to_float(dot), step));
+                *acc = S::fma(scales[half], dot, *acc);
+            }
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn q6k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: Input, out: *mut f32) {
     // SAFETY: as in `q4k_generic`.
@@ -283,38 +320,12 @@ unsafe fn q6k_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: In
         for tile_index in 0..groups / 8 {
             let tile = w.add(tile_index * Format::Q6K.tile().1);
             let d = S::load(tile.cast());
-            for inner in 0..8 {
-                let group = tile_index * 8 + inner;
-                let scales = [0, 16].map(|at| S::mul(d, S::load_i8(tile.add(64 + 32 * inner + at))));
-                let mins = scales.map(|scale| S::mul(scale, S::splat(32.0)));
-                let high = tile.add(2368 + 128 * inner);
-                S::prefetch(high.wrapping_add(AHEAD));
-                S::prefetch(high.wrapping_add(AHEAD + 64));
-                let high = [S::bytes(high), S::bytes(high.add(64))];
-                let [a, b, c, d, e, f, g, h] = nibbles::<S>(tile.add(320 + 256 * inner));
-                let first = [
-                    S::add_bits::<0>(a, high[0]),
-                    S::add_bits::<1>(b, high[0]),
-                    S::add_bits::<2>(c, high[0]),
-                    S::add_bits::<3>(d, high[0]),
-                ];
-                let second = [
-                    S::add_bits::<0>(e, high[1]),
-                    S::add_bits::<1>(f, high[1]),
-                    S::add_bits::<2>(g, high[1]),
-                    S::add_bits::<3>(h, high[1]),
-                ];
-                for (row, acc) in acc.iter_mut().enumerate() {
-                    let quants = x.quants.add(row.wrapping_mul(x.cols).wrapping_add(group.wrapping_mul(GROUP)));
-                    let at = row.wrapping_mul(x.groups).wrapping_add(group);
-                    let step = S::splat(*x.scales.add(at));
-                    let sums = x.half_sums.add(at.wrapping_mul(2));
-                    let dot = S::to_float(dot16::<S>(first, quants));
-                    *acc = S::fma(dot, S::mul(scales[0], step), *acc);
-                    *acc = S::fnma(mins[0], S::splat(*sums), *acc);
-                    let dot = S::to_float(dot16::<S>(second, quants.add(16)));
-                    *acc = S::fma(dot, S::mul(scales[1], step), *acc);
-                    *acc = S::fnma(mins[1], S::splat(*sums.add(1)), *acc);
+            for pair_index in 0..4 {
+                let pair = tile.add(64 + pair_index * Q6K_PAIR);
+                for inner in 0..2 {
+                    let scales = [0, 16].map(|at| S::mul(d, S::load_i8(pair.add(inner * 32 + at))));
+                    let group = tile_index * 8 + pair_index * 2 + inner;
+                    add_group_q6k::<S, M>(&mut acc, pair.add(64 + inner * 384), scales, x, group);
                 }
             }
         }
@@ -331,9 +342,6 @@ unsafe fn q8_generic<S: Isa, const M: usize>(w: *const u8, groups: usize, x: Inp
             let tile = w.add(group / 2 * Format::Q8.tile().1);
             let scale = S::load_f16(tile.add(group % 2 * 32));
             let bytes = tile.add(64 + group % 2 * 512);
-            for line in 0..8 {
-                S::prefetch(bytes.wrapping_add(AHEAD + 64 * line));
-            }
             let w: [S::B; 8] = std::array::from_fn(|index| S::bytes(bytes.add(64 * index)));
             for (row, acc) in acc.iter_mut().enumerate() {
                 let quants = x.quants.add(row.wrapping_mul(x.cols).wrapping_add(group.wrapping_mul(GROUP)));

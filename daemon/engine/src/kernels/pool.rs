@@ -3,10 +3,12 @@
 //! Enters: a closure and a number of pieces. Leaves: nothing until every piece is done. Never here: a lock on the hot
 //! path, or a thread that spins without bound.
 //!
-//! Pieces are taken from an atomic counter, so a thread that lost its core delays the step by the one piece it holds.
+//! Each thread takes the pieces of its own share in order, so that it reads memory forwards, and then what is left of
+//! the others': a thread that lost its core delays the step by the one piece it holds.
 //! Between two jobs a worker spins some tens of microseconds, then sleeps until it is called.
 
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,12 +23,18 @@ struct Worker {
     asleep: AtomicBool,
 }
 
+/// On a cache line of its own: every thread counts in its own share most of the time.
+#[repr(align(128))]
+#[derive(Default)]
+struct Counter(AtomicUsize);
+
 struct Shared {
     /// Counts jobs; a worker looks at each job once.
     epoch: AtomicU64,
     open: AtomicBool,
     job: UnsafeCell<Option<Job>>,
-    next: AtomicUsize,
+    /// The next piece of each thread's share; the caller's comes first.
+    next: Vec<Counter>,
     pieces: AtomicUsize,
     /// Workers that may be reading `job`.
     inside: AtomicUsize,
@@ -59,7 +67,7 @@ impl Pool {
             epoch: AtomicU64::new(0),
             open: AtomicBool::new(false),
             job: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            next: (0..=count).map(|_| Counter::default()).collect(),
             pieces: AtomicUsize::new(0),
             inside: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
@@ -96,7 +104,9 @@ impl Pool {
         let erased: Job = unsafe { std::mem::transmute(std::ptr::from_ref(job)) };
         // SAFETY: the job before has been closed and `inside` was zero, so nobody reads the slot.
         unsafe { *shared.job.get() = Some(erased) };
-        shared.next.store(0, Ordering::Relaxed);
+        for (thread, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.share(pieces, thread).start, Ordering::Relaxed);
+        }
         shared.pieces.store(pieces, Ordering::Relaxed);
         shared.open.store(true, Ordering::SeqCst);
         shared.epoch.fetch_add(1, Ordering::SeqCst);
@@ -105,7 +115,7 @@ impl Pool {
                 handle.thread().unpark();
             }
         }
-        let mine = catch_unwind(AssertUnwindSafe(|| shared.take(job)));
+        let mine = catch_unwind(AssertUnwindSafe(|| shared.take(0, job)));
         shared.open.store(false, Ordering::SeqCst);
         let mut spins = 0;
         while shared.inside.load(Ordering::SeqCst) > 0 {
@@ -131,14 +141,24 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn take(&self, job: &(dyn Fn(usize) + Sync)) {
+    /// The pieces that a thread begins with.
+    fn share(&self, pieces: usize, thread: usize) -> Range<usize> {
+        let threads = self.next.len();
+        pieces * thread / threads..pieces * (thread + 1) / threads
+    }
+
+    fn take(&self, own: usize, job: &(dyn Fn(usize) + Sync)) {
         let pieces = self.pieces.load(Ordering::Relaxed);
-        loop {
-            let piece = self.next.fetch_add(1, Ordering::Relaxed);
-            if piece >= pieces {
-                return;
+        let threads = self.next.len();
+        for thread in (own..threads).chain(0..own) {
+            let end = self.share(pieces, thread).end;
+            loop {
+                let piece = self.next[thread].0.fetch_add(1, Ordering::Relaxed);
+                if piece >= end {
+                    break;
+                }
+                job(piece);
             }
-            job(piece);
         }
     }
 
@@ -150,7 +170,7 @@ impl Shared {
                 // SAFETY: counted in `inside` and open since: `run` waits for us before it takes the closure away.
                 let job = unsafe { (*self.job.get()).map(|job| &*job) };
                 if let Some(job) = job
-                    && catch_unwind(AssertUnwindSafe(|| self.take(job))).is_err()
+                    && catch_unwind(AssertUnwindSafe(|| self.take(index + 1, job))).is_err()
                 {
                     self.panicked.store(true, Ordering::Relaxed);
                 }

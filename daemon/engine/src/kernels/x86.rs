@@ -94,10 +94,6 @@ impl Isa for Avx512 {
     unsafe fn dot4_wide(acc: __m512i, w: __m512i, a: *const i8) -> __m512i {
         unsafe { Self::dot4(acc, w, a) }
     }
-    #[inline(always)]
-    unsafe fn prefetch(from: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-    }
 }
 
 /// Two 256-bit registers per sixteen lanes.
@@ -224,9 +220,5 @@ impl Isa for Avx2 {
             });
             Pair(_mm256_add_epi32(acc.0, dot.0), _mm256_add_epi32(acc.1, dot.1))
         }
-    }
-    #[inline(always)]
-    unsafe fn prefetch(from: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
 }

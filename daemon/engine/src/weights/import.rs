@@ -27,7 +27,7 @@ use crate::kernels::packed::{Format, LANES, Packed, SharedBytes, Source, pack, p
 use crate::kernels::pool::Parts;
 
 /// Changes whenever the bytes of a packed file would.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"CBXPACK\0";
 /// Magic, version, length of the table, hash of the source, length of the file, hash of the table.
