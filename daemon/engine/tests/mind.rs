@@ -21,15 +21,15 @@ fn tokens_and_prompts_are_those_of_llama_cpp() {
     check_texts(&model(SMOLLM), "smollm2");
 }
 
-/// A model this small is at a coin's toss often, and eight bits of activation decide it: llama.cpp itself is 0.00254 nats
-/// and 96.9 % from the same weights in f32 (`fixtures/mind/reference.py`). We must be nearer than that.
+/// A model this small is at a coin's toss often, and the rounding of activations decides it: llama.cpp is 0.00254 nats and
+/// 96.9 % from the same weights in f32 (`fixtures/mind/reference.py`), we are 0.0011 nats and 98.1 %.
 #[test]
 fn logits_are_nearer_to_f32_than_those_of_llama_cpp() {
     let mut model = load(&model(SMOLLM), Level::detect());
     let exact = distance(&mut model, "smollm2.f32", 4, 512, 128);
     let peer = distance(&mut model, "smollm2", 4, 512, 128);
     eprintln!("from f32 {exact:?}\nfrom llama.cpp {peer:?}");
-    assert!(exact.positions >= 2000 && exact.divergence < 0.002_54 && exact.agreement > 0.969, "{exact:?}");
+    assert!(exact.positions >= 2000 && exact.divergence < 0.002 && exact.agreement > 0.98, "{exact:?}");
     assert!(exact.clear_agreement > 0.99 && peer.clear_agreement > 0.99, "{exact:?} {peer:?}");
     assert!(peer.divergence < 0.01, "{peer:?}");
 }

@@ -12,14 +12,17 @@ fn tokens_and_prompts_are_those_of_llama_cpp() {
     check_texts(&path, "qwen2.5");
 }
 
-/// llama.cpp rounds this file's activations per 256 values, we per 32: where two tokens are nearly even, that decides.
+/// llama.cpp rounds this file's activations per 256 values, we per 32: it is 0.0075 nats and 97.9 % from us, and we are
+/// 0.0007 nats and 99.2 % from the same weights in f32.
 #[test]
-fn logits_are_those_of_llama_cpp() {
+fn logits_are_nearer_to_f32_than_to_llama_cpp() {
     let Some(path) = qwen() else { return };
-    let distance = distance(&mut load(&path, Level::detect()), "qwen2.5", 5, 512, 128);
-    eprintln!("{distance:?}");
-    assert!(distance.positions >= 2000 && distance.divergence < 0.01, "{distance:?}");
-    assert!(distance.agreement > 0.97 && distance.clear_agreement > 0.99, "{distance:?}");
+    let mut model = load(&path, Level::detect());
+    let exact = distance(&mut model, "qwen2.5.f32", 5, 512, 128);
+    let peer = distance(&mut model, "qwen2.5", 5, 512, 128);
+    eprintln!("from f32 {exact:?}\nfrom llama.cpp {peer:?}");
+    assert!(exact.positions >= 2000 && exact.divergence < 0.002 && exact.agreement > 0.98, "{exact:?}");
+    assert!(peer.divergence < 0.01 && peer.agreement > 0.97 && peer.clear_agreement > 0.99, "{peer:?}");
 }
 
 #[test]

@@ -11,9 +11,30 @@ use super::packed::{Format, GROUP, LANES, Packed, Q4K_PAIR, Q6K_PAIR};
 use super::pool::{Parts, Pool};
 use super::{Level, row};
 
+/// How finely activations are rounded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// Eight bits to a group's largest value.
+    #[default]
+    Byte,
+    /// What eight bits leave over is rounded to eight bits again: twice the dot products, the same weights read.
+    TwoBytes,
+}
+
+impl Precision {
+    const fn rows(self) -> usize {
+        match self {
+            Self::Byte => 1,
+            Self::TwoBytes => 2,
+        }
+    }
+}
+
 /// Rows of activations, quantised; kept between steps for its memory.
 #[derive(Default)]
 pub struct Activations {
+    precision: Precision,
+    /// Rows of bytes: as many for each row of values as the precision has.
     rows: usize,
     /// Padded so that every format's tile divides it.
     cols: usize,
@@ -31,13 +52,16 @@ impl Activations {
         &mut self,
         level: Level,
         pool: &Pool,
+        precision: Precision,
         rows: usize,
         cols: usize,
         fill: &(dyn Fn(usize, &mut [f32]) + Sync),
     ) {
         let padded = cols.next_multiple_of(2 * GROUP);
         let groups = padded / GROUP;
-        (self.rows, self.cols) = (rows, padded);
+        let values = rows;
+        let rows = rows * precision.rows();
+        (self.precision, self.rows, self.cols) = (precision, rows, padded);
         self.quants.resize(rows * padded, 0);
         self.scales.resize(rows * groups, 0.0);
         self.sums.resize(rows * groups, 0.0);
@@ -46,20 +70,26 @@ impl Activations {
         let scales = Parts::new(&mut self.scales);
         let sums = Parts::new(&mut self.sums);
         let half_sums = Parts::new(&mut self.half_sums);
-        pool.run(rows, &|index| {
+        pool.run(values, &|index| {
             row::with_scratch(padded, |values| {
                 values[cols..].fill(0.0);
                 fill(index, &mut values[..cols]);
-                // SAFETY: each row is one piece, and pieces do not overlap.
-                let (quants, scales, sums, half_sums) = unsafe {
-                    (
-                        quants.get(index * padded, padded),
-                        scales.get(index * groups, groups),
-                        sums.get(index * groups, groups),
-                        half_sums.get(index * groups * 2, groups * 2),
-                    )
-                };
-                row::quantise(level, values, quants, scales, sums, half_sums);
+                let first = index * precision.rows();
+                for index in first..first + precision.rows() {
+                    // SAFETY: each row is of one piece, and pieces do not overlap.
+                    let (quants, scales, sums, half_sums) = unsafe {
+                        (
+                            quants.get(index * padded, padded),
+                            scales.get(index * groups, groups),
+                            sums.get(index * groups, groups),
+                            half_sums.get(index * groups * 2, groups * 2),
+                        )
+                    };
+                    row::quantise(level, values, quants, scales, sums, half_sums);
+                    if index + 1 < first + precision.rows() {
+                        row::subtract_quantised(level, quants, scales, values);
+                    }
+                }
             });
         });
     }
@@ -74,7 +104,8 @@ pub fn matmul(level: Level, pool: &Pool, x: &Activations, products: &mut [(&Pack
     let mut pieces = 0;
     for (matrix, out) in products.iter_mut() {
         assert!(matrix.cols().next_multiple_of(2 * GROUP) == x.cols, "{} columns times {}", matrix.cols(), x.cols);
-        assert!(out.len() == x.rows * matrix.rows(), "an output of {}", out.len());
+        let rows = x.rows / x.precision.rows();
+        assert!(out.len() == rows * matrix.rows(), "an output of {}", out.len());
         let blocks = matrix.rows().div_ceil(LANES);
         // Some dozens of pieces per thread at most: small enough to even out, large enough not to be felt.
         let per_piece = (blocks / (24 * pool.threads())).clamp(1, 16).max(blocks.min(2));
@@ -117,10 +148,14 @@ fn multiply_block(level: Level, matrix: &Packed, block: usize, x: &Activations, 
                 _ => multiply_tile::<1>(level, matrix, weights, x, row, &mut tile),
             }
         }
-        for (index, values) in tile.chunks_exact(LANES).take(count).enumerate() {
+        let parts = x.precision.rows();
+        for (index, values) in tile[..count * LANES].chunks_exact(parts * LANES).enumerate() {
             // SAFETY: each block of each row is written by the one piece that owns the block.
-            let to = unsafe { out.get((row + index) * rows + block * LANES, width) };
+            let to = unsafe { out.get((row / parts + index) * rows + block * LANES, width) };
             to.copy_from_slice(&values[..width]);
+            for rest in values[LANES..].chunks_exact(LANES) {
+                to.iter_mut().zip(rest).for_each(|(to, rest)| *to += rest);
+            }
         }
         row += count;
     }
@@ -434,10 +469,14 @@ mod tests {
             }
             for count in [1, 2, 3, 7, 8, 13] {
                 let x: Vec<f32> = (0..count * cols).map(|_| rng.random_range(-1.0..1.0)).collect();
-                for level in Level::available() {
+                let precisions = [(Precision::Byte, 0.02), (Precision::TwoBytes, 0.000_1)];
+                let levels = Level::available();
+                for (level, (precision, bound)) in
+                    levels.into_iter().flat_map(|level| precisions.map(|each| (level, each)))
+                {
                     let mut activations = Activations::default();
-                    activations
-                        .fill(level, &pool, count, cols, &|row, to| to.copy_from_slice(&x[row * cols..][..cols]));
+                    let row = |row: usize, to: &mut [f32]| to.copy_from_slice(&x[row * cols..][..cols]);
+                    activations.fill(level, &pool, precision, count, cols, &row);
                     let mut out = vec![f32::NAN; count * rows];
                     matmul(level, &pool, &activations, &mut [(&matrix, &mut out)]);
                     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact(rows)) {
@@ -445,7 +484,8 @@ mod tests {
                             let want: f32 = w.iter().zip(x).map(|(w, x)| w * x).sum();
                             // Rounding of x to 8 bits: 0.004 · |w|, random in sign.
                             let scale: f32 = w.iter().map(|w| w * w).sum::<f32>().sqrt();
-                            assert!((got - want).abs() < 0.02 * scale, "{source:?} {level:?} {count}: {got} {want}");
+                            let near = (got - want).abs() < bound * scale;
+                            assert!(near, "{source:?} {level:?} {precision:?} {count}: {got} {want}");
                         }
                     }
                 }

@@ -169,6 +169,26 @@ unsafe fn quantise_generic<S: Isa>(
     }
 }
 
+/// Takes from `x` what its bytes stand for.
+pub(super) fn subtract_quantised(level: Level, quants: &[i8], scales: &[f32], x: &mut [f32]) {
+    // SAFETY: plain slices.
+    unsafe { subtract_quantised_at(level, quants, scales, x) }
+}
+
+at_level! {
+    unsafe fn subtract_quantised_at(quants: &[i8], scales: &[f32], x: &mut [f32]) = subtract_quantised_generic
+}
+
+#[inline(always)]
+unsafe fn subtract_quantised_generic<S: Isa>(quants: &[i8], scales: &[f32], x: &mut [f32]) {
+    let groups = x.as_chunks_mut::<GROUP>().0.iter_mut().zip(quants.as_chunks::<GROUP>().0);
+    for ((x, quants), scale) in groups.zip(scales) {
+        for (x, quant) in x.iter_mut().zip(quants) {
+            *x -= f32::from(*quant) * scale;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,12 +14,16 @@ use candle_core::Device;
 use self::rope::Rope;
 pub use self::spec::{RopePairs, TransformerSpec};
 use crate::kernels::attention::{KvCache, Span, attend};
-use crate::kernels::matmul::{Activations, matmul};
+use crate::kernels::matmul::{Activations, Precision, matmul};
 use crate::kernels::packed::Packed;
 use crate::kernels::pool::Parts;
 use crate::kernels::{Level, Pool, row};
 use crate::weights::gguf::Gguf;
 use crate::weights::import::Imported;
+
+/// Of the matrices whose rounding decides between two nearly even tokens: those that make queries, keys and values, and
+/// the vocabulary. They are a tenth of a prompt's work; agreement with f32 rises from 97.2 to 98.1 % (SmolLM2).
+const EXACT: Precision = Precision::TwoBytes;
 
 /// A matrix and, where the model has one, its bias.
 struct Linear {
@@ -197,6 +201,7 @@ impl Transformer {
             }
             norm_into(
                 activations,
+                EXACT,
                 level,
                 pool,
                 stream,
@@ -240,10 +245,13 @@ impl Transformer {
                 })
                 .collect();
             attend(level, pool, index, spec.heads, &spans, query, attended);
-            activations.fill(level, pool, rows, q, &|row, to| to.copy_from_slice(&attended[row * q..(row + 1) * q]));
+            activations.fill(level, pool, Precision::Byte, rows, q, &|row, to| {
+                to.copy_from_slice(&attended[row * q..(row + 1) * q])
+            });
             matmul(level, pool, activations, &mut [(&layer.output.weight, back)]);
             norm_into(
                 activations,
+                Precision::Byte,
                 level,
                 pool,
                 stream,
@@ -253,7 +261,7 @@ impl Transformer {
                 spec.norm_epsilon,
             );
             matmul(level, pool, activations, &mut [(&layer.gate.weight, gate), (&layer.up.weight, up)]);
-            activations.fill(level, pool, rows, ff, &|row, to| {
+            activations.fill(level, pool, Precision::Byte, rows, ff, &|row, to| {
                 row::silu_mul(level, &gate[row * ff..(row + 1) * ff], &up[row * ff..(row + 1) * ff], to);
             });
             matmul(level, pool, activations, &mut [(&layer.down.weight, back)]);
@@ -273,7 +281,7 @@ impl Transformer {
         }
         logits.resize(wanted.len() * spec.vocabulary, 0.0);
         if !wanted.is_empty() {
-            activations.fill(level, pool, wanted.len(), hidden, &|index, to| {
+            activations.fill(level, pool, EXACT, wanted.len(), hidden, &|index, to| {
                 let at = wanted[index] * hidden;
                 let mut sum = stream[at..at + hidden].to_vec();
                 row::add(level, &back[at..at + hidden], &mut sum);
@@ -290,6 +298,7 @@ impl Transformer {
 #[expect(clippy::too_many_arguments, reason = "one place for two of the same")]
 fn norm_into(
     activations: &mut Activations,
+    precision: Precision,
     level: Level,
     pool: &Pool,
     stream: &mut [f32],
@@ -300,7 +309,7 @@ fn norm_into(
 ) {
     let rows = stream.len() / hidden;
     let stream = Parts::new(stream);
-    activations.fill(level, pool, rows, hidden, &|row, to| {
+    activations.fill(level, pool, precision, rows, hidden, &|row, to| {
         // SAFETY: one row per piece.
         let stream = unsafe { stream.get(row * hidden, hidden) };
         if let Some(back) = back {
