@@ -114,5 +114,6 @@ fn exit_codes_tell_usage_from_configuration_from_failure() {
     let (code, out, _) = callbox(&["check", "--config", path(&file)]);
     assert_eq!(code, 1);
     assert!(out.contains("http.listen: TCP 192.0.2.1:1 is no address of this machine; change the key\n"), "{out}");
+    assert!(out.contains("is missing: run `callbox models pull starter`\n"), "{out}");
     assert!(out.contains(&format!("http.socket: the folder {}/none cannot be used", folder.path().display())), "{out}");
 }

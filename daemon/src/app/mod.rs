@@ -222,7 +222,7 @@ fn start_engine(config: &Config, agents: &Agents) -> Result<Engine, StartError> 
         }
         return Ok(Engine::start(ScriptedEngine::new(script), prime));
     }
-    let pack = models::resolve(&config.models.dir, &config.models.pack).map_err(configuration)?;
+    let pack = models::resolve(&config.models.dir, &config.models.pack, &models::Use::ALL).map_err(configuration)?;
     let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice };
     let threads = match config.engine.threads {
         Threads::Auto => placement::default_threads(),

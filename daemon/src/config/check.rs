@@ -72,17 +72,6 @@ fn engine(config: &Config, found: &mut Vec<Finding>) {
             program.display()
         )));
     }
-    let (dir, pack) = (&config.models.dir, &config.models.pack);
-    match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
-        Ok(false) => {}
-        Ok(true) => {
-            found.push(Finding(format!("models.dir: {} is empty; run `callbox models pull {pack}`", dir.display())));
-        }
-        Err(error) => found.push(Finding(format!(
-            "models.dir: {} cannot be read ({error}); run `callbox models pull {pack}` or change the key",
-            dir.display()
-        ))),
-    }
     let espeak = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|p| executable(&p.join("espeak-ng"))));
     if !espeak {
@@ -141,7 +130,6 @@ mod tests {
         config.http.socket = folder.path().join("control.sock");
         config.engine.run = folder.path().into();
         config.engine.program = Some("/nonexistent/callbox-engine".into());
-        config.models.dir = folder.path().into();
         config.agents.paths = vec![folder.path().into()];
         let found: Vec<String> = config.check(PortCheck::Try).into_iter().map(|finding| finding.0).collect();
         for (key, part) in [
@@ -149,12 +137,11 @@ mod tests {
             ("sip.tcp", "is no address of this machine"),
             ("storage.path", "the folder /nonexistent cannot be used"),
             ("engine.program", "is no executable file"),
-            ("models.dir", "run `callbox models pull starter`"),
             ("agents.paths", "no agent file"),
         ] {
             let hits = found.iter().filter(|line| line.starts_with(key) && line.contains(part)).count();
             assert_eq!(hits, 1, "{key}: {found:#?}");
         }
-        assert_eq!(found.len(), 6, "{found:#?}");
+        assert_eq!(found.len(), 5, "{found:#?}");
     }
 }

@@ -52,6 +52,11 @@ pub enum Use {
     Voice,
 }
 
+impl Use {
+    /// All that a daemon needs.
+    pub const ALL: [Self; 4] = [Self::Vad, Self::Stt, Self::Llm, Self::Voice];
+}
+
 impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

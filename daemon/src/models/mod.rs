@@ -53,18 +53,18 @@ pub enum State {
     Damaged,
 }
 
-/// Where the files of `pack` lie under `dir`. Looks at names and lengths; hashes were checked when they were installed,
-/// and `callbox models verify` checks them again.
+/// Where the files of `pack` lie under `dir`. Looks at names and lengths of those that are needed for `uses`; hashes were
+/// checked when they were installed, and `callbox models verify` checks them again.
 ///
 /// # Errors
 /// [`ModelError::UnknownPack`], or [`ModelError::Missing`] for the first file that is not as it should be.
-pub fn resolve(dir: &Path, pack: &str) -> Result<PackFiles, ModelError> {
-    resolve_in(Catalogue::embedded(), dir, pack)
+pub fn resolve(dir: &Path, pack: &str, uses: &[Use]) -> Result<PackFiles, ModelError> {
+    resolve_in(Catalogue::embedded(), dir, pack, uses)
 }
 
-fn resolve_in(catalogue: &Catalogue, dir: &Path, pack: &str) -> Result<PackFiles, ModelError> {
+fn resolve_in(catalogue: &Catalogue, dir: &Path, pack: &str, uses: &[Use]) -> Result<PackFiles, ModelError> {
     let models = catalogue.pack(pack)?;
-    for model in models {
+    for model in models.iter().filter(|model| uses.contains(&model.role)) {
         for file in &model.files {
             let path = model.path(dir, file);
             if !path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == file.bytes) {

@@ -121,7 +121,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
 #[tokio::test]
 async fn a_pull_joins_parts_and_the_next_one_fetches_nothing() {
     let world = World::sound();
-    assert!(matches!(resolve_in(&world.catalogue, &world.dir(), "p"), Err(ModelError::Missing { .. })));
+    assert!(matches!(resolve_in(&world.catalogue, &world.dir(), "p", &Use::ALL), Err(ModelError::Missing { .. })));
     assert_eq!(world.pull().await.expect("pulled"), 5);
     assert_eq!(fs::read(world.dir().join("llm/w")).expect("joined"), b"one two");
     assert_eq!(world.visible(), ["llm/w", "stt/w", "vad/w", "voice/w"]);
@@ -129,7 +129,7 @@ async fn a_pull_joins_parts_and_the_next_one_fetches_nothing() {
 
     assert_eq!(world.pull().await.expect("nothing to do"), 0);
     assert!(world.asked().is_empty());
-    let files = resolve_in(&world.catalogue, &world.dir(), "p").expect("all there");
+    let files = resolve_in(&world.catalogue, &world.dir(), "p", &Use::ALL).expect("all there");
     assert_eq!(files.llm, world.dir().join("llm/w"));
 
     fs::write(world.dir().join("llm/w"), "one TWO").expect("damaged");

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use callbox::config::PortCheck;
+use callbox::config::{EngineKind, PortCheck};
+use callbox::models::{self, Use};
 use clap::Args;
 use serde_json::json;
 
@@ -23,6 +24,12 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let running = client::is_running(&config).await;
     // A daemon that runs holds its own ports.
     let findings = config.check(if running { PortCheck::Skip } else { PortCheck::Try });
+    let mut findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    if config.engine.kind == EngineKind::Cpu
+        && let Err(error) = models::resolve(&config.models.dir, &config.models.pack, &Use::ALL)
+    {
+        findings.push(format!("models: {error}"));
+    }
     if arguments.json {
         println!("{}", json!({ "findings": findings, "running": running }));
     } else {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use callbox::config::{Config, Threads};
 use callbox::engine::placement::{self, ModelFiles, Resources};
 use callbox::engine::{Engine, EngineProcess, News, Port, RestartPolicy};
-use callbox::models;
+use callbox::models::{self, Use};
 use callbox_wire::{CallId, Event, Role};
 
 /// The only call of a private engine.
@@ -52,6 +52,15 @@ impl EngineArgs {
     }
 }
 
+/// What a role cannot be without: `say` needs no language model.
+fn uses(role: Role) -> &'static [Use] {
+    match role {
+        Role::Ears => &[Use::Vad, Use::Stt],
+        Role::Mind => &[Use::Llm],
+        Role::Voice => &[Use::Voice],
+    }
+}
+
 /// A running private engine and the line to it.
 pub(crate) struct Private {
     engine: Engine,
@@ -62,7 +71,8 @@ pub(crate) struct Private {
 impl Private {
     /// Starts an engine with these roles and waits until it is warm.
     pub(crate) async fn start(config: &Config, roles: &[Role]) -> Result<Self> {
-        let pack = models::resolve(&config.models.dir, &config.models.pack)?;
+        let uses: Vec<Use> = roles.iter().flat_map(|role| uses(*role)).copied().collect();
+        let pack = models::resolve(&config.models.dir, &config.models.pack, &uses)?;
         let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice };
         let threads = match config.engine.threads {
             Threads::Auto => placement::default_threads(),
