@@ -7,7 +7,7 @@ use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
 /// A tone whose frames are voiced.
-fn tone(hertz: f32, seconds: f32) -> Vec<i16> {
+pub(crate) fn tone(hertz: f32, seconds: f32) -> Vec<i16> {
     let step = std::f32::consts::TAU * hertz / 8000.0;
     let mut phase = 0.0_f32;
     let mut samples = Vec::new();

@@ -3,6 +3,7 @@
 mod callers;
 mod faults;
 mod health;
+mod interruption;
 mod logs;
 mod peers;
 mod start;

@@ -14,7 +14,7 @@ use callbox_wire::{
     CallId, ClauseId, EARS_RATE, Event, Failure, Finish, Pcm, Request, Role, RoleInfo, Thought, Transcript, TurnId,
 };
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -87,11 +87,13 @@ struct Call {
 struct Turn {
     cancelled: CancellationToken,
     credit: Arc<Semaphore>,
+    /// Ends with the clause that was asked for last: clauses are spoken one after the other.
+    spoken: Option<oneshot::Receiver<()>>,
 }
 
 impl Default for Turn {
     fn default() -> Self {
-        Self { cancelled: CancellationToken::new(), credit: Arc::new(Semaphore::new(0)) }
+        Self { cancelled: CancellationToken::new(), credit: Arc::new(Semaphore::new(0)), spoken: None }
     }
 }
 
@@ -182,11 +184,18 @@ impl ScriptedEngine {
             }
             Request::Speak { call, turn, clause, text, rate, credit } => {
                 let entry = calls.entry(call).or_default();
-                let credits = Arc::clone(&entry.turns.entry(turn).or_default().credit);
+                let speaking = entry.turns.entry(turn).or_default();
+                let credits = Arc::clone(&speaking.credit);
                 credits.add_permits(credit as usize);
+                let (done, over) = oneshot::channel();
+                let before = speaking.spoken.replace(over);
                 let frames = (self.script.ms_per_character * u32::try_from(text.chars().count()).unwrap_or(1000)) / 20;
                 let delay = Duration::from_millis(self.script.tts_ms);
                 spawn(entry, turn, router, async move |router| {
+                    if let Some(before) = before {
+                        // It ends by being dropped, whatever became of the clause.
+                        before.await.unwrap_or_default();
+                    }
                     sleep(delay).await;
                     for index in 0..frames {
                         let Ok(permit) = credits.acquire().await else { return };
@@ -194,6 +203,7 @@ impl ScriptedEngine {
                         router.event(Event::Audio { call, turn, clause, pcm: tone(rate, index) });
                     }
                     router.event(spoken(call, turn, clause, frames, delay));
+                    drop(done);
                 });
             }
             Request::Grant { call, turn, frames } => {

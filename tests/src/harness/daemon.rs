@@ -93,6 +93,8 @@ pub struct Turn {
     pub caller: String,
     /// What the agent answered.
     pub agent: String,
+    /// What of it was played.
+    pub heard: String,
 }
 
 impl Daemon {
@@ -260,7 +262,11 @@ paths = ["agents"]
         };
         let call = eventually("the record of a call", Duration::from_secs(20), probe).await?;
         let text = |turn: &Value, key: &str| turn[key].as_str().unwrap_or_default().to_owned();
-        let turn = |turn: &Value| Turn { caller: text(turn, "caller_text"), agent: text(turn, "agent_text") };
+        let turn = |turn: &Value| Turn {
+            caller: text(turn, "caller_text"),
+            agent: text(turn, "agent_text"),
+            heard: text(turn, "heard_text"),
+        };
         Ok(call["exchanges"].as_array().context("a call has exchanges")?.iter().map(turn).collect())
     }
 

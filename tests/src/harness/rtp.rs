@@ -21,6 +21,7 @@ pub struct Rtp {
     /// Audio still to be said; silence after it.
     saying: Vec<i16>,
     said: usize,
+    said_from: Option<Instant>,
     track: Track,
     ticks: tokio::time::Interval,
 }
@@ -47,6 +48,7 @@ impl Rtp {
             timestamp: 0,
             saying: Vec::new(),
             said: 0,
+            said_from: None,
             track: Track::default(),
             ticks,
         })
@@ -67,7 +69,12 @@ impl Rtp {
 
     /// Says something, from the next packet on.
     pub fn say(&mut self, samples: Vec<i16>) {
-        (self.saying, self.said) = (samples, 0);
+        (self.saying, self.said, self.said_from) = (samples, 0, None);
+    }
+
+    /// When the first packet of it was sent.
+    pub fn said_from(&self) -> Option<Instant> {
+        self.said_from
     }
 
     /// Whether all of it has been sent.
@@ -128,6 +135,7 @@ impl Rtp {
         packet.extend((0..FRAME).map(|at| encode(rest.get(at).copied().unwrap_or(0))));
         (self.sequence, self.timestamp) = (self.sequence.wrapping_add(1), self.timestamp.wrapping_add(160));
         self.said += FRAME;
+        self.said_from.get_or_insert_with(Instant::now);
         self.socket.send_to(&packet, peer).await?;
         Ok(())
     }
