@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PACK ?= starter
+LIMIT ?= 60
 
 # What can be made again lives outside the clone, so that a second clone starts warm.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/callbox
@@ -14,7 +15,7 @@ export CALLBOX_CACHE := $(CACHE)
 export PATH := $(CARGO_TARGET_DIR)/release:$(HOME)/.cargo/bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help demo test bench lint build models setup setup-demo setup-bench
+.PHONY: help demo test bench fuzz lint build models setup setup-demo setup-bench
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +28,9 @@ test: ## Every check and every test, cheapest first
 
 bench: setup-bench build ## Every figure of SPECIFICATION.md, against its peer, into benches/results
 	@benches/run.sh
+
+fuzz: ## Fuzz every parser of bytes from outside; LIMIT=60 seconds each
+	@tests/scripts/fuzz.sh $(LIMIT)
 
 lint: ## Format, clippy, documentation and licences, without running anything
 	@tests/scripts/test.sh lint
