@@ -12,7 +12,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/callbox
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export CALLBOX_MODELS ?= $(CACHE)/models
 export CALLBOX_CACHE := $(CACHE)
-export PATH := $(CARGO_TARGET_DIR)/release:$(HOME)/.cargo/bin:$(PATH)
+export PATH := $(CARGO_TARGET_DIR)/release:$(CALLBOX_CACHE)/tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
 .NOTPARALLEL:
 .PHONY: help demo test bench fuzz lint build models setup setup-demo setup-bench

@@ -12,12 +12,21 @@ use tokio::process::Command;
 
 /// Starts a daemon that must not start, after `spoil` has seen to that; returns exit code and output.
 async fn refused(spoil: impl FnOnce(&Path, String) -> String) -> anyhow::Result<(i32, String)> {
+    refused_with(spoil, |_| ()).await
+}
+
+/// The same with a command that is changed first.
+async fn refused_with(
+    spoil: impl FnOnce(&Path, String) -> String,
+    change: impl FnOnce(&mut Command),
+) -> anyhow::Result<(i32, String)> {
     let dir = TempDir::new()?;
     let (path, ..) = Daemon::configure(&Setup::new(Engine::Pack("tiny")), dir.path())?;
     let config = spoil(dir.path(), fs::read_to_string(&path)?);
     fs::write(&path, config)?;
     let mut command = Command::new(executable("callboxd")?);
     command.arg("--config").arg(&path);
+    change(&mut command);
     let mut process = Process::start("callboxd", &mut command, &dir.path().join("log"))?;
     let status = process.ended(Duration::from_secs(20)).await?;
     ensure!(!dir.path().join("control.sock").exists(), "it left its socket behind");
@@ -50,6 +59,18 @@ async fn a_missing_model_is_named_with_the_command_that_brings_it() -> anyhow::R
     .await?;
     ensure!(code == 78 || code == 1, "{code}: {output}");
     says(&output, &["callbox models pull"])
+}
+
+#[tokio::test]
+async fn a_missing_program_is_named_with_its_package() -> anyhow::Result<()> {
+    let no_path = |command: &mut Command| drop(command.env("PATH", "/nonexistent"));
+    let (code, output) = refused_with(|_, config| config, no_path).await?;
+    ensure!(code == 78, "{code}: {output}");
+    says(&output, &["install the package espeak-ng"])?;
+    let (code, output) =
+        refused(|_, config| config.replace("kind = \"cpu\"", "program = \"/nonexistent/callbox-engine\"")).await?;
+    ensure!(code == 78, "{code}: {output}");
+    says(&output, &["engine.program: /nonexistent/callbox-engine"])
 }
 
 #[tokio::test]

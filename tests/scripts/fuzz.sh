@@ -6,8 +6,8 @@ cd "$(dirname "$0")/../fuzz"
 
 seconds=$1
 shift
-cache=${CALLBOX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/callbox}
-export PATH="$cache/tools/bin:$PATH" CARGO_TARGET_DIR="$cache/fuzz/target"
+cache=$CALLBOX_CACHE
+export CARGO_TARGET_DIR="$cache/fuzz/target"
 # The instrumentation is a flag that only a nightly compiler takes, or a stable one that is told to.
 export RUSTC_BOOTSTRAP=1
 command -v cargo-fuzz >/dev/null || cargo install --locked --root "$cache/tools" cargo-fuzz

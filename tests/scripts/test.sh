@@ -42,11 +42,8 @@ check format cargo fmt --all --check
 suite tidy cargo_test -p callbox-tests --lib --test tidy
 check clippy cargo clippy --locked --release --workspace --all-targets -- -D warnings
 check documentation env RUSTDOCFLAGS="-D warnings" cargo doc --locked --release --workspace --no-deps
-if command -v cargo-deny >/dev/null; then
-    check licences cargo deny --log-level error check licenses bans sources
-else
-    echo "--- licences: not checked, cargo-deny is not installed"
-fi
+command -v cargo-deny >/dev/null || cargo install --quiet --locked --root "$CALLBOX_CACHE/tools" cargo-deny
+check licences cargo deny --log-level error check licenses bans sources
 [ "${1:-}" != lint ] || finish
 
 check build cargo build --locked --release --workspace --bins

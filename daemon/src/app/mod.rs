@@ -222,6 +222,9 @@ fn start_engine(config: &Config, agents: &Agents) -> Result<Engine, StartError> 
         }
         return Ok(Engine::start(ScriptedEngine::new(script), prime));
     }
+    if let Some(missing) = config.missing_programs().first() {
+        return Err(configuration(missing.to_string()));
+    }
     let pack = models::resolve(&config.models.dir, &config.models.pack, &models::Use::ALL).map_err(configuration)?;
     let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice };
     let threads = match config.engine.threads {

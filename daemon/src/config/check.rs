@@ -65,6 +65,12 @@ pub(super) fn check(config: &Config, ports: PortCheck) -> Vec<Finding> {
 
 fn engine(config: &Config, found: &mut Vec<Finding>) {
     folder("engine.run", &config.engine.run, found);
+    found.extend(programs(config));
+}
+
+/// The programs without which there is no engine.
+pub(super) fn programs(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
     let program = config.engine_program();
     if !executable(&program) {
         found.push(Finding(format!(
@@ -77,6 +83,7 @@ fn engine(config: &Config, found: &mut Vec<Finding>) {
     if !espeak {
         found.push(Finding("the program espeak-ng is not in PATH; install the package espeak-ng".into()));
     }
+    found
 }
 
 fn port(key: &str, protocol: &str, address: SocketAddr, error: Option<io::Error>, found: &mut Vec<Finding>) {

@@ -76,4 +76,10 @@ impl Config {
     pub fn check(&self, ports: PortCheck) -> Vec<Finding> {
         check::check(self, ports)
     }
+
+    /// The programs without which there is no engine and that are not there: one sentence each.
+    #[must_use]
+    pub fn missing_programs(&self) -> Vec<Finding> {
+        check::programs(self)
+    }
 }
