@@ -78,7 +78,7 @@ impl Conversation {
             self.tell(&mut state, Input::EngineLost);
         }
         self.tell(&mut state, Input::Answered);
-        let drain = self.exchange.drain.clone();
+        let drain = self.exchange.goodbye();
         let mut draining = false;
         let reason = loop {
             self.play_out(&mut state);

@@ -53,6 +53,8 @@ pub struct SipLimits {
     pub unacked: NonZeroU32,
     /// Seconds in `Retry-After` of a 503.
     pub retry_after_s: NonZeroU32,
+    /// Seconds that calls which are up go on when the daemon is drained or stopped; then their agents take leave.
+    pub drain_s: u32,
 }
 
 impl Default for SipLimits {
@@ -63,6 +65,7 @@ impl Default for SipLimits {
             burst: nonzero(20),
             unacked: nonzero(50),
             retry_after_s: nonzero(10),
+            drain_s: 60,
         }
     }
 }
@@ -301,7 +304,9 @@ pub struct Storage {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { path: "/var/lib/callbox/callbox.db".into() }
+        Self {
+            path: "/var/lib/callbox/callbox.db".into(),
+        }
     }
 }
 

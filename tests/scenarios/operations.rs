@@ -1,0 +1,225 @@
+//! A running box, operated: drained, reloaded, backed up, looked into. What the commands do, print and exit with.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use callbox_tests::harness::{AGENT, Daemon, Engine, Rtp, Setup, eventually, executable, get, scenario};
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+use tokio::net::UdpSocket;
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use crate::callers::tone;
+use crate::{PATIENCE, PAUSE};
+
+/// Hears one thing and says one thing, in tones.
+const SCRIPT: &str =
+    "ms_per_character = 20\n[[answer]]\nheard = \"the marmalade is excellent\"\nsay = \"We are glad.\"\n";
+
+/// Runs `callbox`.
+async fn callbox(arguments: &[&str], config: &Path) -> anyhow::Result<Output> {
+    let mut command = Command::new(executable("callbox")?);
+    command.args(arguments).arg("--config").arg(config).kill_on_drop(true);
+    let ran = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
+    ran.with_context(|| format!("callbox {arguments:?} did not end"))?.context("callbox cannot be run")
+}
+
+/// Runs it and wants it to succeed; what it printed.
+async fn done(arguments: &[&str], config: &Path) -> anyhow::Result<String> {
+    let output = callbox(arguments, config).await?;
+    let (out, err) = texts(&output);
+    ensure!(output.status.success(), "callbox {arguments:?}: {}\n{out}{err}", output.status);
+    Ok(out)
+}
+
+/// Runs it and wants it to fail like this, in one sentence; the sentence.
+async fn refused(arguments: &[&str], config: &Path, code: i32) -> anyhow::Result<String> {
+    let output = callbox(arguments, config).await?;
+    let (out, err) = texts(&output);
+    ensure!(output.status.code() == Some(code), "callbox {arguments:?}: {}\n{out}{err}", output.status);
+    ensure!(err.lines().count() == 1 && err.starts_with("callbox: "), "one sentence is wanted:\n{err}");
+    Ok(err)
+}
+
+fn texts(output: &Output) -> (String, String) {
+    (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A request out of the blue; its final status and what Retry-After says.
+async fn ask(to: SocketAddr, method: &str) -> anyhow::Result<(u16, Option<String>)> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    let (own, id) = (socket.local_addr()?, format!("{method}{}", socket.local_addr()?.port()));
+    let body =
+        format!("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {} RTP/AVP 0\r\n", 9);
+    let (kind, body) = if method == "INVITE" { ("Content-Type: application/sdp\r\n", body.as_str()) } else { ("", "") };
+    let request = format!(
+        "{method} sip:reception@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{id};rport\r\n\
+         From: <sip:probe@{own}>;tag={id}\r\nTo: <sip:reception@{to}>\r\nCall-ID: {id}\r\nCSeq: 1 {method}\r\n\
+         Contact: <sip:probe@{own}>\r\nMax-Forwards: 70\r\n{kind}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.send_to(request.as_bytes(), to).await?;
+    let mut buffer = [0; 4096];
+    loop {
+        let received = tokio::time::timeout(Duration::from_secs(5), socket.recv(&mut buffer)).await;
+        let length = received.with_context(|| format!("no answer to {method}"))??;
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        let status: u16 = text.split(' ').nth(1).and_then(|status| status.parse().ok()).context("a status")?;
+        if status >= 200 {
+            let retry = text.lines().find_map(|line| line.strip_prefix("Retry-After: "));
+            return Ok((status, retry.map(str::to_owned)));
+        }
+    }
+}
+
+async fn daemon() -> anyhow::Result<Daemon> {
+    Daemon::start(Setup::new(Engine::Scripted(SCRIPT))).await
+}
+
+/// Changes a file of the daemon.
+fn edit(path: &Path, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
+    Ok(fs::write(path, change(fs::read_to_string(path)?))?)
+}
+
+#[tokio::test]
+async fn a_drain_lets_calls_finish_and_can_be_cancelled() -> anyhow::Result<()> {
+    let daemon = daemon().await?;
+    let config = daemon.config().to_owned();
+    let mut rtp = Rtp::bind().await?;
+    let call = scenario("stay").audio_at(rtp.port()?).start(Daemon::USER, daemon.sip())?;
+    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
+    ensure!(ask(daemon.sip(), "OPTIONS").await?.0 == 200, "calls are taken before a drain");
+
+    let http = daemon.http();
+    let unready = || async move { get(http, "/health/ready").await.ok().filter(|(status, _)| *status == 503) };
+    let drain = |limit: &'static str| {
+        let config = config.clone();
+        tokio::spawn(async move { callbox(&["drain", "--limit", limit, "--json"], &config).await })
+    };
+    // Begun and cancelled: whoever waits for it is told so, and the call that is up is none the wiser.
+    let waiting = drain("60");
+    eventually("/health/ready to say 503", Duration::from_secs(3), unready).await?;
+    done(&["drain", "--cancel"], &config).await?;
+    let (out, _) = texts(&waiting.await??);
+    ensure!(out.lines().last().is_some_and(|line| line.contains("\"open\"")), "{out}");
+
+    let begun = Instant::now();
+    let draining = drain("3");
+    let (_, why) = eventually("/health/ready to say 503", Duration::from_secs(3), unready).await?;
+    ensure!(why.contains("draining"), "{why}");
+    for method in ["OPTIONS", "INVITE"] {
+        let answer = ask(daemon.sip(), method).await?;
+        ensure!(answer == (503, Some("10".into())), "{method}: {answer:?}");
+    }
+    // The call goes on until the limit, and is then told goodbye by its agent.
+    rtp.say(tone(400.0, 0.3));
+    ensure!(
+        rtp.run(PATIENCE, |rtp| rtp.track().first_voiced(begun + Duration::from_secs(3)).is_some()).await?,
+        "no goodbye"
+    );
+    let leaving = tokio::spawn(call.done(PATIENCE));
+    while !leaving.is_finished() {
+        rtp.run(Duration::from_millis(100), |_| false).await?;
+    }
+    leaving.await??;
+    ensure!(begun.elapsed() > Duration::from_secs(3), "it was cut off after {:?}", begun.elapsed());
+    let steps: Vec<Value> = texts(&draining.await??).0.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let states: Vec<&str> = steps.iter().filter_map(|step| step["state"].as_str()).collect();
+    ensure!(states.first() == Some(&"waiting") && states.last() == Some(&"drained"), "{states:?}");
+    ensure!(states.contains(&"goodbye") && steps[0]["calls"] == 1, "{steps:?}");
+
+    let said = done(&["drain", "--cancel"], &config).await?;
+    ensure!(said == "open: calls are taken; 0 calls are up\n", "{said}");
+    ensure!(get(http, "/health/ready").await?.0 == 200, "not ready after the drain was cancelled");
+    let mut rtp = Rtp::bind().await?;
+    let call =
+        scenario("call").audio_at(rtp.port()?).lasting(Duration::from_secs(1)).start(Daemon::USER, daemon.sip())?;
+    ensure!(rtp.run(PATIENCE, |rtp| rtp.track().packets() > 10).await?, "no call is taken after a cancelled drain");
+    call.done(PATIENCE).await
+}
+
+#[tokio::test]
+async fn a_reload_changes_later_calls_and_a_wrong_file_changes_nothing() -> anyhow::Result<()> {
+    let daemon = daemon().await?;
+    let config = daemon.config().to_owned();
+    let agent = daemon.dir().join("agents/test.toml");
+    ensure!(done(&["reload"], &config).await? == "nothing has changed\n", "nothing was changed");
+    let mut rtp = Rtp::bind().await?;
+    let staying = scenario("stay").audio_at(rtp.port()?).start(Daemon::USER, daemon.sip())?;
+    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
+
+    // Wrong files: named, and nothing changes.
+    edit(&agent, |text| text.replace("greeting", "greting"))?;
+    let sentence = refused(&["reload"], &config, 78).await?;
+    ensure!(sentence.contains("test.toml") && sentence.contains("greting"), "{sentence}");
+    fs::write(&agent, AGENT)?;
+    edit(&config, |text| text.replace("[storage]", "[storage]\nspeed = 9"))?;
+    let socket = daemon.dir().join("control.sock").display().to_string();
+    let output = Command::new(executable("callbox")?).args(["reload", "--socket", &socket]).output().await?;
+    let (_, sentence) = texts(&output);
+    ensure!(output.status.code() == Some(78) && sentence.contains("unknown key `speed`"), "{sentence}");
+    ensure!(ask(daemon.sip(), "OPTIONS").await?.0 == 200, "a wrong file has changed something");
+
+    // Right ones: a changed agent, a new one, limits, the log's level; and a key that has to wait.
+    edit(&config, |text| {
+        text.replace("speed = 9\n", "")
+            .replace("max_calls = 400", "max_calls = 1\ndrain_s = 1")
+            .replace("level = \"debug\"", "level = \"trace\"")
+            .replace("callbox.db", "other.db")
+    })?;
+    edit(&agent, |text| text.replace("Good morning, this is", "Good evening, here is"))?;
+    fs::write(
+        daemon.dir().join("agents/night.toml"),
+        AGENT.replace("\"test\"", "\"night\"").replace("\"*\"", "\"900\""),
+    )?;
+    let reloaded: Value = serde_json::from_str(&done(&["reload", "--json"], &config).await?)?;
+    let wanted = serde_json::json!({
+        "changed": ["log.level", "sip.limits.drain_s", "sip.limits.max_calls"],
+        "needs_restart": ["storage.path"],
+        "agents_added": ["night"],
+        "agents_changed": ["test"],
+        "agents_removed": [],
+    });
+    ensure!(reloaded == wanted, "{reloaded}");
+    ensure!(ask(daemon.sip(), "OPTIONS").await?.0 == 503, "one call is all that the new limit allows");
+    let marked = Instant::now();
+    ensure!(rtp.run(PATIENCE, |rtp| rtp.track().packets() > 0 && marked.elapsed() > PAUSE).await?, "the call is gone");
+    edit(&config, |text| text.replace("max_calls = 1\n", "max_calls = 9\n"))?;
+    kill_process(daemon.pid().context("it runs")?, Signal::HUP)?;
+    let sip = daemon.sip();
+    let taken = || async move { ask(sip, "OPTIONS").await.ok().filter(|(status, _)| *status == 200) };
+    eventually("SIGHUP to take the new limit", Duration::from_secs(5), taken).await?;
+
+    // The next call is greeted anew, as recorded; and its number has another agent.
+    let mut second = Rtp::bind().await?;
+    let call = scenario("call").audio_at(second.port()?).lasting(Duration::from_secs(4)).start("900", daemon.sip())?;
+    ensure!(second.listen(Duration::from_millis(300), PATIENCE).await?, "the new agent does not greet");
+    call.done(PATIENCE).await?;
+    let call =
+        scenario("call").audio_at(second.port()?).lasting(Duration::from_secs(4)).start(Daemon::USER, daemon.sip())?;
+    call.done(PATIENCE).await?;
+    let page = daemon.api("/api/v1/calls").await?;
+    let calls = page["calls"].as_array().context("calls")?;
+    let agents: Vec<&str> = calls.iter().filter_map(|call| call["agent"].as_str()).collect();
+    ensure!(agents == ["test", "night", "test"], "{agents:?}");
+    let newest = calls[0]["id"].as_str().context("an id")?.to_owned();
+    let greeting = daemon.api(&format!("/api/v1/calls/{newest}")).await?["exchanges"][0]["agent_text"].clone();
+    ensure!(greeting.as_str().is_some_and(|text| text.starts_with("Good evening")), "{greeting}");
+    ensure!(calls[2]["state"] != "ended" && calls[2]["state"] != "lost", "the first call is still up: {}", calls[2]);
+
+    // SIGTERM drains likewise: the call is told goodbye after drain_s, and everything ends well.
+    let stopping = tokio::spawn(daemon.stop());
+    let leaving = tokio::spawn(staying.done(PATIENCE));
+    while !leaving.is_finished() {
+        rtp.run(Duration::from_millis(100), |_| false).await?;
+    }
+    leaving.await??;
+    ensure!(stopping.await??.success(), "callboxd must end with 0");
+    Ok(())
+}
+
