@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use anyhow::{Context, ensure};
 use callbox_tests::harness::{AGENT, Daemon, Engine, Rtp, Setup, eventually, executable, get, scenario};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::net::UdpSocket;
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -223,3 +225,39 @@ async fn a_reload_changes_later_calls_and_a_wrong_file_changes_nothing() -> anyh
     Ok(())
 }
 
+#[tokio::test]
+async fn a_backup_is_restored_on_a_stopped_box_only() -> anyhow::Result<()> {
+    let dir = TempDir::new()?;
+    let daemon = daemon().await?;
+    let (config, sip) = (daemon.config().to_owned(), daemon.sip());
+    let one_call = || async move {
+        scenario("call").lasting(Duration::from_millis(200)).start(Daemon::USER, sip)?.done(PATIENCE).await
+    };
+    one_call().await?;
+    daemon.turns().await?;
+    let folder = dir.path().join("backups").display().to_string();
+    let made: Value =
+        serde_json::from_str(&done(&["backup", "--to", &folder, "--keep", "2", "--json"], &config).await?)?;
+    ensure!(made["calls"] == 1, "{made}");
+    let path = made["path"].as_str().context("a path")?.to_owned();
+    one_call().await?;
+    let sentence = refused(&["restore", &path], &config, 1).await?;
+    ensure!(sentence.contains("systemctl stop callbox"), "{sentence}");
+    let listed = done(&["backup", "list", "--to", &folder], &config).await?;
+    ensure!(listed.contains(&path) && listed.lines().count() == 1, "{listed}");
+
+    // The folder of the daemon ends with it, so what is restored lies in one of its own.
+    let database = dir.path().join("callbox.db");
+    let copied = dir.path().join("callbox.toml");
+    let text = fs::read_to_string(&config)?;
+    let gone = daemon.dir().display().to_string();
+    fs::write(&copied, text.replace(&gone, &dir.path().display().to_string()))?;
+    fs::copy(daemon.dir().join("callbox.db"), &database)?;
+    ensure!(daemon.stop().await?.success(), "callboxd must end with 0");
+    let restored: Value = serde_json::from_str(&done(&["restore", &path, "--json"], &copied).await?)?;
+    ensure!(restored["calls"] == 1 && restored["moved_aside"].is_string(), "{restored}");
+    ensure!(fs::metadata(&database)?.mode() & 0o777 == 0o600, "others may read the restored database");
+    let said = done(&["backup", "--to", &folder], &copied).await?;
+    ensure!(said.contains("1 calls and"), "{said}");
+    Ok(())
+}

@@ -242,6 +242,7 @@ fn absolute(mut config: Config, base: &Path) -> Config {
         &mut models.dir,
         &mut models.cache,
         &mut storage.path,
+        &mut storage.backups,
     ]
     .into_iter();
     for path in fixed.chain(optional).chain(&mut agents.paths) {

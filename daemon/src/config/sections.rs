@@ -300,12 +300,18 @@ impl Default for Models {
 pub struct Storage {
     /// SQLite file; its folder must exist.
     pub path: PathBuf,
+    /// Folder of its backups.
+    pub backups: PathBuf,
+    /// Backups that are kept: the newest.
+    pub keep_backups: NonZeroU16,
 }
 
 impl Default for Storage {
     fn default() -> Self {
         Self {
             path: "/var/lib/callbox/callbox.db".into(),
+            backups: "/var/lib/callbox/backups".into(),
+            keep_backups: NonZeroU16::new(14).unwrap_or(NonZeroU16::MIN),
         }
     }
 }

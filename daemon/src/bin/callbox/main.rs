@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod backup;
 mod calls;
 mod check;
 mod client;
@@ -46,6 +47,10 @@ enum Command {
     Drain(drain::Arguments),
     /// Takes changed agents, limits and log level without touching a call.
     Reload(reload::Arguments),
+    /// A checked, compressed copy of the database, while the daemon runs or not.
+    Backup(backup::Arguments),
+    /// Puts a backup in the place of the database of a daemon that does not run.
+    Restore(backup::RestoreArguments),
     /// Model packs.
     Models(models::Arguments),
     /// The ears alone: recordings to text.
@@ -85,6 +90,8 @@ async fn main() -> ExitCode {
         Command::Health(arguments) => health::run(arguments).await,
         Command::Drain(arguments) => drain::run(arguments).await,
         Command::Reload(arguments) => reload::run(arguments).await,
+        Command::Backup(arguments) => backup::run(arguments).await,
+        Command::Restore(arguments) => backup::restore(arguments).await,
         Command::Models(arguments) => models::run(arguments).await,
         Command::Transcribe(arguments) => transcribe::run(arguments).await,
         Command::Say(arguments) => say::run(arguments).await,
