@@ -261,3 +261,86 @@ async fn a_backup_is_restored_on_a_stopped_box_only() -> anyhow::Result<()> {
     ensure!(said.contains("1 calls and"), "{said}");
     Ok(())
 }
+
+/// Starts a journald of its own in namespaces of its own, then `callboxd`; when that ends, keeps the journal's files.
+const BED: &str = r#"
+set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd /run/log/journal
+ip link set lo up
+/lib/systemd/systemd-journald 2>/dev/null & journald=$!
+for _ in $(seq 100); do [ -S /run/systemd/journal/socket ] && break; sleep 0.02; done
+export JOURNAL_STREAM="$(stat -L -c %d:%i /proc/$$/fd/1)"
+callboxd --config "$CONFIG" & daemon=$!
+for _ in $(seq 200); do callbox health --config "$CONFIG" >/dev/null 2>&1 && break; sleep 0.05; done
+sipp -sf "$SCENARIO" "$SIP" -s reception -nostdin -i 127.0.0.88 -p 5099 -mi 127.0.0.1 -key caller +15550188 \
+    -key audio_port 9 -d 1500 -m 1 >/dev/null 2>&1
+callbox call list --limit 1 --json --config "$CONFIG"
+kill $daemon
+wait $daemon
+journalctl --sync 2>/dev/null || sleep 0.3
+cp -r /run/log/journal/. "$KEPT"
+kill $journald
+"#;
+
+#[tokio::test]
+async fn the_journal_knows_call_turn_and_agent() -> anyhow::Result<()> {
+    let dir = TempDir::new()?;
+    if let Some(why) = no_journal().await {
+        eprintln!("skipped: {why}");
+        return Ok(());
+    }
+    let (config, sip, _) = Daemon::configure(&Setup::new(Engine::Scripted(SCRIPT)), dir.path())?;
+    edit(&config, |text| text.replace("format = \"json\"", "format = \"auto\""))?;
+    let (kept, built) = (dir.path().join("journal"), executable("callbox")?);
+    fs::create_dir(&kept)?;
+    let path = format!("{}:{}", built.parent().context("a folder")?.display(), std::env::var("PATH")?);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", BED]);
+    command.env("PATH", path).env("CONFIG", &config).env("KEPT", &kept).env("SIP", sip.to_string());
+    command.env("SCENARIO", Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/call.xml")).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(30), command.output()).await.context("it did not end")??;
+    let (out, err) = texts(&output);
+    ensure!(output.status.success(), "{out}{err}");
+    let page: Value =
+        serde_json::from_str(out.lines().last().unwrap_or_default()).with_context(|| format!("{out}{err}"))?;
+    let id = page["calls"][0]["id"].as_str().with_context(|| page.to_string())?.to_owned();
+
+    let journal = kept.display().to_string();
+    let logs = async |more: &[&str]| {
+        let output = Command::new(&built).args(["logs", "--journal", &journal]).args(more).output().await?;
+        let (out, err) = texts(&output);
+        ensure!(output.status.success(), "{err}");
+        anyhow::Ok(out)
+    };
+    let all = logs(&[]).await?;
+    ensure!(all.contains("callboxd") && all.contains("down"), "{all}");
+    let lines: Vec<Value> =
+        logs(&["--json", "--call", &id]).await?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    ensure!(lines.len() >= 3 && lines.iter().all(|line| line["call"] == *id), "{lines:?}");
+    let line = |message: &str| lines.iter().find(|line| line["message"] == message).with_context(|| message.to_owned());
+    let answered = line("answered")?;
+    ensure!(
+        (&answered["agent"], &answered["codec"], &answered["level"])
+            == (&"test".into(), &"PCMU".into(), &"INFO".into()),
+        "{answered}"
+    );
+    ensure!(line("a turn has ended")?["turn"] == "0", "{lines:?}");
+    let text = logs(&["--call", &id, "--since", "-1h", "--lines", "2"]).await?;
+    ensure!(text.lines().count() == 2 && text.contains(&format!(" call={id} agent=test")), "{text}");
+    ensure!(logs(&["--call", "1"]).await?.is_empty(), "lines of another call");
+    Ok(())
+}
+
+/// Why there cannot be a journald of this test's own.
+async fn no_journal() -> Option<String> {
+    if !Path::new("/lib/systemd/systemd-journald").exists() {
+        return Some("systemd-journald is not installed".into());
+    }
+    let tried = Command::new("unshare").args(["--mount", "--net", "--pid", "--fork", "ip", "link"]).output().await;
+    match tried {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(format!("no namespaces: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Some(format!("no unshare: {error}")),
+    }
+}

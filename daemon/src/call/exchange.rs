@@ -22,7 +22,7 @@ use crate::engine::{Engine, EngineState};
 use crate::media::{self, Media};
 use crate::sip::{Call, IncomingCall};
 use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle};
-use crate::telemetry::{Metrics, Refusal, call_span};
+use crate::telemetry::{Metrics, Refusal, agent_span, call_span};
 
 /// Random numbers for names of streams.
 pub type Random = Box<dyn FnMut() -> u64 + Send>;
@@ -220,7 +220,8 @@ impl Exchange {
             Ok(agent) => agent,
             Err(refuse) => return self.refuse(incoming, &refuse).await,
         };
-        match self.answer(incoming, agent).await {
+        let span = agent_span(agent.name.as_str());
+        match self.answer(incoming, agent).instrument(span).await {
             Ok(()) => {}
             Err(Unanswered::Refused(incoming, refuse)) => self.refuse(*incoming, &refuse).await,
             Err(Unanswered::Gone) => tracing::info!("the caller gave up before the answer"),
@@ -309,7 +310,7 @@ impl Exchange {
         let active = Active::new(&self.metrics);
         self.metrics.calls.answered.inc();
         self.storage.record(Record::Call(Box::new(record.clone())));
-        tracing::info!(agent = record.agent, codec = record.codec, "answered");
+        tracing::info!(codec = record.codec, "answered");
 
         let live = self.live.enter(LiveCall {
             id,

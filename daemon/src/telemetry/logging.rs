@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use prometheus_client::metrics::counter::Counter;
 use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -71,8 +72,15 @@ impl Logging {
         let installed = match format {
             LogFormat::Journald => match tracing_journald::layer() {
                 Ok(layer) => {
-                    let layer =
-                        layer.with_field_prefix(Some("CALLBOX".into())).with_syslog_identifier("callboxd".into());
+                    // Without a prefix: the ids are fields that operators type.
+                    let layer = layer
+                        .with_field_prefix(None)
+                        .with_priority_mappings(PriorityMappings {
+                            info: Priority::Informational,
+                            debug: Priority::Debug,
+                            ..PriorityMappings::new()
+                        })
+                        .with_syslog_identifier("callboxd".into());
                     base(level).with(layer).try_init()
                 }
                 Err(error) if config.format == LogFormat::Journald => return Err(LoggingError::Journald(error)),
@@ -174,7 +182,7 @@ mod tests {
 
     use super::*;
     use crate::base::{CallId, Pii, TurnId};
-    use crate::telemetry::{call_span, shown, turn_span};
+    use crate::telemetry::{agent_span, call_span, shown, turn_span};
 
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -200,20 +208,22 @@ mod tests {
     }
 
     #[test]
-    fn every_line_within_a_turn_names_call_and_turn() {
+    fn every_line_within_a_turn_names_call_agent_and_turn() {
         let text = logged(LogLevel::Info, Line::Json, || {
             let call = call_span(CallId(0xab)).entered();
             tracing::info!(codec = "PCMU", "answered");
-            turn_span(CallId(0xab), TurnId(3)).in_scope(|| {
+            let agent = agent_span("frontdesk").entered();
+            turn_span(TurnId(3)).in_scope(|| {
                 tracing::info_span!("elsewhere").in_scope(|| tracing::warn!(wait_ms = 5, "late"));
             });
-            drop(call);
+            drop((agent, call));
             tracing::info!("idle");
         });
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!((&lines[0]["call"], &lines[0]["codec"]), (&"00000000000000ab".into(), &"PCMU".into()));
-        assert_eq!(lines[0].get("turn"), None);
+        assert_eq!((lines[0].get("turn"), lines[0].get("agent")), (None, None));
+        assert_eq!(lines[1]["agent"], "frontdesk");
         assert_eq!((&lines[1]["call"], &lines[1]["turn"]), (&"00000000000000ab".into(), &3.into()));
         assert_eq!((&lines[1]["wait_ms"], &lines[1]["level"]), (&5.into(), &"WARN".into()));
         assert_eq!(lines[2].get("call"), None);

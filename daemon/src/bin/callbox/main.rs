@@ -11,6 +11,8 @@ mod client;
 mod dial;
 mod drain;
 mod health;
+mod journal;
+mod logs;
 mod models;
 mod private;
 mod reload;
@@ -47,6 +49,8 @@ enum Command {
     Drain(drain::Arguments),
     /// Takes changed agents, limits and log level without touching a call.
     Reload(reload::Arguments),
+    /// The daemon's lines in the journal, of one call or of all.
+    Logs(logs::Arguments),
     /// A checked, compressed copy of the database, while the daemon runs or not.
     Backup(backup::Arguments),
     /// Puts a backup in the place of the database of a daemon that does not run.
@@ -90,6 +94,7 @@ async fn main() -> ExitCode {
         Command::Health(arguments) => health::run(arguments).await,
         Command::Drain(arguments) => drain::run(arguments).await,
         Command::Reload(arguments) => reload::run(arguments).await,
+        Command::Logs(arguments) => logs::run(arguments).await,
         Command::Backup(arguments) => backup::run(arguments).await,
         Command::Restore(arguments) => backup::restore(arguments).await,
         Command::Models(arguments) => models::run(arguments).await,
