@@ -1,6 +1,7 @@
 //! A running box, operated: drained, reloaded, backed up, looked into. What the commands do, print and exit with.
 
 use std::fs;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -262,6 +263,64 @@ async fn a_backup_is_restored_on_a_stopped_box_only() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a bundle holds, file by file, in one text.
+fn unpacked(path: &Path) -> anyhow::Result<String> {
+    let mut archive = tar::Archive::new(zstd::Decoder::new(fs::File::open(path)?)?);
+    let mut text = String::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        text += &format!("\n--- {}\n", entry.path()?.display());
+        entry.read_to_string(&mut text)?;
+    }
+    Ok(text)
+}
+
+#[tokio::test]
+async fn a_support_bundle_names_no_caller_unless_asked() -> anyhow::Result<()> {
+    const NUMBER: &str = "+15550177";
+    const ADDRESS: [u8; 4] = [127, 0, 0, 77];
+    let dir = TempDir::new()?;
+    let agent = AGENT.replace("The hotel has a garden", "The safe opens with 4711");
+    let daemon = Daemon::start(Setup { agent: agent.leak(), ..Setup::new(Engine::Scripted(SCRIPT)) }).await?;
+    let mut rtp = Rtp::bind().await?;
+    let call = scenario("call").from(ADDRESS, NUMBER).audio_at(rtp.port()?).lasting(Duration::from_secs(6));
+    let call = call.start(Daemon::USER, daemon.sip())?;
+    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
+    rtp.say(tone(400.0, 1.0));
+    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no answer was heard");
+    call.done(PATIENCE).await?;
+    let turns = daemon.turns().await?;
+    ensure!(turns.iter().any(|turn| turn.caller.contains("marmalade")), "the words were not understood: {turns:?}");
+
+    let bundle = dir.path().join("bundle.tar.zst");
+    let out = bundle.display().to_string();
+    let said = done(&["support-bundle", "--out", &out], daemon.config()).await?;
+    ensure!(said.contains("health.json") && said.contains("database.json"), "{said}");
+    let text = unpacked(&bundle)?;
+    for wanted in ["[sip.limits]", "\"findings\"", "\"cores\"", "callbox_calls_total", "\"turns\": 2", "\"schema\": 1"]
+    {
+        ensure!(text.contains(wanted), "{wanted} is not in the bundle:\n{text}");
+    }
+    let address = std::net::Ipv4Addr::from(ADDRESS).to_string();
+    let secrets = [NUMBER.trim_start_matches('+'), &address, "marmalade", "We are glad", "4711", "receptionist"];
+    for secret in secrets {
+        ensure!(!text.contains(secret), "the bundle holds {secret:?}");
+    }
+    ensure!(fs::metadata(&bundle)?.mode() & 0o777 == 0o600, "others may read the bundle");
+    let sentence = refused(&["support-bundle", "--out", &out], daemon.config(), 1).await?;
+    ensure!(sentence.contains("--out"), "{sentence}");
+
+    let open = dir.path().join("open.tar.zst");
+    let said =
+        done(&["support-bundle", "--with-transcripts", "--out", &open.display().to_string()], daemon.config()).await?;
+    ensure!(said.contains("numbers and words of callers"), "{said}");
+    let text = unpacked(&open)?;
+    for asked in [NUMBER, &address, "marmalade"] {
+        ensure!(text.contains(asked), "{asked:?} was asked for and is not there");
+    }
+    Ok(())
+}
+
 /// Starts a journald of its own in namespaces of its own, then `callboxd`; when that ends, keeps the journal's files.
 const BED: &str = r#"
 set -e
@@ -329,6 +388,13 @@ async fn the_journal_knows_call_turn_and_agent() -> anyhow::Result<()> {
     let text = logs(&["--call", &id, "--since", "-1h", "--lines", "2"]).await?;
     ensure!(text.lines().count() == 2 && text.contains(&format!(" call={id} agent=test")), "{text}");
     ensure!(logs(&["--call", "1"]).await?.is_empty(), "lines of another call");
+
+    // The bundle takes the same lines, without a caller.
+    let bundle = dir.path().join("bundle.tar.zst").display().to_string();
+    done(&["support-bundle", "--out", &bundle, "--journal", &journal], &config).await?;
+    let text = unpacked(Path::new(&bundle))?;
+    ensure!(text.contains("log.jsonl") && text.contains(&id), "{text}");
+    ensure!(!text.contains("15550188") && !text.contains("127.0.0.88"), "the bundle names the caller");
     Ok(())
 }
 

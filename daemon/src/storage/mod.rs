@@ -3,6 +3,7 @@
 //! of a call for the disk. A full queue or a failing disk costs records, and both are counted.
 
 pub mod backup;
+mod facts;
 mod lock;
 mod read;
 mod record;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use facts::{Facts, facts, recent};
 pub use read::{Cursor, ParseCursorError, StoredCall};
 pub use record::{CallRecord, Direction, MediaStats, Record, Timing, TurnRecord};
 use rusqlite::{Connection, ErrorCode, OpenFlags};

@@ -86,6 +86,14 @@ pub(crate) async fn read<T: serde::de::DeserializeOwned>(socket: &PathBuf, path:
     serde_json::from_slice(&body).context("callboxd's answer has another form; install one release of both")
 }
 
+/// What a daemon answers, as text, whatever its status.
+pub(crate) async fn text(socket: &PathBuf, path: &str) -> anyhow::Result<String> {
+    let (_, body) = tokio::time::timeout(PATIENCE, ask(socket, Method::GET, path))
+        .await
+        .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
 /// Whether a daemon with this configuration runs.
 pub(crate) async fn is_running(config: &Config) -> bool {
     UnixStream::connect(&config.http.socket).await.is_ok()

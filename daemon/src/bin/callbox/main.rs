@@ -5,6 +5,7 @@
 
 mod ask;
 mod backup;
+mod bundle;
 mod calls;
 mod check;
 mod client;
@@ -51,6 +52,8 @@ enum Command {
     Reload(reload::Arguments),
     /// The daemon's lines in the journal, of one call or of all.
     Logs(logs::Arguments),
+    /// What somebody else needs to find out what is wrong, in one file that names no caller.
+    SupportBundle(bundle::Arguments),
     /// A checked, compressed copy of the database, while the daemon runs or not.
     Backup(backup::Arguments),
     /// Puts a backup in the place of the database of a daemon that does not run.
@@ -95,6 +98,7 @@ async fn main() -> ExitCode {
         Command::Drain(arguments) => drain::run(arguments).await,
         Command::Reload(arguments) => reload::run(arguments).await,
         Command::Logs(arguments) => logs::run(arguments).await,
+        Command::SupportBundle(arguments) => bundle::run(arguments).await,
         Command::Backup(arguments) => backup::run(arguments).await,
         Command::Restore(arguments) => backup::restore(arguments).await,
         Command::Models(arguments) => models::run(arguments).await,
