@@ -5,7 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use callbox::base::{CallId, Clock, Pii, SystemClock, TurnId};
-use callbox::control::{Control, ControlConfig, ControlState, Latch, LiveCall, LiveCalls, LiveState, Readiness};
+use callbox::control::{
+    Control, ControlConfig, ControlState, Latch, LiveCall, LiveCalls, LiveState, Orders, Readiness,
+};
 use callbox::storage::{Direction, Record, Storage, Timestamp, Timing, TurnRecord};
 use callbox::telemetry::Metrics;
 
@@ -30,6 +32,7 @@ fn asks_a_running_daemon() {
         live: LiveCalls::new(10),
         storage: storage.handle(),
         metrics: Metrics::new(Arc::clone(&clock)),
+        orders: Orders::new().0,
         clock,
     };
     let socket = folder.path().join("control.sock");

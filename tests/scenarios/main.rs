@@ -5,6 +5,7 @@ mod faults;
 mod health;
 mod interruption;
 mod logs;
+mod operations;
 mod peers;
 mod start;
 

@@ -4,6 +4,8 @@
 //! is found before the first call is answered; sockets are bound before anything is started that uses them.
 
 mod collect;
+mod drain;
+mod operate;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,12 +18,13 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::Rng as _;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::base::{Clock, SystemClock};
 use crate::call::agents::Agents;
 use crate::call::{Exchange, Parts, Random};
 use crate::config::{Config, EngineKind, Threads};
-use crate::control::{Control, ControlConfig, ControlState, Latch, LiveCalls, Readiness};
+use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, LiveCalls, Order, Orders, Readiness};
 use crate::engine::placement::{self, ModelFiles, Resources};
 use crate::engine::{Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
 use crate::media::{Media, MediaConfig, MediaThread};
@@ -70,6 +73,8 @@ pub struct App {
     endpoint: Endpoint,
     engine: Engine,
     readiness: Readiness,
+    orders: Orders,
+    stopping: CancellationToken,
     serving: JoinHandle<()>,
     watching: Vec<JoinHandle<()>>,
     control: Control,
@@ -85,7 +90,8 @@ impl App {
     pub async fn start(config: &Config, metrics: Metrics) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let agents = Agents::read(&config.agents.paths).map_err(configuration)?;
-        let max_calls = config.sip.limits.max_calls.get() as usize;
+        // A reload may allow more calls, up to what the ports hold.
+        let max_calls = usize::from(config.media.ports.pairs());
 
         let storage = Storage::open(&config.storage.path, Arc::clone(&clock)).map_err(configuration)?;
         metrics.register(|registry| storage.handle().metrics().register(registry));
@@ -108,8 +114,10 @@ impl App {
         let (endpoint, incoming) = Endpoint::bind(endpoint_config).await.map_err(configuration)?;
         readiness.ready(Latch::Sip);
 
+        let (orders, queue) = Orders::new();
         let state = ControlState {
             readiness: readiness.clone(),
+            orders: orders.clone(),
             live: live.clone(),
             storage: storage.handle(),
             metrics: metrics.clone(),
@@ -135,17 +143,29 @@ impl App {
             live,
             readiness: readiness.clone(),
             metrics: metrics.clone(),
-            clock,
+            clock: Arc::clone(&clock),
             random: random()?,
         });
+        let stopping = CancellationToken::new();
+        let operator = operate::Operator {
+            exchange: Arc::clone(&exchange),
+            endpoint: endpoint.clone(),
+            readiness: readiness.clone(),
+            clock,
+            orders: orders.clone(),
+            config: config.clone(),
+            drain: drain::Drain::default(),
+            stopping: stopping.clone(),
+        };
         let rooms = collect::Rooms { media: media.clone(), endpoint: endpoint.clone() };
         metrics.register(|registry| registry.register_collector(Box::new(rooms)));
         let watching = vec![
             tokio::spawn(watch_engine(engine.clone(), readiness.clone(), metrics)),
             tokio::spawn(Arc::clone(&exchange).render_phrases()),
+            tokio::spawn(operator.run(queue)),
         ];
         let serving = tokio::spawn(Arc::clone(&exchange).serve(incoming));
-        Ok(Self { exchange, endpoint, engine, readiness, serving, watching, control, storage, media })
+        Ok(Self { exchange, endpoint, engine, readiness, orders, stopping, serving, watching, control, storage, media })
     }
 
     /// Comes back when calls are answered.
@@ -163,19 +183,10 @@ impl App {
         self.exchange.calls()
     }
 
-    /// Refuses new calls, lets every agent say goodbye, puts all parts away.
+    /// Drains: refuses new calls, lets those that are up go on for as long as is configured, then has their agents say
+    /// goodbye. Puts all parts away.
     pub async fn stop(self) {
-        self.readiness.not_ready(Latch::Drain, "the daemon is going down");
-        self.endpoint.drain().await;
-        self.exchange.drain();
-        let waited = timeout(GOODBYES, async {
-            while self.exchange.calls() > 0 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        if waited.await.is_err() {
-            tracing::warn!(calls = self.exchange.calls(), "calls were cut off: their goodbyes took too long");
-        }
+        self.drain().await;
         self.endpoint.shutdown(Duration::from_secs(1)).await;
         for task in self.watching {
             task.abort();
@@ -187,6 +198,25 @@ impl App {
         drop(self.control);
         drop(self.media);
         self.storage.close();
+    }
+}
+
+impl App {
+    /// As `callbox drain`, to its end.
+    async fn drain(&self) {
+        self.stopping.cancel();
+        let mut status = self.orders.drain();
+        if self.orders.give(|done| Order::Drain { limit: None, done }).await.is_some() {
+            drop(status.wait_for(|status| matches!(status.state, DrainState::Goodbye | DrainState::Drained)).await);
+        } else {
+            tracing::warn!("orders are not carried out any more: every agent takes leave now");
+            self.exchange.refuse_calls();
+            self.exchange.say_goodbye();
+        }
+        let goodbyes = timeout(GOODBYES, status.wait_for(|status| status.state == DrainState::Drained));
+        if goodbyes.await.is_err() {
+            tracing::warn!(calls = self.exchange.calls(), "calls were cut off: their goodbyes took too long");
+        }
     }
 }
 

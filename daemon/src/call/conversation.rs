@@ -21,6 +21,7 @@ use crate::media::resample::Upsampler;
 use crate::media::{self, MediaSession, PlayFrame};
 use crate::sip::{self, CallEvent, EndReason};
 use crate::storage::Record;
+use crate::telemetry::turn_span;
 
 /// Frames that wait in the playout: enough to ride out a busy moment, few enough that little is lost at a flush.
 const IN_PLAYOUT: usize = 25;
@@ -78,7 +79,7 @@ impl Conversation {
             self.tell(&mut state, Input::EngineLost);
         }
         self.tell(&mut state, Input::Answered);
-        let drain = self.exchange.drain.clone();
+        let drain = self.exchange.goodbye();
         let mut draining = false;
         let reason = loop {
             self.play_out(&mut state);
@@ -164,6 +165,7 @@ impl Conversation {
                 let clock = self.exchange.clock.as_ref();
                 record::count(&turn, &self.exchange.metrics.calls);
                 let kept = record::turn(call, &turn, clock, state.began);
+                record::log(&kept);
                 self.exchange.storage.record(Record::Turn(Box::new(kept)));
             }
             Action::Mark(mark) => self.mark(&mark),
@@ -250,7 +252,8 @@ impl Conversation {
                     self.tell(state, Input::Spoken { turn, clause, frames, compute_us });
                 }
                 Event::Failed { turn, role, failure, reason, .. } => {
-                    tracing::warn!(turn = turn.0, ?role, ?failure, reason, "the engine could not do its work");
+                    turn_span(turn)
+                        .in_scope(|| tracing::warn!(?role, ?failure, reason, "the engine could not do its work"));
                     self.tell(state, Input::Failed { turn, role, failure });
                 }
                 Event::Ready { .. } | Event::Pong { .. } => {}

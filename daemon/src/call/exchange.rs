@@ -2,7 +2,8 @@
 //! status. Never here: anything of one conversation. A call's bug ends that call: each has its own task.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use crate::engine::{Engine, EngineState};
 use crate::media::{self, Media};
 use crate::sip::{Call, IncomingCall};
 use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle};
-use crate::telemetry::{Metrics, Refusal, call_span};
+use crate::telemetry::{Metrics, Refusal, agent_span, call_span};
 
 /// Random numbers for names of streams.
 pub type Random = Box<dyn FnMut() -> u64 + Send>;
@@ -61,16 +62,25 @@ pub struct Exchange {
     pub(super) storage: StorageHandle,
     pub(super) metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) drain: CancellationToken,
-    agents: Agents,
+    doors: Mutex<Doors>,
+    agents: Mutex<Arc<Agents>>,
+    /// Agents of before, as long as a call has them.
+    retired: Mutex<Vec<Weak<Agent>>>,
     media: Media,
     media_bind: IpAddr,
     advertised: Option<IpAddr>,
-    retry_after: u32,
+    retry_after: AtomicU32,
     live: LiveCalls,
     readiness: Readiness,
     random: Mutex<Random>,
     calls: TaskTracker,
+}
+
+/// Whether calls are taken, and whether those that are up are to take leave.
+#[derive(Default)]
+struct Doors {
+    closed: bool,
+    goodbye: CancellationToken,
 }
 
 /// A refusal: what the caller is told, and how it is counted.
@@ -97,12 +107,13 @@ impl Exchange {
             storage,
             metrics,
             clock,
-            drain: CancellationToken::new(),
-            agents,
+            doors: Mutex::default(),
+            agents: Mutex::new(Arc::new(agents)),
+            retired: Mutex::default(),
             media,
             media_bind: parts.media_bind,
             advertised: parts.advertised,
-            retry_after: parts.retry_after,
+            retry_after: AtomicU32::new(parts.retry_after),
             live,
             readiness,
             random: Mutex::new(random),
@@ -117,10 +128,10 @@ impl Exchange {
 
     /// Renders what agents always say. Comes back when all of it can be said without an engine.
     pub async fn render_phrases(self: Arc<Self>) {
-        let texts: Vec<String> = self.agents.iter().flat_map(|agent| phrases::fixed_texts(agent)).collect();
-        self.phrases.fill(&self.engine, &texts).await;
-        if self.phrases.holds(&texts) {
-            tracing::info!(phrases = texts.len(), "the fixed phrases are rendered");
+        let texts = fixed_texts(&self.agents());
+        match self.phrases.fill(&self.engine, &texts).await {
+            Ok(()) => tracing::info!(phrases = texts.len(), "the fixed phrases are rendered"),
+            Err(error) => tracing::error!(%error, "a fixed phrase of an agent cannot be rendered"),
         }
     }
 
@@ -135,9 +146,68 @@ impl Exchange {
         self.calls.wait().await;
     }
 
-    /// From now on calls are refused, and those that are up are asked to end.
-    pub fn drain(&self) {
-        self.drain.cancel();
+    /// From now on calls are refused; those that are up go on.
+    pub fn refuse_calls(&self) {
+        self.doors().closed = true;
+    }
+
+    /// Calls are taken again. Those whose agents take leave already still end.
+    pub fn take_calls(&self) {
+        let mut doors = self.doors();
+        doors.closed = false;
+        // Whoever has not been told to take leave still waits for this one.
+        if doors.goodbye.is_cancelled() {
+            doors.goodbye = CancellationToken::new();
+        }
+    }
+
+    /// The agents of all calls that are up take leave after the turn that they are in.
+    pub fn say_goodbye(&self) {
+        self.doors().goodbye.cancel();
+    }
+
+    /// Cancelled when a call that begins now must take leave.
+    pub(super) fn goodbye(&self) -> CancellationToken {
+        self.doors().goodbye.clone()
+    }
+
+    fn doors(&self) -> MutexGuard<'_, Doors> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who answers from now on.
+    pub fn agents(&self) -> Arc<Agents> {
+        Arc::clone(&self.agents.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Renders what these agents always say, so that they can take calls.
+    ///
+    /// # Errors
+    /// One sentence, if the engine cannot speak it.
+    pub async fn render(&self, agents: &Agents) -> Result<(), String> {
+        self.phrases
+            .fill(&self.engine, &fixed_texts(agents))
+            .await
+            .map_err(|error| format!("agents: a greeting, goodbye or another fixed phrase cannot be rendered: {error}"))
+    }
+
+    /// Other agents for later calls; a call that is up keeps the one that it has.
+    pub fn replace(&self, agents: Agents, retry_after: u32) {
+        self.retry_after.store(retry_after, Ordering::Relaxed);
+        self.engine.prime(Self::prime(&agents));
+        let mut texts = fixed_texts(&agents);
+        let mut known = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *known, Arc::new(agents));
+        drop(known);
+        // What calls that are up may still have to say without an engine stays as well.
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.extend(before.iter().map(Arc::downgrade));
+        drop(before);
+        retired.retain(|agent| agent.strong_count() > 0);
+        texts.extend(
+            retired.iter().filter_map(Weak::upgrade).flat_map(|agent| phrases::fixed_texts(&agent).collect::<Vec<_>>()),
+        );
+        self.phrases.keep(&texts);
     }
 
     /// Calls that are up.
@@ -150,7 +220,8 @@ impl Exchange {
             Ok(agent) => agent,
             Err(refuse) => return self.refuse(incoming, &refuse).await,
         };
-        match self.answer(incoming, agent).await {
+        let span = agent_span(agent.name.as_str());
+        match self.answer(incoming, agent).instrument(span).await {
             Ok(()) => {}
             Err(Unanswered::Refused(incoming, refuse)) => self.refuse(*incoming, &refuse).await,
             Err(Unanswered::Gone) => tracing::info!("the caller gave up before the answer"),
@@ -158,10 +229,11 @@ impl Exchange {
     }
 
     fn admit(&self, incoming: &IncomingCall) -> Result<Arc<Agent>, Refuse> {
-        if self.drain.is_cancelled() {
+        if self.doors().closed {
             return Err(DRAINING);
         }
-        let agent = self.agents.answering(&incoming.to_user).ok_or(NO_AGENT)?;
+        let agents = self.agents();
+        let agent = agents.answering(&incoming.to_user).ok_or(NO_AGENT)?;
         let engine_ready = matches!(*self.engine.state().borrow(), EngineState::Ready(_));
         if !engine_ready || !self.readiness.is_ready() {
             return Err(NOT_READY);
@@ -238,7 +310,7 @@ impl Exchange {
         let active = Active::new(&self.metrics);
         self.metrics.calls.answered.inc();
         self.storage.record(Record::Call(Box::new(record.clone())));
-        tracing::info!(agent = record.agent, codec = record.codec, "answered");
+        tracing::info!(codec = record.codec, "answered");
 
         let live = self.live.enter(LiveCall {
             id,
@@ -272,11 +344,15 @@ impl Exchange {
     async fn refuse(&self, incoming: IncomingCall, refuse: &Refuse) {
         self.metrics.calls.refused(refuse.counted);
         tracing::info!(status = refuse.status, why = refuse.counted.as_str(), "a call was refused");
-        let retry_after = refuse.retry.then_some(self.retry_after);
+        let retry_after = refuse.retry.then(|| self.retry_after.load(Ordering::Relaxed));
         if incoming.reject(refuse.status, refuse.reason, retry_after).await.is_err() {
             tracing::debug!("the caller had given up already");
         }
     }
+}
+
+fn fixed_texts(agents: &Agents) -> Vec<String> {
+    agents.iter().flat_map(|agent| phrases::fixed_texts(agent)).collect()
 }
 
 /// Counts a call as active until it is dropped, also by a panic.

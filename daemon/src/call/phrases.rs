@@ -38,7 +38,10 @@ pub(super) fn fixed_texts(agent: &Agent) -> impl Iterator<Item = String> + '_ {
 
 /// Phrases by their text.
 #[derive(Clone, Default)]
-pub(super) struct PhraseBook(Arc<Mutex<HashMap<String, Phrase>>>);
+pub(super) struct PhraseBook {
+    phrases: Arc<Mutex<HashMap<String, Phrase>>>,
+    line: Arc<tokio::sync::Mutex<()>>,
+}
 
 /// A phrase that could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +58,7 @@ pub(super) enum RenderError {
 
 impl PhraseBook {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Phrase>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.phrases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A phrase, if it was rendered.
@@ -69,31 +72,41 @@ impl PhraseBook {
         Some(parts.iter().flat_map(|part| part.iter().copied()).collect())
     }
 
-    /// Whether all of these can be said without an engine.
-    pub(super) fn holds(&self, texts: &[String]) -> bool {
+    /// Forgets all others.
+    pub(super) fn keep(&self, texts: &[String]) {
+        self.lock().retain(|text, _| texts.contains(text));
+    }
+
+    fn holds(&self, texts: &[String]) -> bool {
         let phrases = self.lock();
         texts.iter().all(|text| phrases.contains_key(text))
     }
 
-    /// Renders what is missing, now and whenever another engine is ready. Ends when all is rendered.
-    pub(super) async fn fill(&self, engine: &Engine, texts: &[String]) {
+    /// Renders what is missing, now and whenever another engine is ready. Comes back when all of it can be said without
+    /// an engine.
+    ///
+    /// # Errors
+    /// The engine cannot speak it, or was stopped.
+    pub(super) async fn fill(&self, engine: &Engine, texts: &[String]) -> Result<(), RenderError> {
         let mut state = engine.state();
         loop {
-            let ready = state.wait_for(|state| matches!(state, EngineState::Ready(_))).await.is_ok();
-            if !ready {
-                return;
+            if self.holds(texts) {
+                return Ok(());
             }
-            match self.render(engine, texts).await {
-                Ok(()) => return,
+            if state.wait_for(|state| matches!(state, EngineState::Ready(_))).await.is_err() {
+                return Err(RenderError::Lost);
+            }
+            // One line to the engine, one at a time.
+            let line = self.line.lock().await;
+            let rendered = self.render(engine, texts).await;
+            drop(line);
+            match rendered {
                 Err(RenderError::Lost | RenderError::Full) => {
                     if state.changed().await.is_err() {
-                        return;
+                        return Err(RenderError::Lost);
                     }
                 }
-                Err(error) => {
-                    tracing::error!(%error, "a fixed phrase of an agent cannot be rendered");
-                    return;
-                }
+                rendered => return rendered,
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::base::{CallId, Clock, Pii};
 use crate::dialogue::{self, Outcome, StageTimes};
 use crate::storage::{Timestamp, Timing, TurnRecord};
-use crate::telemetry::{CallMetrics, Stage};
+use crate::telemetry::{CallMetrics, Stage, turn_span};
 
 /// The parts of a turn's time; from [`Timing::Pause`] to [`Timing::Playout`] each begins where the one before ended, and
 /// together they are [`Timing::VoiceToVoice`].
@@ -50,6 +50,17 @@ pub(super) fn turn(call: CallId, record: &dialogue::TurnRecord, clock: &dyn Cloc
         kept.took(Timing::LlmQueue, Duration::from_micros(thought.queue_us));
     }
     kept
+}
+
+/// One line for each turn, for whoever looks into a call: how long it took, and nothing of what was said.
+pub(super) fn log(kept: &TurnRecord) {
+    turn_span(kept.turn).in_scope(|| {
+        tracing::info!(
+            interrupted = kept.interrupted,
+            voice_to_voice_ms = kept.timings_us.get(&Timing::VoiceToVoice).map(|us| us / 1000),
+            "a turn has ended"
+        );
+    });
 }
 
 /// Counts a turn.

@@ -7,12 +7,14 @@
 
 mod check;
 mod parse;
+mod reload;
 mod sections;
 
 use std::path::{Path, PathBuf};
 
 pub use check::{Finding, PortCheck};
 pub use parse::ConfigError;
+pub use reload::Change;
 pub use sections::{
     Agents, Engine, EngineKind, Http, Log, LogFormat, LogLevel, Media, Models, PortRange, Sip, SipLimits, Storage,
     Threads,
@@ -45,6 +47,9 @@ pub struct Config {
     pub log: Log,
     /// Who answers.
     pub agents: Agents,
+    /// The owner's file that this was read from.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
 }
 
 impl Config {
@@ -54,6 +59,15 @@ impl Config {
     /// One sentence; the daemon prints it and exits with status 78 (`EX_CONFIG`).
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         parse::load(path, Path::new(PACKAGED))
+    }
+
+    /// What counts when a running daemon is given `wanted`, and the keys that differ: with effect, and without until a
+    /// restart.
+    ///
+    /// # Errors
+    /// One sentence, if what `wanted` changes at once does not go with what is open.
+    pub fn reload(&self, wanted: &Self) -> Result<Change, ConfigError> {
+        reload::reload(self, wanted)
     }
 
     /// The engine's executable: the configured one; else the one beside the running executable, as in a build folder;

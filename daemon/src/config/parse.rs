@@ -32,6 +32,9 @@ pub enum ConfigError {
         /// The key, what is wrong with it, what to do.
         sentence: String,
     },
+    /// What may change at once does not go with what may not.
+    #[error("{0}; or restart callboxd")]
+    Contradiction(String),
 }
 
 /// One file: its path and its text.
@@ -70,7 +73,16 @@ pub(super) fn load(owners: &Path, packaged: &Path) -> Result<Config, ConfigError
         });
     }
     let base = std::path::absolute(owners).map_err(|error| unreadable(owners, error))?;
-    Ok(absolute(config, base.parent().unwrap_or_else(|| Path::new("/"))))
+    let config = absolute(config, base.parent().unwrap_or_else(|| Path::new("/")));
+    Ok(Config { path: Some(base), ..config })
+}
+
+/// For a configuration that no file holds as a whole.
+pub(super) fn consistent(config: &Config) -> Result<(), ConfigError> {
+    match contradiction(config) {
+        Some((key, sentence)) => Err(ConfigError::Contradiction(format!("{key}: {sentence}"))),
+        None => Ok(()),
+    }
 }
 
 impl Source<'_> {
@@ -224,7 +236,15 @@ fn contradiction(config: &Config) -> Option<(&'static str, String)> {
 fn absolute(mut config: Config, base: &Path) -> Config {
     let Config { http, engine, models, storage, agents, .. } = &mut config;
     let optional = engine.program.iter_mut().chain(&mut engine.script);
-    let fixed = [&mut http.socket, &mut engine.run, &mut models.dir, &mut models.cache, &mut storage.path].into_iter();
+    let fixed = [
+        &mut http.socket,
+        &mut engine.run,
+        &mut models.dir,
+        &mut models.cache,
+        &mut storage.path,
+        &mut storage.backups,
+    ]
+    .into_iter();
     for path in fixed.chain(optional).chain(&mut agents.paths) {
         *path = base.join(&path);
     }

@@ -53,6 +53,8 @@ pub struct SipLimits {
     pub unacked: NonZeroU32,
     /// Seconds in `Retry-After` of a 503.
     pub retry_after_s: NonZeroU32,
+    /// Seconds that calls which are up go on when the daemon is drained or stopped; then their agents take leave.
+    pub drain_s: u32,
 }
 
 impl Default for SipLimits {
@@ -63,6 +65,7 @@ impl Default for SipLimits {
             burst: nonzero(20),
             unacked: nonzero(50),
             retry_after_s: nonzero(10),
+            drain_s: 60,
         }
     }
 }
@@ -297,11 +300,19 @@ impl Default for Models {
 pub struct Storage {
     /// SQLite file; its folder must exist.
     pub path: PathBuf,
+    /// Folder of its backups.
+    pub backups: PathBuf,
+    /// Backups that are kept: the newest.
+    pub keep_backups: NonZeroU16,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { path: "/var/lib/callbox/callbox.db".into() }
+        Self {
+            path: "/var/lib/callbox/callbox.db".into(),
+            backups: "/var/lib/callbox/backups".into(),
+            keep_backups: NonZeroU16::new(14).unwrap_or(NonZeroU16::MIN),
+        }
     }
 }
 

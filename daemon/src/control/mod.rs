@@ -1,6 +1,7 @@
 //! What operators ask a running daemon. Enters: HTTP requests, on a TCP address and on a Unix socket; leaves: health,
-//! metrics, calls. All of it on one thread with a runtime of its own, so that it answers while every worker is busy.
-//! Never here: a change of a call; on TCP a caller's number or words, unless `http.show_callers` says so.
+//! metrics, calls, and orders carried out. All of it on one thread with a runtime of its own, so that it answers while
+//! every worker is busy. Never here: a change of a call; on TCP an order, or a caller's number or words, unless
+//! `http.show_callers` says so.
 //!
 //! | path | answer |
 //! |---|---|
@@ -11,12 +12,17 @@
 //! | `/metrics` | OpenMetrics text |
 //! | `/api/v1/calls?limit=&before=` | calls, newest first, live ones among them; `next` continues |
 //! | `/api/v1/calls/{id}` | one call with its exchanges |
+//! | `/api/v1/drain` | how far a drain is; POST with `limit_s=` begins one, DELETE takes calls again |
+//! | `/api/v1/reload` | POST reads configuration and agents again: what changed, what needs a restart; 422 if a file is wrong |
+//!
+//! POST and DELETE are for the Unix socket.
 //!
 //! Errors are `application/problem+json` (RFC 9457).
 
 mod calls;
 mod health;
 mod live;
+mod orders;
 mod problem;
 mod ready;
 mod serve;
@@ -33,8 +39,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 pub use live::{LiveCall, LiveCalls, LiveEntry, LiveState};
+pub use orders::{DrainState, DrainStatus, Order, Orders, ReloadError, Reloaded};
 pub use problem::Problem;
 pub use ready::{Latch, Readiness, Status};
 use tokio_util::sync::CancellationToken;
@@ -66,6 +73,8 @@ pub struct ControlState {
     pub storage: StorageHandle,
     /// What is counted.
     pub metrics: Metrics,
+    /// Takes orders.
+    pub orders: Orders,
     /// Tells the uptime.
     pub clock: Arc<dyn Clock>,
 }
@@ -126,8 +135,10 @@ impl Control {
             .map_err(ControlError::Thread)?;
         let stop = CancellationToken::new();
         let shared = Shared { started: state.clock.now(), state };
-        let (open, closed) =
-            (router(shared.clone(), View { callers: true }), router(shared, View { callers: show_callers }));
+        let (open, closed) = (
+            router(shared.clone(), View { callers: true, orders: true }),
+            router(shared, View { callers: show_callers, orders: false }),
+        );
         let ended = stop.clone();
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -200,6 +211,7 @@ struct Shared {
 #[derive(Clone, Copy)]
 struct View {
     callers: bool,
+    orders: bool,
 }
 
 fn router(shared: Shared, view: View) -> Router {
@@ -211,9 +223,14 @@ fn router(shared: Shared, view: View) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/calls", get(calls::list))
         .route("/api/v1/calls/{id}", get(calls::one))
+        .route("/api/v1/drain", get(orders::drain_status).post(orders::drain).delete(orders::resume))
+        .route("/api/v1/reload", post(orders::reload))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path can only be read: use GET")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path does not take this method: most can only be read, with GET",
+            )
         })
         .layer(axum::Extension(view))
         .with_state(shared)

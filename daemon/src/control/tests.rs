@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::base::{CallId, Pii, SystemClock, TurnId};
@@ -17,13 +18,16 @@ struct House {
     state: ControlState,
     storage: Storage,
     folder: tempfile::TempDir,
+    queue: mpsc::Receiver<Order>,
 }
 
 fn house() -> House {
     let folder = tempfile::tempdir().expect("a folder");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let storage = Storage::open(&folder.path().join("callbox.db"), Arc::clone(&clock)).expect("a database");
+    let (orders, queue) = Orders::new();
     let state = ControlState {
+        orders,
         readiness: Readiness::default(),
         live: LiveCalls::new(10),
         storage: storage.handle(),
@@ -31,7 +35,7 @@ fn house() -> House {
         clock,
     };
     let control = Control::start(config(&folder, state.clone())).expect("started");
-    House { control, state, storage, folder }
+    House { control, state, storage, folder, queue }
 }
 
 fn config(folder: &tempfile::TempDir, state: ControlState) -> ControlConfig {
@@ -259,7 +263,7 @@ fn hostile_clients_lose_their_connection_and_cost_nobody_else_an_answer() {
 
 #[test]
 fn only_one_daemon_has_the_socket_and_a_dead_one_does_not_keep_it() {
-    let House { control, state, folder, storage: _storage } = house();
+    let House { control, state, folder, storage: _storage, queue: _queue } = house();
     let second = Control::start(config(&folder, state.clone())).err().expect("refused").to_string();
     assert!(second.contains("is running already"), "{second}");
     let path = folder.path().join("control.sock");
@@ -279,4 +283,57 @@ fn only_one_daemon_has_the_socket_and_a_dead_one_does_not_keep_it() {
     std::fs::write(&path, "precious").expect("written");
     assert!(Control::start(config(&folder, state)).is_err());
     assert_eq!(std::fs::read(&path).expect("read"), b"precious");
+}
+
+/// What the daemon answers to a method and a path on its Unix socket.
+fn order(socket: &Path, method: &str, path: &str) -> (u16, Value) {
+    let mut stream = UnixStream::connect(socket).expect("connected");
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: callbox\r\nConnection: close\r\n\r\n").expect("sent");
+    let (status, body) = answer(stream);
+    (status, serde_json::from_str(&body).expect("JSON"))
+}
+
+#[test]
+fn orders_are_taken_on_the_socket_and_refused_on_tcp() {
+    let House { control, state, folder, mut queue, storage: _storage } = house();
+    let socket = folder.path().join("control.sock");
+    let orders = state.orders.clone();
+    let daemon = std::thread::spawn(move || {
+        let mut limits = Vec::new();
+        while let Some(order) = queue.blocking_recv() {
+            match order {
+                Order::Drain { limit, done } => {
+                    limits.push(limit);
+                    orders.drain_is(DrainStatus { state: DrainState::Waiting, calls: 2, seconds_left: Some(9) });
+                    done.send(()).expect("waited for");
+                }
+                Order::Resume { done } => {
+                    orders.drain_is(DrainStatus::default());
+                    done.send(()).expect("waited for");
+                }
+                Order::Reload { done } => {
+                    done.send(Err(ReloadError::Configuration("x.toml:3: wrong".into()))).expect("waited for");
+                    return limits;
+                }
+            }
+        }
+        limits
+    });
+    for (method, path) in [("POST", "/api/v1/drain"), ("DELETE", "/api/v1/drain"), ("POST", "/api/v1/reload")] {
+        let mut stream = TcpStream::connect(control.http()).expect("connected");
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: callbox\r\nConnection: close\r\n\r\n").expect("sent");
+        assert_eq!(answer(stream).0, 403, "{method} {path}");
+    }
+    let (status, drain) = order(&socket, "POST", "/api/v1/drain?limit_s=9");
+    assert_eq!((status, &drain["state"], &drain["calls"]), (200, &"waiting".into(), &2.into()));
+    assert_eq!(order(&socket, "POST", "/api/v1/drain").0, 200);
+    assert_eq!(order(&socket, "POST", "/api/v1/drain?limit_s=99999999").0, 400);
+    assert_eq!(order(&socket, "POST", "/api/v1/drain?limt_s=9").0, 400);
+    assert_eq!(order(&socket, "GET", "/api/v1/drain").1["seconds_left"], 9);
+    let (status, drain) = order(&socket, "DELETE", "/api/v1/drain");
+    assert_eq!((status, &drain["state"], drain.get("seconds_left")), (200, &"open".into(), None));
+    let (status, problem) = order(&socket, "POST", "/api/v1/reload");
+    assert_eq!((status, &problem["detail"]), (422, &"x.toml:3: wrong".into()));
+    assert_eq!(daemon.join().expect("ended"), [Some(Duration::from_secs(9)), None]);
+    assert_eq!(order(&socket, "POST", "/api/v1/drain").0, 503, "nobody takes orders any more");
 }

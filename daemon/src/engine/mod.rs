@@ -70,12 +70,15 @@ pub trait Driver: Send + 'static {
     async fn drive(self: Box<Self>, wiring: Wiring);
 }
 
+/// Beginnings of conversations.
+type Prime = Arc<Vec<Vec<ChatMessage>>>;
+
 /// What a driver is given.
 pub struct Wiring {
     requests: mpsc::Receiver<Request>,
     router: Arc<Router>,
     state: watch::Sender<EngineState>,
-    prime: Vec<Vec<ChatMessage>>,
+    prime: watch::Receiver<Prime>,
     stop: CancellationToken,
 }
 
@@ -85,6 +88,7 @@ pub struct Engine {
     requests: mpsc::Sender<Request>,
     router: Arc<Router>,
     state: watch::Receiver<EngineState>,
+    prime: Arc<watch::Sender<Prime>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -97,15 +101,27 @@ impl Engine {
         let router = Arc::new(Router::default());
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let wiring = Wiring { requests: queue, router: Arc::clone(&router), state: sender, prime, stop: stop.clone() };
+        let (prime, primed) = watch::channel(Arc::new(prime));
+        let wiring =
+            Wiring { requests: queue, router: Arc::clone(&router), state: sender, prime: primed, stop: stop.clone() };
         tasks.spawn(Box::new(driver).drive(wiring));
         tasks.close();
-        Self { requests, router, state, stop, tasks }
+        Self { requests, router, state, prime: Arc::new(prime), stop, tasks }
     }
 
     /// A call's own line to the engine; dropping it makes the engine forget the call.
     pub fn attach(&self, call: CallId) -> Port {
         Router::attach(&self.router, call, self.requests.clone())
+    }
+
+    /// Other beginnings from now on: the new ones are computed at once, all of them in every new engine.
+    pub fn prime(&self, prime: Vec<Vec<ChatMessage>>) {
+        let known = self.prime.send_replace(Arc::new(prime.clone()));
+        for messages in prime.into_iter().filter(|messages| !known.contains(messages)) {
+            if self.requests.try_send(Request::Prime { messages }).is_err() {
+                tracing::warn!("the engine's queue is full; an agent's first answer will take longer");
+            }
+        }
     }
 
     /// The state, and how to wait for its change.

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -137,7 +138,8 @@ impl EngineProcess {
             Ok(greeted) => greeted,
             Err(error) => return format!("the engine was refused: {error}"),
         };
-        if let Err(error) = link.prime(&wiring.prime).await {
+        let prime = Arc::clone(&wiring.prime.borrow_and_update());
+        if let Err(error) = link.prime(&prime).await {
             return format!("the engine failed: {error}");
         }
         // What waited for the engine that died means nothing to this one.

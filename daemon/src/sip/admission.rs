@@ -92,6 +92,11 @@ impl Admission {
         Self { limits, sources: HashMap::new() }
     }
 
+    /// Other limits from now on. A bucket keeps its tokens, up to the new burst.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Whether these bytes from this source may go to the parser.
     ///
     /// # Errors

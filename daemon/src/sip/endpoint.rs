@@ -127,7 +127,8 @@ pub(super) enum Ask {
     Command { call: CallId, command: Command, reply: Option<oneshot::Sender<Result<(), CommandError>>> },
     Dial { dial: Dial, reply: oneshot::Sender<Handle> },
     Restore { state: Box<DialogState>, reply: oneshot::Sender<Result<Handle, CommandError>> },
-    Drain,
+    Drain(bool),
+    Limit(Limits),
     HangUpAll,
     Stop,
 }
@@ -227,7 +228,18 @@ impl Endpoint {
 
     /// New calls get 503 from now on; calls in progress stay.
     pub async fn drain(&self) {
-        drop(self.asks.send(Ask::Drain).await);
+        drop(self.asks.send(Ask::Drain(true)).await);
+    }
+
+    /// New calls are taken again.
+    pub async fn resume(&self) {
+        drop(self.asks.send(Ask::Drain(false)).await);
+    }
+
+    /// Other limits for new calls, from now on; those of sockets and transactions stay as they were bound.
+    pub async fn limit(&self, limits: Limits) {
+        self.layer.limit(limits.clone());
+        drop(self.asks.send(Ask::Limit(limits)).await);
     }
 
     /// Figures, a moment old.
@@ -332,8 +344,13 @@ impl Task {
                 drop(reply.send(outcome));
                 Vec::new()
             }
-            Ask::Drain => {
-                self.core.drain();
+            Ask::Drain(draining) => {
+                self.core.drain(draining);
+                Vec::new()
+            }
+            Ask::Limit(limits) => {
+                self.core.limit(limits.max_calls, limits.max_unacked_per_source, limits.retry_after);
+                self.retry_after = limits.retry_after;
                 Vec::new()
             }
             Ask::HangUpAll => self.core.hang_up_all(now),

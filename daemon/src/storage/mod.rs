@@ -2,12 +2,16 @@
 //! the command line. One thread writes, batch by batch; readers have a connection of their own (WAL). Never here: a wait
 //! of a call for the disk. A full queue or a failing disk costs records, and both are counted.
 
+pub mod backup;
+mod facts;
+mod lock;
 mod read;
 mod record;
 mod timestamp;
 mod upgrade;
 mod writer;
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use facts::{Facts, facts, recent};
 pub use read::{Cursor, ParseCursorError, StoredCall};
 pub use record::{CallRecord, Direction, MediaStats, Record, Timing, TurnRecord};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -53,6 +58,9 @@ pub enum StorageError {
         /// The latest version that this build knows.
         known: i64,
     },
+    /// Another daemon has it, or a restore.
+    #[error("storage.path: {} is used by another callboxd or a restore; stop that one or change the key", .0.display())]
+    Used(PathBuf),
     /// Anything else that SQLite says.
     #[error("storage.path: {}: {source}", path.display())]
     Sqlite {
@@ -75,11 +83,20 @@ impl StorageError {
     }
 }
 
+/// A file beside another: its name with something at the end.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
 /// The open database. Dropping it writes what waits and ends the thread.
 #[must_use = "dropping it closes the database"]
 pub struct Storage {
     handle: StorageHandle,
     thread: writer::WriterThread,
+    // After the thread: the lock is given back when nothing is written any more.
+    _lock: lock::Lock,
 }
 
 /// What rooms hold; cheap to clone.
@@ -95,6 +112,8 @@ impl Storage {
     /// # Errors
     /// See [`StorageError`]; nothing was changed then.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StorageError> {
+        let no_lock = |source| StorageError::Open { path: path.to_owned(), source };
+        let lock = lock::take(path).map_err(no_lock)?.ok_or_else(|| StorageError::Used(path.to_owned()))?;
         // Created here for its mode: SQLite would follow the umask, and gives the WAL the mode of the database.
         OpenOptions::new()
             .read(true)
@@ -122,7 +141,7 @@ impl Storage {
         connection.pragma_update(None, "synchronous", "normal").map_err(sqlite)?;
         let reader = Arc::new(read::Reader::new(connect(OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?));
         let (writer, thread) = writer::start(connection, clock).map_err(StorageError::Thread)?;
-        Ok(Self { handle: StorageHandle { writer, reader }, thread })
+        Ok(Self { handle: StorageHandle { writer, reader }, thread, _lock: lock })
     }
 
     /// For the rooms.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Lines};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::*;
 use crate::base::{Pii, SystemClock, TurnId};
 
-fn call(id: u64, started: i64) -> CallRecord {
+pub(super) fn call(id: u64, started: i64) -> CallRecord {
     CallRecord {
         id: CallId(id),
         agent: "frontdesk".into(),
@@ -26,7 +26,7 @@ fn call(id: u64, started: i64) -> CallRecord {
     }
 }
 
-fn turn(id: u64, number: u32) -> TurnRecord {
+pub(super) fn turn(id: u64, number: u32) -> TurnRecord {
     let mut turn = TurnRecord {
         call: CallId(id),
         turn: TurnId(number),
@@ -46,7 +46,7 @@ fn turn(id: u64, number: u32) -> TurnRecord {
     turn
 }
 
-fn open(path: &Path) -> Result<Storage, StorageError> {
+pub(super) fn open(path: &Path) -> Result<Storage, StorageError> {
     Storage::open(path, Arc::new(SystemClock))
 }
 
@@ -168,22 +168,57 @@ fn child_that_writes_until_it_is_killed() {
     }
 }
 
+/// A process that writes call after call and says which are committed.
+pub(super) struct Writer {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    last: u64,
+}
+
+impl Writer {
+    pub(super) fn start(path: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "storage::tests::child_that_writes_until_it_is_killed", "--nocapture"])
+            .env(CHILD, path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        Self { child, lines, last: 0 }
+    }
+
+    /// Waits until so many are committed; the last one that is known to be.
+    pub(super) fn committed(&mut self, least: u64) -> u64 {
+        while self.last < least {
+            self.next().expect("a commit");
+        }
+        self.last
+    }
+
+    /// `kill -9`; the last one that it said was committed.
+    pub(super) fn kill(mut self) -> u64 {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+        while self.next().is_some() {}
+        self.last
+    }
+
+    fn next(&mut self) -> Option<()> {
+        let line = self.lines.next()?.ok()?;
+        if let Some(id) = line.rsplit_once("committed ").and_then(|(_, id)| id.parse().ok()) {
+            self.last = id;
+        }
+        Some(())
+    }
+}
+
 #[test]
 fn kill_9_loses_nothing_that_was_committed() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("callbox.db");
-    let mut child = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "storage::tests::child_that_writes_until_it_is_killed", "--nocapture"])
-        .env(CHILD, &path)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a child");
-    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-    let committed = |line: String| line.rsplit_once("committed ").and_then(|(_, id)| id.parse::<u64>().ok());
-    let mut last = lines.by_ref().filter_map(committed).find(|id| *id >= 200).expect("commits");
-    child.kill().expect("killed");
-    child.wait().expect("ended");
-    last = lines.filter_map(committed).last().unwrap_or(last);
+    let mut writer = Writer::start(&path);
+    writer.committed(200);
+    let last = writer.kill();
     let storage = open(&path).expect("open");
     let kept = storage.handle().calls(u32::MAX, None).expect("read").len() as u64;
     assert!(kept > last, "{kept} rows, {last} was the last one committed");

@@ -43,6 +43,9 @@ where
                 if let Some(call) = ids.call {
                     fields.insert("call".into(), call.into());
                 }
+                if let Some(agent) = ids.agent {
+                    fields.insert("agent".into(), agent.into());
+                }
                 if let Some(turn) = ids.turn {
                     fields.insert("turn".into(), turn.into());
                 }
@@ -57,6 +60,10 @@ where
                 write!(out, "{time} {on}{:5}{off} {}", meta.level(), meta.target())?;
                 if let Some(call) = ids.call {
                     write!(out, " call={call}")?;
+                }
+                if let Some(agent) = ids.agent {
+                    write!(out, " agent={}", plain(&agent))?;
+                    fields.remove("agent");
                 }
                 if let Some(turn) = ids.turn {
                     write!(out, " turn={turn}")?;

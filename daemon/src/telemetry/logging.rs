@@ -3,15 +3,17 @@
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use prometheus_client::metrics::counter::Counter;
 use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use super::line::Line;
 use super::spans::IdLayer;
@@ -58,35 +60,44 @@ impl Logging {
             chosen => chosen,
         };
         let mut thread = None;
+        let (level, handle) = reload::Layer::new(level_filter(config.level));
         let line = if format == LogFormat::Text { Line::Text { colour: terminal } } else { Line::Json };
         let lines = || -> Result<_, LoggingError> {
             let (queue, line_thread, dropped) = writer::start(io::stdout()).map_err(LoggingError::Thread)?;
             metrics.register(|registry| {
                 registry.register("log_lines_dropped", "Lines lost because standard output was not read", dropped);
             });
-            Ok((subscriber(config.level, line, queue), line_thread))
+            Ok((line_thread, line, queue))
         };
         let installed = match format {
             LogFormat::Journald => match tracing_journald::layer() {
                 Ok(layer) => {
-                    let layer =
-                        layer.with_field_prefix(Some("CALLBOX".into())).with_syslog_identifier("callboxd".into());
-                    base(config.level).with(layer).try_init()
+                    // Without a prefix: the ids are fields that operators type.
+                    let layer = layer
+                        .with_field_prefix(None)
+                        .with_priority_mappings(PriorityMappings {
+                            info: Priority::Informational,
+                            debug: Priority::Debug,
+                            ..PriorityMappings::new()
+                        })
+                        .with_syslog_identifier("callboxd".into());
+                    base(level).with(layer).try_init()
                 }
                 Err(error) if config.format == LogFormat::Journald => return Err(LoggingError::Journald(error)),
                 Err(_) => {
-                    let (subscriber, line_thread) = lines()?;
+                    let (line_thread, line, queue) = lines()?;
                     thread = Some(line_thread);
-                    subscriber.try_init()
+                    subscriber(level, line, queue).try_init()
                 }
             },
             _ => {
-                let (subscriber, line_thread) = lines()?;
+                let (line_thread, line, queue) = lines()?;
                 thread = Some(line_thread);
-                subscriber.try_init()
+                subscriber(level, line, queue).try_init()
             }
         };
         installed.map_err(|_| LoggingError::Twice)?;
+        LEVEL.set(handle).map_err(|_| LoggingError::Twice)?;
         let panics = Counter::default();
         metrics.register(|registry| {
             registry.register("panics", "Bugs that ended a task or a thread", panics.clone());
@@ -120,8 +131,24 @@ fn permitted(meta: &Metadata<'_>) -> bool {
     CAPPED.iter().all(|(capped, most)| room != *capped || meta.level() <= most)
 }
 
-fn base(level: LogLevel) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync {
-    Registry::default().with(level_filter(level)).with(filter_fn(permitted)).with(IdLayer)
+/// What decides on the level, and how to change its mind.
+type LevelLayer = reload::Layer<LevelFilter, Registry>;
+
+fn base(level: LevelLayer) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync {
+    Registry::default().with(level).with(filter_fn(permitted)).with(IdLayer)
+}
+
+// Process-wide, as the log is.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+
+/// Takes what of a changed configuration a running log can take: its level, and whether callers may be named.
+pub fn apply(config: &Log) {
+    reveal::allow(config.allow_pii);
+    if let Some(handle) = LEVEL.get()
+        && let Err(error) = handle.reload(level_filter(config.level))
+    {
+        tracing::error!(%error, "the log's level cannot be changed");
+    }
 }
 
 fn level_filter(level: LogLevel) -> LevelFilter {
@@ -134,7 +161,7 @@ fn level_filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-fn subscriber<W>(level: LogLevel, line: Line, writer: W) -> impl Subscriber + Send + Sync
+fn subscriber<W>(level: LevelLayer, line: Line, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -155,7 +182,7 @@ mod tests {
 
     use super::*;
     use crate::base::{CallId, Pii, TurnId};
-    use crate::telemetry::{call_span, shown, turn_span};
+    use crate::telemetry::{agent_span, call_span, shown, turn_span};
 
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -174,26 +201,29 @@ mod tests {
     fn logged(level: LogLevel, line: Line, body: impl FnOnce()) -> String {
         let kept = Kept::default();
         let writer = kept.clone();
+        let (level, _) = reload::Layer::new(level_filter(level));
         tracing::subscriber::with_default(subscriber(level, line, move || writer.clone()), body);
         let bytes = kept.0.lock().expect("lock").clone();
         String::from_utf8(bytes).expect("text")
     }
 
     #[test]
-    fn every_line_within_a_turn_names_call_and_turn() {
+    fn every_line_within_a_turn_names_call_agent_and_turn() {
         let text = logged(LogLevel::Info, Line::Json, || {
             let call = call_span(CallId(0xab)).entered();
             tracing::info!(codec = "PCMU", "answered");
-            turn_span(CallId(0xab), TurnId(3)).in_scope(|| {
+            let agent = agent_span("frontdesk").entered();
+            turn_span(TurnId(3)).in_scope(|| {
                 tracing::info_span!("elsewhere").in_scope(|| tracing::warn!(wait_ms = 5, "late"));
             });
-            drop(call);
+            drop((agent, call));
             tracing::info!("idle");
         });
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         assert_eq!((&lines[0]["call"], &lines[0]["codec"]), (&"00000000000000ab".into(), &"PCMU".into()));
-        assert_eq!(lines[0].get("turn"), None);
+        assert_eq!((lines[0].get("turn"), lines[0].get("agent")), (None, None));
+        assert_eq!(lines[1]["agent"], "frontdesk");
         assert_eq!((&lines[1]["call"], &lines[1]["turn"]), (&"00000000000000ab".into(), &3.into()));
         assert_eq!((&lines[1]["wait_ms"], &lines[1]["level"]), (&5.into(), &"WARN".into()));
         assert_eq!(lines[2].get("call"), None);

@@ -10,7 +10,7 @@ mod reveal;
 mod spans;
 mod writer;
 
-pub use logging::{Logging, LoggingError};
+pub use logging::{Logging, LoggingError, apply};
 pub use metrics::{CallMetrics, EngineMetrics, LATENCY_BUCKETS, Label, Metrics, Refusal, Stage};
 pub use reveal::shown;
-pub use spans::{call_span, turn_span};
+pub use spans::{agent_span, call_span, turn_span};

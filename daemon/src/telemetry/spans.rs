@@ -1,4 +1,5 @@
-//! Ids on log lines. Enters: a call, a turn; leaves: a span, and for the line formats the ids of the innermost spans.
+//! Ids on log lines. Enters: a call, its agent, a turn; leaves: a span, and for the line formats the ids of the innermost
+//! spans. The names of the fields are those that journald shows in capitals: `CALL_ID`, `AGENT`, `TURN_ID`.
 
 use std::fmt;
 
@@ -10,34 +11,47 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::base::{CallId, TurnId};
 
-/// The span of a call: all that is logged within carries `call`. Enabled at every log level.
+/// The span of a call: all that is logged within names it. Enabled at every log level.
 #[must_use]
 pub fn call_span(call: CallId) -> Span {
-    error_span!("call", %call)
+    error_span!("call", call_id = %call)
 }
 
-/// The span of one turn of a call: all that is logged within carries `call` and `turn`.
+/// The span of what an agent does in a call, within [`call_span`].
 #[must_use]
-pub fn turn_span(call: CallId, turn: TurnId) -> Span {
-    error_span!("turn", %call, turn = turn.0)
+pub fn agent_span(agent: &str) -> Span {
+    error_span!("agent", agent)
+}
+
+/// The span of one turn of a call, within [`agent_span`].
+#[must_use]
+pub fn turn_span(turn: TurnId) -> Span {
+    error_span!("turn", turn_id = turn.0)
 }
 
 /// What a span says about where a line belongs.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Ids {
     pub(super) call: Option<String>,
+    pub(super) agent: Option<String>,
     pub(super) turn: Option<u64>,
 }
 
 impl Visit for Ids {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "turn" {
+        if field.name() == "turn_id" {
             self.turn = Some(value);
         }
     }
 
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "agent" {
+            self.agent = Some(value.to_owned());
+        }
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "call" {
+        if field.name() == "call_id" {
             self.call = Some(format!("{value:?}"));
         }
     }

@@ -222,6 +222,11 @@ paths = ["agents"]
         self.process.runs()
     }
 
+    /// Its process id; none once it has ended.
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.pid()
+    }
+
     /// All that it has written.
     pub fn log(&self) -> String {
         self.process.log()

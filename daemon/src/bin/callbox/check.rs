@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use callbox::config::{EngineKind, PortCheck};
+use callbox::config::{Config, EngineKind, PortCheck};
 use callbox::models::{self, Use};
 use clap::Args;
 use serde_json::json;
@@ -19,9 +19,9 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let config = arguments.file.load()?;
-    let running = client::is_running(&config).await;
+/// One sentence for each thing that is wrong, and whether a daemon runs.
+pub(crate) async fn findings(config: &Config) -> (Vec<String>, bool) {
+    let running = client::is_running(config).await;
     // A daemon that runs holds its own ports.
     let findings = config.check(if running { PortCheck::Skip } else { PortCheck::Try });
     let mut findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
@@ -30,6 +30,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     {
         findings.push(format!("models: {error}"));
     }
+    (findings, running)
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let (findings, running) = findings(&arguments.file.load()?).await;
     if arguments.json {
         println!("{}", json!({ "findings": findings, "running": running }));
     } else {

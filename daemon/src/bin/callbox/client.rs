@@ -9,7 +9,7 @@ use callbox::config::{Config, ConfigError};
 use clap::Args;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -17,8 +17,16 @@ use tokio::net::UnixStream;
 /// Time for an answer; the control thread needs milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Time for an order: a reload may have to render what new agents say.
+const ORDER: Duration = Duration::from_secs(55);
+
 /// Bytes of an answer.
 const MOST: usize = 64 << 20;
+
+/// A daemon says that a file is wrong: exit status 78.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadConfiguration(String);
 
 /// Which daemon to ask.
 #[derive(Args)]
@@ -31,10 +39,25 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
+    /// Gives an order; one that is refused is an error in the daemon's own words.
+    pub(crate) async fn order(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+        let socket = self.socket()?;
+        let (status, body) = tokio::time::timeout(ORDER, ask(&socket, method, path))
+            .await
+            .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
+        let value: Value = serde_json::from_slice(&body).context("callboxd's answer is not JSON")?;
+        let detail = || value["detail"].as_str().unwrap_or(status.as_str()).to_owned();
+        match status {
+            StatusCode::OK => Ok(value),
+            StatusCode::UNPROCESSABLE_ENTITY => Err(BadConfiguration(detail()).into()),
+            _ => bail!(detail()),
+        }
+    }
+
     /// Asks; an answer with another status than `also` or 200 is an error, told in the daemon's own words.
     pub(crate) async fn get(&self, path: &str, also: Option<StatusCode>) -> anyhow::Result<(StatusCode, Value)> {
         let socket = self.socket()?;
-        let (status, body) = tokio::time::timeout(PATIENCE, ask(&socket, path))
+        let (status, body) = tokio::time::timeout(PATIENCE, ask(&socket, Method::GET, path))
             .await
             .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
         let value: Value = serde_json::from_slice(&body).context("callboxd's answer is not JSON")?;
@@ -54,7 +77,7 @@ impl Daemon {
 
 /// What a daemon answers, as a type.
 pub(crate) async fn read<T: serde::de::DeserializeOwned>(socket: &PathBuf, path: &str) -> anyhow::Result<T> {
-    let (status, body) = tokio::time::timeout(PATIENCE, ask(socket, path))
+    let (status, body) = tokio::time::timeout(PATIENCE, ask(socket, Method::GET, path))
         .await
         .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
     if status != StatusCode::OK {
@@ -63,12 +86,20 @@ pub(crate) async fn read<T: serde::de::DeserializeOwned>(socket: &PathBuf, path:
     serde_json::from_slice(&body).context("callboxd's answer has another form; install one release of both")
 }
 
+/// What a daemon answers, as text, whatever its status.
+pub(crate) async fn text(socket: &PathBuf, path: &str) -> anyhow::Result<String> {
+    let (_, body) = tokio::time::timeout(PATIENCE, ask(socket, Method::GET, path))
+        .await
+        .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
 /// Whether a daemon with this configuration runs.
 pub(crate) async fn is_running(config: &Config) -> bool {
     UnixStream::connect(&config.http.socket).await.is_ok()
 }
 
-async fn ask(socket: &PathBuf, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn ask(socket: &PathBuf, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         let socket = socket.display();
         match error.kind() {
@@ -85,7 +116,7 @@ async fn ask(socket: &PathBuf, path: &str) -> anyhow::Result<(StatusCode, Bytes)
     })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(path).header("host", "callbox").body(Empty::<Bytes>::new())?;
+    let request = Request::builder().method(method).uri(path).header("host", "callbox").body(Empty::<Bytes>::new())?;
     let (head, body) = sender.send_request(request).await?.into_parts();
     let body = Limited::new(body, MOST).collect().await.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
     driver.abort();

@@ -4,13 +4,19 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod backup;
+mod bundle;
 mod calls;
 mod check;
 mod client;
 mod dial;
+mod drain;
 mod health;
+mod journal;
+mod logs;
 mod models;
 mod private;
+mod reload;
 mod say;
 mod transcribe;
 mod wav;
@@ -40,6 +46,18 @@ enum Command {
     Call(calls::Arguments),
     /// Whether the running daemon answers calls, and if not, why.
     Health(health::Arguments),
+    /// Refuses new calls and lets those that are up end, before a stop or an update.
+    Drain(drain::Arguments),
+    /// Takes changed agents, limits and log level without touching a call.
+    Reload(reload::Arguments),
+    /// The daemon's lines in the journal, of one call or of all.
+    Logs(logs::Arguments),
+    /// What somebody else needs to find out what is wrong, in one file that names no caller.
+    SupportBundle(bundle::Arguments),
+    /// A checked, compressed copy of the database, while the daemon runs or not.
+    Backup(backup::Arguments),
+    /// Puts a backup in the place of the database of a daemon that does not run.
+    Restore(backup::RestoreArguments),
     /// Model packs.
     Models(models::Arguments),
     /// The ears alone: recordings to text.
@@ -77,6 +95,12 @@ async fn main() -> ExitCode {
         Command::Check(arguments) => check::run(arguments).await,
         Command::Call(arguments) => calls::run(arguments).await,
         Command::Health(arguments) => health::run(arguments).await,
+        Command::Drain(arguments) => drain::run(arguments).await,
+        Command::Reload(arguments) => reload::run(arguments).await,
+        Command::Logs(arguments) => logs::run(arguments).await,
+        Command::SupportBundle(arguments) => bundle::run(arguments).await,
+        Command::Backup(arguments) => backup::run(arguments).await,
+        Command::Restore(arguments) => backup::restore(arguments).await,
         Command::Models(arguments) => models::run(arguments).await,
         Command::Transcribe(arguments) => transcribe::run(arguments).await,
         Command::Say(arguments) => say::run(arguments).await,
@@ -85,6 +109,7 @@ async fn main() -> ExitCode {
     };
     done.unwrap_or_else(|error| {
         eprintln!("callbox: {error:#}");
-        ExitCode::from(if error.is::<ConfigError>() { BAD_CONFIGURATION } else { 1 })
+        let bad_configuration = error.is::<ConfigError>() || error.is::<client::BadConfiguration>();
+        ExitCode::from(if bad_configuration { BAD_CONFIGURATION } else { 1 })
     })
 }

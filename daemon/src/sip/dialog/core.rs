@@ -73,9 +73,16 @@ impl Core {
         }
     }
 
-    /// New INVITEs get 503 from now on; calls in progress stay.
-    pub fn drain(&mut self) {
-        self.draining = true;
+    /// Whether new INVITEs get 503 from now on; calls in progress stay.
+    pub fn drain(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
+    /// Other limits from now on; calls in progress stay, however many they are.
+    pub fn limit(&mut self, max_calls: usize, max_unacked_per_source: usize, retry_after: u32) {
+        self.config.max_calls = max_calls;
+        self.config.max_unacked_per_source = max_unacked_per_source;
+        self.config.retry_after = retry_after;
     }
 
     /// Machines, those that wait for the response to a BYE included.

@@ -315,9 +315,14 @@ fn full_busy_draining_and_merged() {
     b.ringing("g");
     let (_, actions) = b.receive(invite("h"));
     assert_eq!((statuses(&actions), b.core.refused().full), (vec![503], 1));
-    b.core.drain();
+    b.core.drain(true);
     let (_, actions) = b.receive(request(Method::Options, "i", 1, ""));
     assert_eq!((statuses(&actions), b.core.refused().draining), (vec![503], 1));
+    b.core.drain(false);
+    let (_, actions) = b.receive(invite("j"));
+    assert_eq!((statuses(&actions), b.core.refused().full), (vec![503], 2), "not draining, but full again");
+    b.core.limit(9, 9, 3);
+    b.ringing("k");
 }
 
 #[test]

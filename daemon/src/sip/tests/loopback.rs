@@ -82,6 +82,10 @@ async fn refusals_reach_the_caller_with_code_and_phrase() {
     b.drain().await;
     let out = a.dial(request_to(&b, Transport::Udp)).await.unwrap();
     assert_eq!(refused(out).await, 503);
+    b.resume().await;
+    let out = a.dial(request_to(&b, Transport::Udp)).await.unwrap();
+    drop(soon(incoming.recv()).await);
+    assert_eq!(refused(out).await, 480);
     drop(incoming);
     let nobody = DialRequest { to: "sip:x@127.0.0.1:1".into(), ..request_to(&b, Transport::Tcp) };
     assert_eq!(refused(a.dial(nobody).await.unwrap()).await, 503);

@@ -73,6 +73,9 @@ async fn a_source_that_floods_is_dropped_before_the_parser() {
         drop(call);
     }
     assert_eq!(rang, 5);
+    b.limit(config(0).limits).await;
+    peer.send(peer.request("INVITE", "g", 1, "", OFFER)).await;
+    drop(soon(incoming.recv()).await.expect("let in by the new limits"));
     until_empty(&b).await;
 }
 

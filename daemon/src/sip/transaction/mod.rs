@@ -165,6 +165,8 @@ pub trait TxnLayer: Send + Sync {
     fn local(&self) -> (&[SocketAddr], &[SocketAddr]);
     /// Our address as this peer can reach it.
     fn local_towards(&self, transport: Transport, peer: SocketAddr) -> Option<SocketAddr>;
+    /// Other limits of admission from now on; those of sockets and transactions stay.
+    fn limit(&self, limits: Limits);
     /// Figures.
     fn stats(&self) -> TxnStats;
     /// Closes sockets and ends tasks.

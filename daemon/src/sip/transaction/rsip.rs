@@ -24,7 +24,7 @@ use super::tcp::Streams;
 use super::{Flow, NextHop, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
 use crate::base::Clock;
 use crate::sip::EndpointConfig;
-use crate::sip::admission::Admission;
+use crate::sip::admission::{Admission, Limits};
 use crate::sip::endpoint::{SipError, bind_error};
 use crate::sip::message::{Message, Method, ParseError, Start};
 use crate::sip::uri::{Uri, param, split_list};
@@ -454,6 +454,10 @@ impl TxnLayer for RsipLayer {
             _ => bound.ip(),
         };
         Some(SocketAddr::new(ip, bound.port()))
+    }
+
+    fn limit(&self, limits: Limits) {
+        lock(&self.admission).limit(limits);
     }
 
     fn stats(&self) -> TxnStats {

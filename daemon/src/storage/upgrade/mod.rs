@@ -8,13 +8,18 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 const SCHEMA: &str = include_str!("../schema.sql");
 
 /// "CBOX": marks the file as ours (`PRAGMA application_id`).
-const APPLICATION: i64 = 0x4342_4f58;
+pub(super) const APPLICATION: i64 = 0x4342_4f58;
 
 /// Turns one version into the next.
 pub(super) type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// `STEPS[0]` makes version 2 of version 1, and so on.
 pub(super) const STEPS: &[Step] = &[];
+
+/// The latest version.
+pub(super) const fn known() -> i64 {
+    STEPS.len() as i64 + 1
+}
 
 /// What was found, and is now.
 #[derive(PartialEq, Eq, Debug)]

@@ -1,0 +1,163 @@
+//! What operators order, carried out on the running parts: drain, take calls again, reload. One task, one order after
+//! the other. Enters: orders (from `control`, and SIGHUP). Leaves: what has become of them. Never here: a change that
+//! is made half: all that can fail comes before the first change.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::drain::{Drain, Step};
+use super::limits;
+use crate::base::Clock;
+use crate::call::Exchange;
+use crate::call::agents::Agents;
+use crate::config::Config;
+use crate::control::{Latch, Order, Orders, Readiness, ReloadError, Reloaded};
+use crate::sip::Endpoint;
+use crate::telemetry;
+
+/// How often a drain looks at the calls.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long the phrases of new agents may take: an engine that is being restarted included.
+const RENDERING: Duration = Duration::from_secs(45);
+
+/// The parts that orders are carried out on.
+pub(super) struct Operator {
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) endpoint: Endpoint,
+    pub(super) readiness: Readiness,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) orders: Orders,
+    /// What counts now.
+    pub(super) config: Config,
+    pub(super) drain: Drain,
+    /// Cancelled when the daemon goes down: nobody waits for new agents then.
+    pub(super) stopping: CancellationToken,
+}
+
+impl Operator {
+    /// Carries orders out until nobody can give any.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Order>) {
+        let mut hangup = signal(SignalKind::hangup())
+            .inspect_err(|error| tracing::warn!(%error, "SIGHUP does nothing; `callbox reload` does"))
+            .ok();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                order = queue.recv() => match order {
+                    Some(order) => self.carry_out(order).await,
+                    None => return,
+                },
+                Some(()) = hung_up => drop(self.reload().await),
+                _ = tick.tick(), if self.drain.is_on() => self.go_on(),
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, order: Order) {
+        // Whoever asked may have gone; it is done all the same.
+        match order {
+            Order::Drain { limit, done } => {
+                self.begin_drain(limit).await;
+                let _left = done.send(());
+            }
+            Order::Resume { done } => {
+                self.resume().await;
+                let _left = done.send(());
+            }
+            Order::Reload { done } => {
+                let _left = done.send(self.reload().await);
+            }
+        }
+    }
+
+    async fn begin_drain(&mut self, limit: Option<Duration>) {
+        let configured = Duration::from_secs(self.config.sip.limits.drain_s.into());
+        self.drain.begin(self.clock.now(), limit.unwrap_or(configured), limit.is_none());
+        self.readiness.not_ready(Latch::Drain, "draining: new calls are refused");
+        self.endpoint.drain().await;
+        self.exchange.refuse_calls();
+        tracing::info!(calls = self.exchange.calls(), "draining: new calls are refused");
+        self.go_on();
+    }
+
+    async fn resume(&mut self) {
+        if self.drain.is_on() {
+            self.drain.cancel();
+            self.exchange.take_calls();
+            self.endpoint.resume().await;
+            self.readiness.ready(Latch::Drain);
+            tracing::info!("the drain was cancelled: calls are taken again");
+        }
+        self.go_on();
+    }
+
+    fn go_on(&mut self) {
+        let (now, calls) = (self.clock.now(), self.exchange.calls());
+        if self.drain.step(now, calls) == Step::SayGoodbye {
+            tracing::info!(calls, "the time of the drain is over: agents take leave");
+            self.exchange.say_goodbye();
+        }
+        self.orders.drain_is(self.drain.status(now, calls));
+    }
+
+    async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
+        let done = self.try_reload().await;
+        match &done {
+            Ok(reloaded) => tracing::info!(
+                changed = reloaded.changed.join(" "),
+                needs_restart = reloaded.needs_restart.join(" "),
+                agents_added = reloaded.agents_added.join(" "),
+                agents_changed = reloaded.agents_changed.join(" "),
+                agents_removed = reloaded.agents_removed.join(" "),
+                "reloaded"
+            ),
+            Err(error) => tracing::error!(%error, "not reloaded: everything stays as it was"),
+        }
+        done
+    }
+
+    async fn try_reload(&mut self) -> Result<Reloaded, ReloadError> {
+        let wrong = |error: &dyn ToString| ReloadError::Configuration(error.to_string());
+        let path = self.config.path.clone().unwrap_or_default();
+        let wanted = Config::load(Path::new(&path)).map_err(|error| wrong(&error))?;
+        let (next, changed, needs_restart) = self.config.reload(&wanted).map_err(|error| wrong(&error))?;
+        let agents = Agents::read(&next.agents.paths).map_err(|error| wrong(&error))?;
+        let not_now = |why: &str| ReloadError::NotNow(why.to_owned());
+        let late =
+            "the engine did not render the new agents' phrases in time; try again when `callbox health` says ready";
+        tokio::select! {
+            rendered = tokio::time::timeout(RENDERING, self.exchange.render(&agents)) => {
+                rendered.map_err(|_| not_now(late))?.map_err(ReloadError::Configuration)?;
+            }
+            () = self.stopping.cancelled() => return Err(not_now("callboxd is going down")),
+        }
+        // From here on nothing fails.
+        let before = self.exchange.agents();
+        let agents_changed =
+            agents.iter().filter(|agent| before.named(agent.name.as_str()).is_some_and(|known| *known != ***agent));
+        let agents_changed = agents_changed.map(|agent| agent.name.as_str().to_owned()).collect();
+        let missing = |from: &Agents, of: &Agents| {
+            of.names().filter(|name| from.named(name).is_none()).map(str::to_owned).collect()
+        };
+        let (agents_added, agents_removed) = (missing(&before, &agents), missing(&agents, &before));
+        self.endpoint.limit(limits(&next)).await;
+        self.exchange.replace(agents, next.sip.limits.retry_after_s.get());
+        telemetry::apply(&next.log);
+        self.config = next;
+        Ok(Reloaded { changed, needs_restart, agents_added, agents_changed, agents_removed })
+    }
+}

@@ -1,0 +1,92 @@
+//! The way back. Whatever is wrong with the backup is found before the present database is touched; that one is moved
+//! aside, with its WAL, and never deleted.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{BackupError, HASH, examine, file_error, parent, sync_folder, unpack};
+use crate::storage::{Timestamp, beside, lock};
+
+/// Files that SQLite may have beside a database.
+const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+
+/// A restored database.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Restored {
+    /// The database.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Calls in it.
+    pub calls: u64,
+    /// Turns in it.
+    pub turns: u64,
+    /// Where the one is that was there before.
+    pub moved_aside: Option<PathBuf>,
+}
+
+/// Puts the database of a backup in the place of `path`. `now` names what is moved aside.
+///
+/// # Errors
+/// See [`BackupError`]; nothing was changed then, unless the disk failed between two renames: then the database is where
+/// the error says.
+pub fn restore(from: &Path, path: &Path, now: Timestamp) -> Result<Restored, BackupError> {
+    let folder = parent(path);
+    let unwritable = file_error(folder, "cannot be written");
+    let lock = lock::take(path).map_err(file_error(&lock::file(path), "cannot be locked"))?;
+    let Some(_lock) = lock else { return Err(BackupError::Running(path.to_owned())) };
+
+    let beside_it = beside(from, HASH);
+    let wanted = match fs::read_to_string(&beside_it) {
+        Ok(line) => line.split_whitespace().next().unwrap_or_default().to_lowercase(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BackupError::NoHash(beside_it)),
+        Err(error) => return Err(file_error(&beside_it, "cannot be read")(error)),
+    };
+    // Beside the database: a rename moves it into place.
+    let mut scratch = tempfile::Builder::new().prefix(".callbox-restore-").tempfile_in(folder).map_err(&unwritable)?;
+    let (found, _, bytes) = match unpack(from, scratch.as_file_mut()) {
+        Ok(unpacked) => unpacked,
+        // Damage shows itself as an error of the decoder before the hash is known.
+        Err(error) if error.raw_os_error().is_none() => return Err(BackupError::OtherHash(from.to_owned())),
+        Err(error) => return Err(file_error(from, "cannot be unpacked")(error)),
+    };
+    if found != wanted {
+        return Err(BackupError::OtherHash(from.to_owned()));
+    }
+    let rows = examine(scratch.path(), from)?;
+
+    // Whoever had the old one, or the folder, has the new one: a restore by root is for the daemon's user.
+    let owner = fs::metadata(path).or_else(|_| fs::metadata(folder)).map_err(&unwritable)?;
+    let ours = fs::metadata(scratch.path()).map_err(&unwritable)?;
+    for file in [scratch.path().to_owned(), lock::file(path)] {
+        if (owner.uid(), owner.gid()) != (ours.uid(), ours.gid()) {
+            chown(&file, Some(owner.uid()), Some(owner.gid())).map_err(file_error(&file, "cannot be given away"))?;
+        }
+    }
+    scratch.as_file().sync_all().map_err(&unwritable)?;
+
+    let moved_aside = move_aside(path, now)?;
+    scratch.persist(path).map_err(|error| unwritable(error.error))?;
+    sync_folder(folder)?;
+    Ok(Restored { path: path.to_owned(), bytes, calls: rows.calls, turns: rows.turns, moved_aside })
+}
+
+/// The database, and what SQLite has beside it, under another name; a WAL without its database would be lost, and beside
+/// another one it would be poison.
+fn move_aside(path: &Path, now: Timestamp) -> Result<Option<PathBuf>, BackupError> {
+    let aside = beside(path, &format!(".before-restore-{}", now.to_string().replace(':', "-")));
+    let mut moved = None;
+    for suffix in COMPANIONS.into_iter().chain([""]) {
+        match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
+            Ok(()) if suffix.is_empty() => moved = Some(aside.clone()),
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(file_error(path, "cannot be moved aside")(error)),
+        }
+    }
+    Ok(moved)
+}
