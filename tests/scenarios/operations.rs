@@ -17,8 +17,11 @@ use tokio::net::UdpSocket;
 use tokio::process::Command;
 use tokio::time::Instant;
 
+use crate::PATIENCE;
 use crate::callers::tone;
-use crate::{PATIENCE, PAUSE};
+
+/// Silence after which a scripted agent has finished: its tones have no pauses.
+const QUIET: Duration = Duration::from_millis(400);
 
 /// Hears one thing and says one thing, in tones.
 const SCRIPT: &str =
@@ -95,7 +98,7 @@ async fn a_drain_lets_calls_finish_and_can_be_cancelled() -> anyhow::Result<()> 
     let config = daemon.config().to_owned();
     let mut rtp = Rtp::bind().await?;
     let call = scenario("stay").audio_at(rtp.port()?).start(Daemon::USER, daemon.sip())?;
-    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
+    ensure!(rtp.listen(QUIET, PATIENCE).await?, "no greeting was heard");
     ensure!(ask(daemon.sip(), "OPTIONS").await?.0 == 200, "calls are taken before a drain");
 
     let http = daemon.http();
@@ -119,6 +122,7 @@ async fn a_drain_lets_calls_finish_and_can_be_cancelled() -> anyhow::Result<()> 
         let answer = ask(daemon.sip(), method).await?;
         ensure!(answer == (503, Some("10".into())), "{method}: {answer:?}");
     }
+    ensure!(daemon.metric("callbox_sip_refused_total").await?.is_some_and(|count| count > 1.5), "not counted");
     // The call goes on until the limit, and is then told goodbye by its agent.
     rtp.say(tone(400.0, 0.3));
     ensure!(
@@ -154,7 +158,7 @@ async fn a_reload_changes_later_calls_and_a_wrong_file_changes_nothing() -> anyh
     ensure!(done(&["reload"], &config).await? == "nothing has changed\n", "nothing was changed");
     let mut rtp = Rtp::bind().await?;
     let staying = scenario("stay").audio_at(rtp.port()?).start(Daemon::USER, daemon.sip())?;
-    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
+    ensure!(rtp.listen(QUIET, PATIENCE).await?, "no greeting was heard");
 
     // Wrong files: named, and nothing changes.
     edit(&agent, |text| text.replace("greeting", "greting"))?;
@@ -191,7 +195,7 @@ async fn a_reload_changes_later_calls_and_a_wrong_file_changes_nothing() -> anyh
     ensure!(reloaded == wanted, "{reloaded}");
     ensure!(ask(daemon.sip(), "OPTIONS").await?.0 == 503, "one call is all that the new limit allows");
     let marked = Instant::now();
-    ensure!(rtp.run(PATIENCE, |rtp| rtp.track().packets() > 0 && marked.elapsed() > PAUSE).await?, "the call is gone");
+    ensure!(rtp.run(PATIENCE, |rtp| rtp.track().packets() > 0 && marked.elapsed() > QUIET).await?, "the call is gone");
     edit(&config, |text| text.replace("max_calls = 1\n", "max_calls = 9\n"))?;
     kill_process(daemon.pid().context("it runs")?, Signal::HUP)?;
     let sip = daemon.sip();
@@ -200,11 +204,11 @@ async fn a_reload_changes_later_calls_and_a_wrong_file_changes_nothing() -> anyh
 
     // The next call is greeted anew, as recorded; and its number has another agent.
     let mut second = Rtp::bind().await?;
-    let call = scenario("call").audio_at(second.port()?).lasting(Duration::from_secs(4)).start("900", daemon.sip())?;
-    ensure!(second.listen(Duration::from_millis(300), PATIENCE).await?, "the new agent does not greet");
+    let call = scenario("call").audio_at(second.port()?).lasting(Duration::from_secs(2)).start("900", daemon.sip())?;
+    ensure!(second.listen(QUIET, PATIENCE).await?, "the new agent does not greet");
     call.done(PATIENCE).await?;
     let call =
-        scenario("call").audio_at(second.port()?).lasting(Duration::from_secs(4)).start(Daemon::USER, daemon.sip())?;
+        scenario("call").audio_at(second.port()?).lasting(Duration::from_secs(2)).start(Daemon::USER, daemon.sip())?;
     call.done(PATIENCE).await?;
     let page = daemon.api("/api/v1/calls").await?;
     let calls = page["calls"].as_array().context("calls")?;
@@ -283,11 +287,11 @@ async fn a_support_bundle_names_no_caller_unless_asked() -> anyhow::Result<()> {
     let agent = AGENT.replace("The hotel has a garden", "The safe opens with 4711");
     let daemon = Daemon::start(Setup { agent: agent.leak(), ..Setup::new(Engine::Scripted(SCRIPT)) }).await?;
     let mut rtp = Rtp::bind().await?;
-    let call = scenario("call").from(ADDRESS, NUMBER).audio_at(rtp.port()?).lasting(Duration::from_secs(6));
+    let call = scenario("call").from(ADDRESS, NUMBER).audio_at(rtp.port()?).lasting(Duration::from_secs(4));
     let call = call.start(Daemon::USER, daemon.sip())?;
-    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
+    ensure!(rtp.listen(QUIET, PATIENCE).await?, "no greeting was heard");
     rtp.say(tone(400.0, 1.0));
-    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no answer was heard");
+    ensure!(rtp.listen(QUIET, PATIENCE).await?, "no answer was heard");
     call.done(PATIENCE).await?;
     let turns = daemon.turns().await?;
     ensure!(turns.iter().any(|turn| turn.caller.contains("marmalade")), "the words were not understood: {turns:?}");

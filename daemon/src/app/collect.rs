@@ -55,6 +55,17 @@ impl Collector for Rooms {
         for (name, help, value) in counters {
             ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
+        let refused = sip.refused;
+        let help = "Requests for a call that were refused before anybody was asked";
+        let mut reasons = encoder.encode_descriptor("sip_refused", help, None, MetricType::Counter)?;
+        for (reason, count) in [
+            ("draining", refused.draining),
+            ("full", refused.full),
+            ("unacked", refused.unacked),
+            ("unfit", refused.unfit),
+        ] {
+            ConstCounter::new(count).encode(reasons.encode_family(&[("reason", reason)])?)?;
+        }
         let help = "How late packets were sent";
         let lateness =
             encoder.encode_descriptor("media_send_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?;

@@ -117,14 +117,18 @@ impl Operator {
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         let done = self.try_reload().await;
         match &done {
-            Ok(reloaded) => tracing::info!(
-                changed = reloaded.changed.join(" "),
-                needs_restart = reloaded.needs_restart.join(" "),
-                agents_added = reloaded.agents_added.join(" "),
-                agents_changed = reloaded.agents_changed.join(" "),
-                agents_removed = reloaded.agents_removed.join(" "),
-                "reloaded"
-            ),
+            Ok(reloaded) => {
+                tracing::info!(
+                    changed = reloaded.changed.join(" "),
+                    needs_restart = reloaded.needs_restart.join(" "),
+                    agents_added = reloaded.agents_added.join(" "),
+                    agents_changed = reloaded.agents_changed.join(" "),
+                    agents_removed = reloaded.agents_removed.join(" "),
+                    "reloaded"
+                );
+                // Last: a log that is to say less from now on still says that.
+                telemetry::apply(&self.config.log);
+            }
             Err(error) => tracing::error!(%error, "not reloaded: everything stays as it was"),
         }
         done
@@ -156,7 +160,6 @@ impl Operator {
         let (agents_added, agents_removed) = (missing(&before, &agents), missing(&agents, &before));
         self.endpoint.limit(limits(&next)).await;
         self.exchange.replace(agents, next.sip.limits.retry_after_s.get());
-        telemetry::apply(&next.log);
         self.config = next;
         Ok(Reloaded { changed, needs_restart, agents_added, agents_changed, agents_removed })
     }

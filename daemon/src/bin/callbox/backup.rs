@@ -76,8 +76,8 @@ async fn make(place: Place, keep: Option<u16>) -> anyhow::Result<ExitCode> {
     println!(
         "{}: {calls} calls and {turns} turns, {} packed into {}, read back and checked in {:.1} s",
         path.display(),
-        megabytes(database_bytes),
-        megabytes(bytes),
+        size(database_bytes),
+        size(bytes),
         begun.elapsed().as_secs_f64()
     );
     for path in removed {
@@ -98,7 +98,7 @@ fn list(place: Place) -> anyhow::Result<ExitCode> {
     }
     for Listed { path, made, bytes, has_hash } in &backups {
         let hash = if *has_hash { "" } else { "  (its .sha256 is missing)" };
-        println!("{made}  {:>10}  {}{hash}", megabytes(*bytes), path.display());
+        println!("{made}  {:>10}  {}{hash}", size(*bytes), path.display());
     }
     if backups.is_empty() {
         println!("no backup in {}; `callbox backup` makes one", folder.display());
@@ -122,7 +122,7 @@ pub(crate) async fn restore(arguments: RestoreArguments) -> anyhow::Result<ExitC
     println!(
         "{}: {calls} calls and {turns} turns, {}, checked and in place in {:.1} s",
         path.display(),
-        megabytes(bytes),
+        size(bytes),
         begun.elapsed().as_secs_f64()
     );
     if let Some(aside) = moved_aside {
@@ -131,8 +131,8 @@ pub(crate) async fn restore(arguments: RestoreArguments) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-fn megabytes(bytes: u64) -> String {
+fn size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "for display")]
-    let megabytes = bytes as f64 / 1e6;
-    format!("{megabytes:.1} MB")
+    let bytes = bytes as f64;
+    if bytes < 1e6 { format!("{:.1} kB", bytes / 1e3) } else { format!("{:.1} MB", bytes / 1e6) }
 }

@@ -10,7 +10,10 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
-use super::{BackupError, HASH, Hashed, PREFIX, SUFFIX, examine, file_error, list, sqlite_error, sync_folder, unpack};
+use super::{
+    BackupError, HASH, Hashed, PREFIX, SUFFIX, examine, file_error, give, list, owner, sqlite_error, sync_folder,
+    unpack,
+};
 use crate::storage::{BUSY, Timestamp, beside};
 
 /// zstd's own default: a database of text shrinks to a quarter at 300 MB/s; more costs much and gains little.
@@ -44,7 +47,11 @@ pub fn back_up(path: &Path, folder: &Path, keep: usize, now: Timestamp) -> Resul
     if !path.is_file() {
         return Err(BackupError::NoDatabase(path.to_owned()));
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file_error(folder, "cannot be made"))?;
+    let theirs = owner(path).map_err(file_error(path, "cannot be read"))?;
+    if !folder.is_dir() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file_error(folder, "cannot be made"))?;
+        give(folder, theirs)?;
+    }
     let unwritable = file_error(folder, "cannot be written");
     // Beside the result: on its disk, gone with its handle, mode 0600.
     let scratch = tempfile::Builder::new().prefix(".callbox-backup-").tempdir_in(folder).map_err(&unwritable)?;
@@ -70,6 +77,8 @@ pub fn back_up(path: &Path, folder: &Path, keep: usize, now: Timestamp) -> Resul
     let hash = scratch.path().join("hash");
     let mut file = fresh(&hash).map_err(&unwritable)?;
     writeln!(file, "{sha256}  {name}").and_then(|()| file.sync_all()).map_err(&unwritable)?;
+    give(&hash, theirs)?;
+    give(&packed, theirs)?;
     // The hash first: a backup without one is none.
     fs::rename(&hash, beside(&target, HASH)).map_err(&unwritable)?;
     fs::rename(&packed, &target).map_err(&unwritable)?;

@@ -12,6 +12,7 @@ mod restore;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
 pub use make::{Made, back_up};
@@ -237,6 +238,21 @@ fn examine(copy: &Path, shown: &Path) -> Result<Rows, BackupError> {
     // Out of WAL, so that the copy is one file and stays one.
     database.pragma_update(None, "journal_mode", "delete").map_err(&sqlite)?;
     Ok(rows)
+}
+
+/// Who has a file: its user and group.
+fn owner(path: &Path) -> io::Result<(u32, u32)> {
+    let meta = fs::metadata(path)?;
+    Ok((meta.uid(), meta.gid()))
+}
+
+/// What root makes for the daemon is the daemon's; nobody else has files of others to give away.
+fn give(path: &Path, to: (u32, u32)) -> Result<(), BackupError> {
+    let failed = file_error(path, "cannot be given to the owner of the database");
+    if owner(path).map_err(&failed)? == to {
+        return Ok(());
+    }
+    chown(path, Some(to.0), Some(to.1)).map_err(failed)
 }
 
 /// A rename is on the disk when its folder is.

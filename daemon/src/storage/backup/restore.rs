@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{BackupError, HASH, examine, file_error, parent, sync_folder, unpack};
+use super::{BackupError, HASH, examine, file_error, give, owner, parent, sync_folder, unpack};
 use crate::storage::{Timestamp, beside, lock};
 
 /// Files that SQLite may have beside a database.
@@ -60,13 +59,9 @@ pub fn restore(from: &Path, path: &Path, now: Timestamp) -> Result<Restored, Bac
     let rows = examine(scratch.path(), from)?;
 
     // Whoever had the old one, or the folder, has the new one: a restore by root is for the daemon's user.
-    let owner = fs::metadata(path).or_else(|_| fs::metadata(folder)).map_err(&unwritable)?;
-    let ours = fs::metadata(scratch.path()).map_err(&unwritable)?;
-    for file in [scratch.path().to_owned(), lock::file(path)] {
-        if (owner.uid(), owner.gid()) != (ours.uid(), ours.gid()) {
-            chown(&file, Some(owner.uid()), Some(owner.gid())).map_err(file_error(&file, "cannot be given away"))?;
-        }
-    }
+    let theirs = owner(path).or_else(|_| owner(folder)).map_err(&unwritable)?;
+    give(scratch.path(), theirs)?;
+    give(&lock::file(path), theirs)?;
     scratch.as_file().sync_all().map_err(&unwritable)?;
 
     let moved_aside = move_aside(path, now)?;
