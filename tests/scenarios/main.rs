@@ -8,6 +8,7 @@ mod logs;
 mod operations;
 mod peers;
 mod start;
+mod survival;
 
 use std::time::Duration;
 

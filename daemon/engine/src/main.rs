@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{fs, io, thread};
 
 use anyhow::{Context, Result, bail};
@@ -60,6 +61,9 @@ struct Args {
     /// End when standard input ends: whoever started this holds the other end.
     #[arg(long)]
     guard_stdin: bool,
+    /// Outlive the daemon, and end after so many seconds without one.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "guard_stdin")]
+    linger: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -86,10 +90,26 @@ fn run(args: &Args) -> Result<()> {
         })?;
     }
     let switchboard = Arc::new(Switchboard::default());
+    if let Some(seconds) = args.linger {
+        let watched = Arc::clone(&switchboard);
+        thread::Builder::new().name("linger".into()).spawn(move || linger(&watched, seconds))?;
+    }
     let roles = load(args, &outlet(&switchboard))?;
     let listener = listen(&args.socket)?;
     tracing::info!(socket = %args.socket.display(), "ready");
     serve(&listener, roles, &switchboard).context("the socket can no longer accept")
+}
+
+/// Ends the process when no daemon has been connected for so long. Loading counts: nobody waits for it for minutes.
+fn linger(switchboard: &Switchboard, seconds: u64) {
+    const LOOK: Duration = Duration::from_secs(1);
+    let mut alone = 0;
+    while alone <= seconds {
+        thread::park_timeout(LOOK);
+        alone = if switchboard.is_wanted() { 0 } else { alone + 1 };
+    }
+    tracing::info!(seconds, "no daemon wants this engine");
+    std::process::exit(0);
 }
 
 fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {

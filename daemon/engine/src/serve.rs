@@ -50,6 +50,7 @@ impl Roles {
 pub struct Switchboard {
     owners: Mutex<HashMap<CallId, Line>>,
     connections: AtomicU64,
+    open: AtomicUsize,
 }
 
 #[derive(Clone)]
@@ -69,6 +70,11 @@ impl Line {
 }
 
 impl Switchboard {
+    /// Whether a daemon is connected.
+    pub fn is_wanted(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<CallId, Line>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,6 +99,7 @@ pub fn serve(listener: &UnixListener, roles: Roles, switchboard: &Arc<Switchboar
         let (stream, _) = listener.accept()?;
         let (roles, switchboard) = (Arc::clone(&roles), Arc::clone(switchboard));
         let connection = switchboard.connections.fetch_add(1, Ordering::Relaxed);
+        switchboard.open.fetch_add(1, Ordering::Relaxed);
         thread::Builder::new().name(format!("serve-{connection}")).spawn(move || {
             let ended = converse(connection, stream, &roles, &switchboard);
             let calls: Vec<CallId> = {
@@ -105,6 +112,7 @@ pub fn serve(listener: &UnixListener, roles: Roles, switchboard: &Arc<Switchboar
             for &call in &calls {
                 forget(&roles, call);
             }
+            switchboard.open.fetch_sub(1, Ordering::Relaxed);
             match ended {
                 Ok(()) => tracing::info!(connection, calls = calls.len(), "a daemon left"),
                 Err(error) => tracing::warn!(connection, calls = calls.len(), %error, "a daemon was cut off"),

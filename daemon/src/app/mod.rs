@@ -6,6 +6,7 @@
 mod collect;
 mod drain;
 mod operate;
+mod report;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{Clock, SystemClock};
 use crate::call::agents::Agents;
-use crate::call::{Exchange, Parts, Random};
+use crate::call::{self, Exchange, Parts, Random};
 use crate::config::{Config, EngineKind, Threads};
 use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, LiveCalls, Order, Orders, Readiness};
 use crate::engine::placement::{self, ModelFiles, Resources};
 use crate::engine::{Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
 use crate::media::{Media, MediaConfig, MediaThread};
 use crate::models;
+use crate::service::{Inherited, Service};
 use crate::sip::{Endpoint, EndpointConfig, Limits};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
@@ -67,6 +69,14 @@ fn machine(error: impl ToString) -> StartError {
     StartError::Machine(error.to_string())
 }
 
+/// What the daemon has from outside.
+pub struct Outside {
+    /// The line to the service manager.
+    pub service: Service,
+    /// What the manager has passed to us.
+    pub inherited: Inherited,
+}
+
 /// A running daemon.
 pub struct App {
     exchange: Arc<Exchange>,
@@ -80,6 +90,7 @@ pub struct App {
     control: Control,
     storage: Storage,
     media: Media,
+    service: Service,
 }
 
 impl App {
@@ -87,7 +98,8 @@ impl App {
     ///
     /// # Errors
     /// One sentence about the first part that cannot be had; nothing is left running then.
-    pub async fn start(config: &Config, metrics: Metrics) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, metrics: Metrics, outside: Outside) -> Result<Self, StartError> {
+        let Outside { service, mut inherited } = outside;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let agents = Agents::read(&config.agents.paths).map_err(configuration)?;
         // A reload may allow more calls, up to what the ports hold.
@@ -109,9 +121,12 @@ impl App {
         let mut endpoint_config = EndpointConfig::new(random()?);
         endpoint_config.udp.clone_from(&config.sip.udp);
         endpoint_config.tcp.clone_from(&config.sip.tcp);
+        endpoint_config.inherited = inherited.named("sip");
         endpoint_config.advertised = config.sip.advertised;
         endpoint_config.limits = limits(config);
-        let (endpoint, incoming) = Endpoint::bind(endpoint_config).await.map_err(configuration)?;
+        let left = call::left(&service, &mut inherited);
+        let dialogs = left.iter().map(call::Left::dialog).collect();
+        let (endpoint, incoming, calls) = Endpoint::resume(endpoint_config, dialogs).await.map_err(configuration)?;
         readiness.ready(Latch::Sip);
 
         let (orders, queue) = Orders::new();
@@ -131,7 +146,7 @@ impl App {
         })
         .map_err(configuration)?;
 
-        let engine = start_engine(config, &agents)?;
+        let engine = start_engine(config, &agents, &service)?;
         let exchange = Exchange::new(Parts {
             agents,
             engine: engine.clone(),
@@ -145,7 +160,9 @@ impl App {
             metrics: metrics.clone(),
             clock: Arc::clone(&clock),
             random: random()?,
+            service: service.clone(),
         });
+        exchange.restore(left, calls).await;
         let stopping = CancellationToken::new();
         let operator = operate::Operator {
             exchange: Arc::clone(&exchange),
@@ -156,6 +173,7 @@ impl App {
             config: config.clone(),
             drain: drain::Drain::default(),
             stopping: stopping.clone(),
+            service: service.clone(),
         };
         let rooms = collect::Rooms { media: media.clone(), endpoint: endpoint.clone() };
         metrics.register(|registry| registry.register_collector(Box::new(rooms)));
@@ -163,9 +181,27 @@ impl App {
             tokio::spawn(watch_engine(engine.clone(), readiness.clone(), metrics)),
             tokio::spawn(Arc::clone(&exchange).render_phrases()),
             tokio::spawn(operator.run(queue)),
+            tokio::spawn(report::report(service.clone(), readiness.clone(), Arc::clone(&exchange), stopping.clone())),
         ];
+        service.watch("media", media.pulse());
+        service.watch("storage", storage.handle().pulse());
+        service.watch("control", control.pulse());
+        service.watch("calls", report::beat());
         let serving = tokio::spawn(Arc::clone(&exchange).serve(incoming));
-        Ok(Self { exchange, endpoint, engine, readiness, orders, stopping, serving, watching, control, storage, media })
+        Ok(Self {
+            exchange,
+            endpoint,
+            engine,
+            readiness,
+            orders,
+            stopping,
+            serving,
+            watching,
+            control,
+            storage,
+            media,
+            service,
+        })
     }
 
     /// Comes back when calls are answered.
@@ -183,9 +219,19 @@ impl App {
         self.exchange.calls()
     }
 
+    /// Writes what waits for the disk. Whoever then ends the process without dropping anything leaves all calls, as they
+    /// are, to the next daemon.
+    pub async fn step_aside(&self) {
+        let storage = self.storage.handle();
+        if tokio::task::spawn_blocking(move || storage.flush()).await.is_err() {
+            tracing::error!("records of the last moment were lost");
+        }
+    }
+
     /// Drains: refuses new calls, lets those that are up go on for as long as is configured, then has their agents say
     /// goodbye. Puts all parts away.
     pub async fn stop(self) {
+        self.service.stopping();
         self.drain().await;
         self.endpoint.shutdown(Duration::from_secs(1)).await;
         for task in self.watching {
@@ -238,7 +284,7 @@ fn random() -> Result<Random, StartError> {
     Ok(Box::new(move || generator.next_u64()))
 }
 
-fn start_engine(config: &Config, agents: &Agents) -> Result<Engine, StartError> {
+fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<Engine, StartError> {
     let prime = Exchange::prime(agents);
     if config.engine.kind == EngineKind::Scripted {
         let path = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
@@ -272,6 +318,8 @@ fn start_engine(config: &Config, agents: &Agents) -> Result<Engine, StartError> 
     let socket = config.engine.run.join(format!("engine-{ENGINE}.sock"));
     let roles = [Role::Ears, Role::Mind, Role::Voice];
     let launch = placement::on_processor(&config.engine_program(), socket, &roles, &files, &resources);
+    // Without a manager that starts another daemon, an engine that goes on would go on for nobody.
+    let launch = if service.is_present() { launch.outliving() } else { launch };
     let (backoff, backoff_limit) = config.engine.restart();
     let (heartbeat, patience) = config.engine.heartbeat();
     let policy = RestartPolicy { start_limit: ENGINE_START, heartbeat, patience, backoff, backoff_limit };

@@ -18,6 +18,7 @@ use crate::call::Exchange;
 use crate::call::agents::Agents;
 use crate::config::Config;
 use crate::control::{Latch, Order, Orders, Readiness, ReloadError, Reloaded};
+use crate::service::Service;
 use crate::sip::Endpoint;
 use crate::telemetry;
 
@@ -39,6 +40,8 @@ pub(super) struct Operator {
     pub(super) drain: Drain,
     /// Cancelled when the daemon goes down: nobody waits for new agents then.
     pub(super) stopping: CancellationToken,
+    /// Is told that a reload has begun, and that it is over.
+    pub(super) service: Service,
 }
 
 impl Operator {
@@ -115,7 +118,9 @@ impl Operator {
     }
 
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
+        self.service.reloading();
         let done = self.try_reload().await;
+        self.service.ready(if done.is_ok() { "reloaded" } else { "not reloaded" });
         match &done {
             Ok(reloaded) => {
                 tracing::info!(

@@ -11,7 +11,8 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::agents::Agents;
-use super::conversation::{Conversation, Ended};
+use super::conversation::{Before, Conversation, Ended};
+use super::keep::Keep;
 use super::phrases::{self, PhraseBook};
 use super::record::timestamp;
 use super::stream::{Stream, StreamNames, address_towards};
@@ -19,7 +20,8 @@ use crate::base::{Clock, Pii};
 use crate::control::{LiveCall, LiveCalls, LiveState, Readiness};
 use crate::dialogue::{Agent, prime_messages};
 use crate::engine::{Engine, EngineState};
-use crate::media::{self, Media};
+use crate::media::{self, Media, MediaSession, SessionParameters};
+use crate::service::Service;
 use crate::sip::{Call, IncomingCall};
 use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle};
 use crate::telemetry::{Metrics, Refusal, agent_span, call_span};
@@ -53,6 +55,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Random,
+    /// Keeps what outlives the daemon.
+    pub service: Service,
 }
 
 /// What all calls share.
@@ -66,14 +70,15 @@ pub struct Exchange {
     agents: Mutex<Arc<Agents>>,
     /// Agents of before, as long as a call has them.
     retired: Mutex<Vec<Weak<Agent>>>,
-    media: Media,
+    pub(super) media: Media,
+    pub(super) service: Service,
     media_bind: IpAddr,
     advertised: Option<IpAddr>,
     retry_after: AtomicU32,
     live: LiveCalls,
     readiness: Readiness,
     random: Mutex<Random>,
-    calls: TaskTracker,
+    pub(super) calls: TaskTracker,
 }
 
 /// Whether calls are taken, and whether those that are up are to take leave.
@@ -100,7 +105,7 @@ const NO_PORT: Refuse = Refuse { status: 503, reason: "Service Unavailable", ret
 impl Exchange {
     /// Nothing is answered before [`Exchange::serve`].
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { agents, engine, media, storage, live, readiness, metrics, clock, random, .. } = parts;
+        let Parts { agents, engine, media, storage, live, readiness, metrics, clock, random, service, .. } = parts;
         Arc::new(Self {
             engine,
             phrases: PhraseBook::default(),
@@ -111,6 +116,7 @@ impl Exchange {
             agents: Mutex::new(Arc::new(agents)),
             retired: Mutex::default(),
             media,
+            service,
             media_bind: parts.media_bind,
             advertised: parts.advertised,
             retry_after: AtomicU32::new(parts.retry_after),
@@ -299,7 +305,8 @@ impl Exchange {
         };
         agreed.codec.clone_into(&mut record.codec);
         record.answered = Some(timestamp(self.clock.as_ref(), self.clock.now()));
-        let session = match self.media.open(reservation, agreed.session) {
+        let keep = Keep::begin(&self.service, id, &reservation);
+        let session = match self.media.open(reservation, agreed.session.clone()) {
             Ok(session) => session,
             Err(error) => {
                 tracing::error!(%error, "an answered call has no media and is ended");
@@ -307,13 +314,20 @@ impl Exchange {
                 return Ok(());
             }
         };
-        let active = Active::new(&self.metrics);
         self.metrics.calls.answered.inc();
         self.storage.record(Record::Call(Box::new(record.clone())));
         tracing::info!(codec = record.codec, "answered");
+        let up = Up { record, agent, sip, session, parameters: agreed.session, stream, keep, before: None };
+        self.converse(up).await;
+        Ok(())
+    }
 
+    /// Holds a conversation to its end, and records that.
+    pub(super) async fn converse(self: &Arc<Self>, up: Up) {
+        let Up { mut record, agent, sip, session, parameters, stream, keep, before } = up;
+        let active = Active::new(&self.metrics);
         let live = self.live.enter(LiveCall {
-            id,
+            id: record.id,
             agent: record.agent.clone(),
             direction: Direction::Inbound,
             from: record.from.clone(),
@@ -321,22 +335,34 @@ impl Exchange {
             codec: record.codec.clone(),
             started: record.started,
             state: LiveState::Speaking,
-            turns: 0,
+            turns: record.turns,
         });
-        let port = self.engine.attach(id);
-        let conversation = Conversation { exchange: Arc::clone(self), agent, sip, session, stream, port, live };
+        let port = self.engine.attach(record.id);
+        let media = record.media;
+        let conversation = Conversation {
+            exchange: Arc::clone(self),
+            agent,
+            record: record.clone(),
+            sip,
+            session,
+            parameters,
+            stream,
+            port,
+            live,
+            keep,
+            before,
+        };
         let ended = conversation.hold().await;
 
         drop(active);
         tracing::info!(reason = ended.reason, turns = ended.turns, "ended");
         record.ended = Some(timestamp(self.clock.as_ref(), self.clock.now()));
-        self.finish(record, ended);
-        Ok(())
+        self.finish(record, media, ended);
     }
 
-    fn finish(&self, mut record: CallRecord, ended: Ended) {
+    fn finish(&self, mut record: CallRecord, before: MediaStats, ended: Ended) {
         record.turns = ended.turns;
-        record.media = media_stats(&ended.media);
+        record.media = media_stats(before, &ended.media);
         record.end_reason = Some(ended.reason);
         self.storage.record(Record::Call(Box::new(record)));
     }
@@ -349,6 +375,19 @@ impl Exchange {
             tracing::debug!("the caller had given up already");
         }
     }
+}
+
+/// A call that is up.
+pub(super) struct Up {
+    pub(super) record: CallRecord,
+    pub(super) agent: Arc<Agent>,
+    pub(super) sip: Call,
+    pub(super) session: MediaSession,
+    pub(super) parameters: SessionParameters,
+    pub(super) stream: Stream,
+    pub(super) keep: Option<Keep>,
+    /// What an earlier daemon left of its conversation.
+    pub(super) before: Option<Before>,
 }
 
 fn fixed_texts(agents: &Agents) -> Vec<String> {
@@ -400,14 +439,15 @@ async fn late_answer(sip: &mut Call, stream: &mut Stream) -> Option<super::strea
     None
 }
 
-fn media_stats(stats: &media::SessionStats) -> MediaStats {
+/// Of the whole call: `before` comes from an earlier daemon.
+pub(super) fn media_stats(before: MediaStats, stats: &media::SessionStats) -> MediaStats {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "milliseconds of jitter fit by far")]
     let jitter_us = (stats.jitter_ms.max(0.0) * 1000.0) as u32;
     MediaStats {
-        packets_in: stats.received,
-        packets_lost: stats.buffer.lost,
-        packets_late: stats.buffer.late,
-        packets_out: stats.sent,
+        packets_in: before.packets_in + stats.received,
+        packets_lost: before.packets_lost + stats.buffer.lost,
+        packets_late: before.packets_late + stats.buffer.late,
+        packets_out: before.packets_out + stats.sent,
         jitter_us,
     }
 }

@@ -84,5 +84,5 @@ pub fn on_processor(
     }
     arguments.push("--log".into());
     arguments.push(resources.log.into());
-    Launch { program: program.to_owned(), arguments, socket }
+    Launch { program: program.to_owned(), arguments, socket, outlives: false }
 }

@@ -3,19 +3,27 @@
 //! Enters: what to launch. Leaves: the state of the engine, and news to every call when it changes. Never here: what the
 //! messages mean.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use sha2::{Digest as _, Sha256};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::link::Link;
 use super::{Driver, EngineState, News, Wiring};
+
+/// Seconds that an engine waits for the next daemon.
+const LINGER: &str = "60";
 
 /// How to start an engine.
 #[derive(Clone, Debug)]
@@ -26,6 +34,35 @@ pub struct Launch {
     pub arguments: Vec<OsString>,
     /// Where it shall listen.
     pub socket: PathBuf,
+    /// It goes on without its daemon, and the next daemon takes it over.
+    pub outlives: bool,
+}
+
+impl Launch {
+    /// An engine that outlives its daemon. Its socket's name tells program, models and numbers apart, so that a daemon
+    /// takes over only an engine that it would have started itself.
+    #[must_use]
+    pub fn outliving(mut self) -> Self {
+        let mut digest = Sha256::new();
+        let mut paths: Vec<&OsStr> = vec![self.program.as_os_str()];
+        paths.extend(self.arguments.iter().map(OsString::as_os_str));
+        for part in paths {
+            digest.update(part.as_bytes());
+            // The program and the models as they are now; folders change by themselves.
+            if let Some(file) = std::fs::metadata(part).ok().filter(std::fs::Metadata::is_file) {
+                digest.update(
+                    [file.len(), file.mtime().cast_unsigned(), file.mtime_nsec().cast_unsigned()]
+                        .map(u64::to_le_bytes)
+                        .concat(),
+                );
+            }
+            digest.update([0]);
+        }
+        let name = hex::encode(digest.finalize().get(..6).unwrap_or_default());
+        self.socket.set_extension(format!("{name}.sock"));
+        self.outlives = true;
+        self
+    }
 }
 
 /// When to give up on an engine, and when to try again.
@@ -74,15 +111,16 @@ impl EngineProcess {
         {
             return Err(format!("the old socket {} cannot be removed: {error}", self.launch.socket.display()));
         }
-        Command::new(&self.launch.program)
-            .args(&self.launch.arguments)
-            .arg("--socket")
-            .arg(&self.launch.socket)
-            .arg("--guard-stdin")
-            .stdin(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| format!("{program} cannot be started: {error}"))
+        let mut command = Command::new(&self.launch.program);
+        command.args(&self.launch.arguments).arg("--socket").arg(&self.launch.socket).kill_on_drop(true);
+        // The daemon alone speaks to the service manager.
+        command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+        if self.launch.outlives {
+            command.args(["--linger", LINGER]).stdin(Stdio::null());
+        } else {
+            command.arg("--guard-stdin").stdin(Stdio::piped());
+        }
+        command.spawn().map_err(|error| format!("{program} cannot be started: {error}"))
     }
 
     /// Waits for the socket, which appears when the engine is ready.
@@ -108,8 +146,25 @@ impl EngineProcess {
         }
     }
 
+    /// The engine of an earlier daemon, if there is one; comes back with the reason of its end.
+    async fn take_over(&self, wiring: &mut Wiring) -> Option<String> {
+        if !self.launch.outlives {
+            return None;
+        }
+        let stream = UnixStream::connect(&self.launch.socket).await.ok()?;
+        let pid = stream.peer_cred().ok()?.pid().and_then(Pid::from_raw)?;
+        let taken = TakenOver(pidfd_open(pid, PidfdFlags::empty()).ok()?);
+        tracing::info!(pid = pid.as_raw_nonzero(), "the engine of an earlier daemon goes on");
+        let reason = self.converse(stream, wiring).await;
+        drop(taken);
+        Some(reason)
+    }
+
     /// One life of the engine. Comes back with the reason of its end.
     async fn live(&self, wiring: &mut Wiring) -> String {
+        if let Some(reason) = self.take_over(wiring).await {
+            return reason;
+        }
         let mut child = match self.spawn() {
             Ok(child) => child,
             Err(reason) => return reason,
@@ -149,6 +204,17 @@ impl EngineProcess {
         wiring.router.broadcast(&News::Ready);
         let error = link.carry(&mut wiring.requests, &wiring.router, self.policy.heartbeat, self.policy.patience).await;
         format!("the engine failed: {error}")
+    }
+}
+
+/// An engine that is no child of ours; it ends like one.
+struct TakenOver(OwnedFd);
+
+impl Drop for TakenOver {
+    fn drop(&mut self) {
+        if let Err(error) = pidfd_send_signal(&self.0, Signal::KILL) {
+            tracing::debug!(%error, "the engine had ended already");
+        }
     }
 }
 

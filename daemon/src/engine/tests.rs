@@ -132,6 +132,7 @@ async fn a_program_that_cannot_start_is_one_sentence_and_calls_hear_of_it() {
         program: "/nonexistent/callbox-engine".into(),
         arguments: Vec::new(),
         socket: std::env::temp_dir().join("callbox-no-engine.sock"),
+        outlives: false,
     };
     let engine = Engine::start(EngineProcess::new(launch, RestartPolicy::default()), Vec::new());
     let mut port = engine.attach(CallId(1));

@@ -5,12 +5,12 @@
 //! 500 calls send 25 packets every millisecond and never 500 at once. Per packet nothing is allocated, locked or waited
 //! for. A call whose state panics ends alone.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -30,7 +30,7 @@ use super::ports::PortPool;
 use super::session::{Outgoing, Session, SessionParameters};
 use super::socket::Reservation;
 use super::{FRAME_TIME, Histogram};
-use crate::base::{Clock, SystemClock};
+use crate::base::{Clock, Pulse, SystemClock};
 
 const SLOT: Duration = Duration::from_millis(1);
 const PHASES: usize = 20;
@@ -124,6 +124,7 @@ impl MediaThread {
         }
         let (commands, inbox) = sync_channel(config.max_sessions.max(1));
         let totals = Arc::new(Mutex::default());
+        let pulse = Pulse::default();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| MediaError::Thread(error.into()))?;
         let pacer = Pacer {
             inbox,
@@ -132,9 +133,10 @@ impl MediaThread {
             phases: Default::default(),
             stats: MediaStats::default(),
             totals: Arc::clone(&totals),
+            pulse: pulse.clone(),
         };
         thread::Builder::new().name("callbox-media".into()).spawn(|| pacer.run()).map_err(MediaError::Thread)?;
-        Ok(Media { commands, pool, totals, sessions: Arc::default(), config: Arc::new(config) })
+        Ok(Media { commands, pool, totals, pulse, sessions: Arc::default(), config: Arc::new(config) })
     }
 }
 
@@ -144,6 +146,7 @@ pub struct Media {
     commands: SyncSender<Box<Line>>,
     pool: Arc<PortPool>,
     totals: Arc<Mutex<MediaStats>>,
+    pulse: Pulse,
     sessions: Arc<watch::Sender<usize>>,
     config: Arc<MediaConfig>,
 }
@@ -171,7 +174,33 @@ impl Media {
     /// # Errors
     /// [`MediaError::Stopped`] when the thread is gone.
     pub fn open(&self, reservation: Reservation, parameters: SessionParameters) -> Result<MediaSession, MediaError> {
-        let (session, ends) = Session::new(parameters, SystemClock.now(), SystemClock.wall());
+        self.resume(reservation, parameters, None)
+    }
+
+    /// Takes over the sockets of a call that an earlier process has served.
+    ///
+    /// # Errors
+    /// [`MediaError::Bind`] if they are no bound UDP sockets.
+    pub fn adopt(&self, rtp: OwnedFd, rtcp: OwnedFd) -> Result<Reservation, MediaError> {
+        Reservation::adopt(rtp, rtcp, |port| self.pool.claim(port))
+            .map_err(|source| MediaError::Bind { address: self.config.bind, source })
+    }
+
+    /// Goes on with a call; `target`: where its packets went.
+    ///
+    /// # Errors
+    /// [`MediaError::Stopped`] when the thread is gone.
+    pub fn resume(
+        &self,
+        reservation: Reservation,
+        parameters: SessionParameters,
+        target: Option<SocketAddr>,
+    ) -> Result<MediaSession, MediaError> {
+        let now = SystemClock.now();
+        let (mut session, ends) = Session::new(parameters, now, SystemClock.wall());
+        if let Some(target) = target {
+            session.expect(now, target);
+        }
         let (handle, controls, shared) = MediaSession::new(ends);
         let counted = Counted::new(&self.sessions);
         let line = Box::new(Line { session, controls, shared, phase: 0, sockets: reservation, counted });
@@ -188,6 +217,12 @@ impl Media {
         let (ports_used, ports) = self.pool.usage();
         let sessions = *self.sessions.borrow();
         MediaStats { sessions, ports_used, ports, ..*self.totals.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// Beats once a slot, and now and then without a call.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Waits until no call is served: the end of a drain.
@@ -233,6 +268,7 @@ struct Pacer {
     phases: [Vec<usize>; PHASES],
     stats: MediaStats,
     totals: Arc<Mutex<MediaStats>>,
+    pulse: Pulse,
 }
 
 impl Pacer {
@@ -243,10 +279,14 @@ impl Pacer {
         let mut slot = 0_u64;
         let mut deadline = origin.0;
         loop {
+            self.pulse.beat();
             if self.stats.sessions == 0 {
                 self.publish();
-                let Ok(line) = self.inbox.recv() else { return };
-                self.open(line);
+                match self.inbox.recv_timeout(Pulse::IDLE) {
+                    Ok(line) => self.open(line),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
                 deadline = SystemClock.now();
             }
             while let Ok(line) = self.inbox.try_recv() {
@@ -355,6 +395,12 @@ impl Pacer {
 
     fn remove(&mut self, place: usize) {
         let Some(line) = self.lines.get_mut(place).and_then(Option::take) else { return };
+        for socket in [&line.sockets.rtp, &line.sockets.rtcp] {
+            // Closing is not enough where somebody else keeps the socket, too.
+            if let Err(error) = epoll::delete(&self.epoll, socket) {
+                tracing::debug!(%error, "a media socket was not watched");
+            }
+        }
         self.phases[line.phase].retain(|other| *other != place);
         line.end();
         self.stats.sessions -= 1;
