@@ -23,13 +23,19 @@ def generate(path: pathlib.Path, target: int) -> dict:
     rng = random.Random(4711)
     letters = "etaoinshrdlucmfwypvbgk"
     words = ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(8000)]
-    text = lambda count: " ".join(rng.choices(words, k=count))
+    corpus = " ".join(rng.choices(words, k=3_000_000))
+
+    def text(letters_wanted: int) -> str:
+        begin = rng.randrange(len(corpus) - letters_wanted)
+        return corpus[begin:begin + letters_wanted]
+
     db = sqlite3.connect(path)
     db.executescript((ROOT / "daemon/src/storage/schema.sql").read_text())
     db.execute(f"PRAGMA application_id = {0x43424F58}")
     db.execute("PRAGMA user_version = 1")
     db.execute("PRAGMA journal_mode = wal")
     db.execute("PRAGMA synchronous = off")
+    db.execute("PRAGMA cache_size = -500000")
     calls = turns = 0
     while path.stat().st_size < target:
         for _ in range(2000):
@@ -41,9 +47,9 @@ def generate(path: pathlib.Path, target: int) -> dict:
                 (call, "frontdesk", number, started, started + 20_000, started + 90_000_000))
             for turn in range(8):
                 turns += 1
-                answer = text(rng.randint(8, 30))
+                answer = text(rng.randint(50, 200))
                 db.execute("INSERT INTO turns VALUES (?,?,?,?,?,?,0,420,400,24)",
-                           (call, turn, started + turn * 10_000_000, text(rng.randint(3, 20)), answer, answer))
+                           (call, turn, started + turn * 10_000_000, text(rng.randint(20, 130)), answer, answer))
                 db.executemany("INSERT INTO stages VALUES (?,?,?,?)",
                                [(call, turn, stage, rng.randint(1000, 900_000)) for stage in STAGES])
         db.commit()

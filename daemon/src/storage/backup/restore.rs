@@ -39,6 +39,7 @@ pub fn restore(from: &Path, path: &Path, now: Timestamp) -> Result<Restored, Bac
     let lock = lock::take(path).map_err(file_error(&lock::file(path), "cannot be locked"))?;
     let Some(_lock) = lock else { return Err(BackupError::Running(path.to_owned())) };
 
+    fs::metadata(from).map_err(file_error(from, "cannot be read"))?;
     let beside_it = beside(from, HASH);
     let wanted = match fs::read_to_string(&beside_it) {
         Ok(line) => line.split_whitespace().next().unwrap_or_default().to_lowercase(),
@@ -74,14 +75,23 @@ pub fn restore(from: &Path, path: &Path, now: Timestamp) -> Result<Restored, Bac
 /// another one it would be poison.
 fn move_aside(path: &Path, now: Timestamp) -> Result<Option<PathBuf>, BackupError> {
     let aside = beside(path, &format!(".before-restore-{}", now.to_string().replace(':', "-")));
-    let mut moved = None;
-    for suffix in COMPANIONS.into_iter().chain([""]) {
+    let failed = file_error(path, "cannot be moved aside");
+    for suffix in COMPANIONS {
         match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
-            Ok(()) if suffix.is_empty() => moved = Some(aside.clone()),
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(file_error(path, "cannot be moved aside")(error)),
+            Err(error) => return Err(failed(error)),
         }
     }
-    Ok(moved)
+    // A second name, which outlives the rename over the first: at no moment is there no database, which a daemon that is
+    // started would take for a new box.
+    let kept = fs::hard_link(path, &aside).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Err(error),
+        _ => fs::rename(path, &aside),
+    });
+    match kept {
+        Ok(()) => Ok(Some(aside)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
 }

@@ -121,6 +121,8 @@ fn what_is_not_whole_is_refused_and_changes_nothing() {
     refused("is not what was backed up");
     fs::remove_file(&hash).expect("removed");
     refused(".sha256 is missing");
+    fs::rename(&made.path, &hash).expect("moved");
+    refused(".db.zst: cannot be read");
 
     // A hash that fits does not make a database of it, nor one of ours, nor one that this release knows.
     let forge = |content: &[u8]| {
