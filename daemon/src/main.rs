@@ -56,7 +56,9 @@ fn main() -> ExitCode {
     };
     drop(logging);
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(End::Down) => ExitCode::SUCCESS,
+        // Nothing is put away: what is dropped would hang up.
+        Ok(End::Aside) => std::process::exit(0),
         Err(StartError::Configuration(sentence)) => fail(BAD_CONFIGURATION, &sentence),
         Err(StartError::Machine(sentence)) => fail(1, &sentence),
     }
@@ -67,43 +69,65 @@ fn fail(status: u8, sentence: &str) -> ExitCode {
     ExitCode::from(status)
 }
 
-async fn run(config: &Config, metrics: Metrics, outside: Outside) -> Result<(), StartError> {
+/// How the daemon ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// All calls were ended.
+    Down,
+    /// The calls are the next daemon's.
+    Aside,
+}
+
+async fn run(config: &Config, metrics: Metrics, outside: Outside) -> Result<End, StartError> {
     let mut signals = Signals::listen().map_err(|error| StartError::Machine(format!("no signals: {error}")))?;
     let service = outside.service.clone();
     let app = App::start(config, metrics, outside).await?;
     let (http, udp, tcp) = app.addresses();
     tracing::info!(%http, ?udp, ?tcp, "listening");
-    tokio::select! {
+    let end = tokio::select! {
         () = app.ready() => {
             tracing::info!("ready: calls are answered");
             service.ready("calls are answered");
-            signals.wait().await;
+            signals.wait().await
         }
-        () = signals.wait() => {}
+        end = signals.wait() => end,
+    };
+    if end == End::Aside && service.is_present() {
+        tracing::info!(calls = app.calls(), "stepping aside: the next daemon goes on with the calls");
+        app.step_aside().await;
+        service.flush();
+        return Ok(End::Aside);
     }
     tracing::info!(calls = app.calls(), "going down; a second signal ends everything at once");
     tokio::select! {
         () = app.stop() => tracing::info!("down"),
-        () = signals.wait() => tracing::warn!("ended at once"),
+        _ = signals.wait() => tracing::warn!("ended at once"),
     }
     service.flush();
-    Ok(())
+    Ok(End::Down)
 }
 
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Another daemon is going to take over, `RestartKillSignal=` of the unit.
+    aside: Signal,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            aside: signal(SignalKind::user_defined2())?,
+        })
     }
 
-    async fn wait(&mut self) {
+    async fn wait(&mut self) -> End {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => End::Down,
+            _ = self.interrupt.recv() => End::Down,
+            _ = self.aside.recv() => End::Aside,
         }
     }
 }

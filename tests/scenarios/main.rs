@@ -7,6 +7,7 @@ mod interruption;
 mod logs;
 mod peers;
 mod start;
+mod survival;
 
 use std::time::Duration;
 

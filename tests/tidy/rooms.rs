@@ -17,8 +17,9 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("config", &["base", "models"]),
     ("telemetry", &["base", "config"]),
     ("control", &["base", "config", "storage", "telemetry"]),
-    // To `control` a call only reports: it keeps the list of live calls and the latches of readiness.
-    ("call", &["base", "config", "sip", "media", "dialogue", "engine", "storage", "telemetry", "control"]),
+    // To `control` a call only reports: it keeps the list of live calls and the latches of readiness. To `service` it
+    // gives what outlives the daemon.
+    ("call", &["base", "service", "config", "sip", "media", "dialogue", "engine", "storage", "telemetry", "control"]),
     (
         "app",
         &[

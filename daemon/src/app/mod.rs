@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::base::{Clock, SystemClock};
 use crate::call::agents::Agents;
-use crate::call::{Exchange, Parts, Random};
+use crate::call::{self, Exchange, Parts, Random};
 use crate::config::{Config, EngineKind, Threads};
 use crate::control::{Control, ControlConfig, ControlState, Latch, LiveCalls, Readiness};
 use crate::engine::placement::{self, ModelFiles, Resources};
@@ -118,7 +118,9 @@ impl App {
         endpoint_config.inherited = inherited.named("sip");
         endpoint_config.advertised = config.sip.advertised;
         endpoint_config.limits = limits(config);
-        let (endpoint, incoming) = Endpoint::bind(endpoint_config).await.map_err(configuration)?;
+        let left = call::left(&service, &mut inherited);
+        let dialogs = left.iter().map(call::Left::dialog).collect();
+        let (endpoint, incoming, calls) = Endpoint::resume(endpoint_config, dialogs).await.map_err(configuration)?;
         readiness.ready(Latch::Sip);
 
         let state = ControlState {
@@ -136,7 +138,7 @@ impl App {
         })
         .map_err(configuration)?;
 
-        let engine = start_engine(config, &agents)?;
+        let engine = start_engine(config, &agents, &service)?;
         let exchange = Exchange::new(Parts {
             agents,
             engine: engine.clone(),
@@ -150,7 +152,9 @@ impl App {
             metrics: metrics.clone(),
             clock,
             random: random()?,
+            service: service.clone(),
         });
+        exchange.restore(left, calls).await;
         let rooms = collect::Rooms { media: media.clone(), endpoint: endpoint.clone() };
         metrics.register(|registry| registry.register_collector(Box::new(rooms)));
         let watching = vec![
@@ -179,6 +183,15 @@ impl App {
     /// Calls that are up.
     pub fn calls(&self) -> usize {
         self.exchange.calls()
+    }
+
+    /// Writes what waits for the disk. Whoever then ends the process without dropping anything leaves all calls, as they
+    /// are, to the next daemon.
+    pub async fn step_aside(&self) {
+        let storage = self.storage.handle();
+        if tokio::task::spawn_blocking(move || storage.flush()).await.is_err() {
+            tracing::error!("records of the last moment were lost");
+        }
     }
 
     /// Refuses new calls, lets every agent say goodbye, puts all parts away.
@@ -227,7 +240,7 @@ fn random() -> Result<Random, StartError> {
     Ok(Box::new(move || generator.next_u64()))
 }
 
-fn start_engine(config: &Config, agents: &Agents) -> Result<Engine, StartError> {
+fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<Engine, StartError> {
     let prime = Exchange::prime(agents);
     if config.engine.kind == EngineKind::Scripted {
         let path = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
@@ -258,6 +271,8 @@ fn start_engine(config: &Config, agents: &Agents) -> Result<Engine, StartError> 
     let socket = config.engine.run.join(format!("engine-{ENGINE}.sock"));
     let roles = [Role::Ears, Role::Mind, Role::Voice];
     let launch = placement::on_processor(&config.engine_program(), socket, &roles, &files, &resources);
+    // Without a manager that starts another daemon, an engine that goes on would go on for nobody.
+    let launch = if service.is_present() { launch.outliving() } else { launch };
     let (backoff, backoff_limit) = config.engine.restart();
     let (heartbeat, patience) = config.engine.heartbeat();
     let policy = RestartPolicy { start_limit: ENGINE_START, heartbeat, patience, backoff, backoff_limit };

@@ -9,6 +9,9 @@ pub trait Clock: Send + Sync + 'static {
     /// Monotonic.
     fn now(&self) -> Instant;
 
+    /// What [`Clock::now`] shows, counted from the start of the machine: the same in every process.
+    fn uptime(&self) -> Duration;
+
     /// Calendar time, for records and logs only.
     fn wall(&self) -> SystemTime;
 }
@@ -21,6 +24,11 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is where time comes from")]
     fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    fn uptime(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        Duration::try_from(now).unwrap_or_default()
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is where time comes from")]
@@ -56,6 +64,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Instant {
         self.start.0 + self.elapsed()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.elapsed()
     }
 
     fn wall(&self) -> SystemTime {

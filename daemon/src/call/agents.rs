@@ -64,6 +64,11 @@ impl Agents {
         self.0.get(name).map(AsRef::as_ref)
     }
 
+    /// The agent of a name, to be held.
+    pub(super) fn shared(&self, name: &str) -> Option<Arc<Agent>> {
+        self.0.get(name).cloned()
+    }
+
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

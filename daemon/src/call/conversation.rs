@@ -4,23 +4,24 @@
 //! about packets. Audio passes from media to the engine and from the engine to media; nothing waits for the disk.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use callbox_wire::{Event, Pcm, Request};
 use tokio::time::sleep_until;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, media_stats};
+use super::keep::{Keep, KeptCall, Parts};
 use super::record;
 use super::shelf::Shelf;
 use super::stream::{Agreed, Stream};
 use crate::base::CallId;
 use crate::control::{LiveEntry, LiveState};
-use crate::dialogue::{Action, Agent, Dialogue, HangupReason, Input, Mark, TurnKind};
+use crate::dialogue::{self, Action, Agent, Dialogue, HangupReason, Input, Mark, TurnKind};
 use crate::engine::{EngineState, News, Port};
 use crate::media::resample::Upsampler;
-use crate::media::{self, MediaSession, PlayFrame};
+use crate::media::{self, MediaSession, PlayFrame, SessionParameters};
 use crate::sip::{self, CallEvent, EndReason};
-use crate::storage::Record;
+use crate::storage::{CallRecord, Record};
 
 /// Frames that wait in the playout: enough to ride out a busy moment, few enough that little is lost at a flush.
 const IN_PLAYOUT: usize = 25;
@@ -34,6 +35,29 @@ pub(super) struct Conversation {
     pub(super) stream: Stream,
     pub(super) port: Port,
     pub(super) live: LiveEntry,
+    /// As it was when the call was answered, or taken over.
+    pub(super) record: CallRecord,
+    /// What the media thread was told last.
+    pub(super) parameters: SessionParameters,
+    /// Where it is kept.
+    pub(super) keep: Option<Keep>,
+    pub(super) before: Option<Before>,
+}
+
+/// A conversation that an earlier daemon has begun.
+pub(super) struct Before {
+    pub(super) dialogue: dialogue::Kept,
+    /// How long it was without a daemon.
+    pub(super) gap: Duration,
+}
+
+/// What wakes a conversation.
+enum Wake {
+    Signal(CallEvent),
+    Media,
+    News(News),
+    Time,
+    Drain,
 }
 
 /// How a conversation went.
@@ -55,29 +79,50 @@ struct State {
     began: Instant,
     turns: u32,
     on_hold: bool,
+    /// There is something new to be kept.
+    changed: bool,
 }
 
 impl Conversation {
     /// Holds the conversation to its end.
     pub(super) async fn hold(mut self) -> Ended {
-        let began = self.exchange.clock.now();
+        let now = self.exchange.clock.now();
+        self.enter();
+        let before = self.before.take();
+        let (dialogue, began) = match &before {
+            Some(before) => {
+                let Before { dialogue, gap } = before;
+                let agent = Arc::clone(&self.agent);
+                let resumed = Dialogue::restore(self.call(), agent, dialogue.clone(), *gap, now);
+                let began = now.checked_sub(resumed.lasting()).unwrap_or(now);
+                (resumed, began)
+            }
+            None => (Dialogue::new(self.call(), Arc::clone(&self.agent), now), now),
+        };
         let mut state = State {
-            dialogue: Dialogue::new(self.call(), Arc::clone(&self.agent), began),
+            dialogue,
             shelf: Shelf::default(),
             actions: Vec::new(),
             upsampler: Upsampler::default(),
             unheard: false,
             hang_up: None,
             began,
-            turns: 0,
+            turns: self.record.turns,
             on_hold: self.stream.on_hold(),
+            changed: true,
         };
         self.ask(Request::Listen { call: self.call() });
-        // An engine that was lost before the call was attached is no news to its port.
-        if !matches!(*self.exchange.engine.state().borrow(), EngineState::Ready(_)) {
-            self.tell(&mut state, Input::EngineLost);
+        // An engine that was lost, or became ready, before the call was attached is no news to its port.
+        let ready = matches!(*self.exchange.engine.state().borrow(), EngineState::Ready(_));
+        match (before, ready) {
+            (None, true) => self.tell(&mut state, Input::Answered),
+            (None, false) => {
+                self.tell(&mut state, Input::EngineLost);
+                self.tell(&mut state, Input::Answered);
+            }
+            (Some(_), true) => self.tell(&mut state, Input::EngineReady),
+            (Some(_), false) => {}
         }
-        self.tell(&mut state, Input::Answered);
         let drain = self.exchange.drain.clone();
         let mut draining = false;
         let reason = loop {
@@ -86,21 +131,29 @@ impl Conversation {
                 self.sip.hangup().await;
                 break reason.as_str().to_owned();
             }
+            self.keep(&mut state);
+            self.leave();
             let deadline = state.dialogue.deadline();
-            tokio::select! {
-                event = self.sip.event() => match event {
-                    CallEvent::Ended(reason) => break ended_because(&reason).to_owned(),
-                    event => self.signalled(&mut state, event).await,
-                },
-                () = self.session.readable() => {
+            let wake = tokio::select! {
+                event = self.sip.event() => Wake::Signal(event),
+                () = self.session.readable() => Wake::Media,
+                Some(news) = self.port.recv() => Wake::News(news),
+                () = until(deadline) => Wake::Time,
+                () = drain.cancelled(), if !draining => Wake::Drain,
+            };
+            self.enter();
+            match wake {
+                Wake::Signal(CallEvent::Ended(reason)) => break ended_because(&reason).to_owned(),
+                Wake::Signal(event) => self.signalled(&mut state, event).await,
+                Wake::Media => {
                     if self.media_arrived(&mut state) == Media::Gone {
                         self.sip.hangup().await;
                         break "media_timeout".to_owned();
                     }
                 }
-                Some(news) = self.port.recv() => self.engine_said(&mut state, news),
-                () = until(deadline) => self.tell(&mut state, Input::Tick),
-                () = drain.cancelled(), if !draining => {
+                Wake::News(news) => self.engine_said(&mut state, news),
+                Wake::Time => self.tell(&mut state, Input::Tick),
+                Wake::Drain => {
                     draining = true;
                     self.tell(&mut state, Input::Drain);
                 }
@@ -108,6 +161,40 @@ impl Conversation {
         };
         self.tell(&mut state, Input::HungUp);
         Ended { reason, turns: state.turns, media: self.session.stats() }
+    }
+
+    fn enter(&self) {
+        if let Some(keep) = &self.keep {
+            keep.enter();
+        }
+    }
+
+    fn leave(&self) {
+        if let Some(keep) = &self.keep {
+            keep.leave();
+        }
+    }
+
+    /// Keeps what has changed: at once what was said or agreed on, soon how much of it was heard.
+    fn keep(&mut self, state: &mut State) {
+        let clock = self.exchange.clock.as_ref();
+        let now = clock.now();
+        let Some(keep) = self.keep.as_mut() else { return };
+        if !std::mem::take(&mut state.changed) && !keep.is_due(self.session.queued() > 0, now) {
+            return;
+        }
+        let stats = self.session.stats();
+        let parts = Parts {
+            record: &self.record,
+            turns: state.turns,
+            media: media_stats(self.record.media, &stats),
+            dialog: self.sip.snapshot(),
+            stream: &self.stream,
+            session: &self.parameters,
+            stats: &stats,
+            dialogue: state.dialogue.kept(),
+        };
+        keep.write(&KeptCall::new(parts, clock), now);
     }
 
     const fn call(&self) -> CallId {
@@ -119,6 +206,7 @@ impl Conversation {
         let now = self.exchange.clock.now();
         let mut actions = std::mem::take(&mut state.actions);
         state.dialogue.handle(now, input, &mut actions);
+        state.changed |= !actions.is_empty();
         for action in actions.drain(..) {
             self.act(state, action);
         }
@@ -283,12 +371,15 @@ impl Conversation {
                     self.sip.hangup().await;
                 }
             },
-            _ => {}
+            // The dialog has changed, if nothing else.
+            _ => state.changed = true,
         }
     }
 
     fn agreed(&mut self, state: &mut State, agreed: Agreed) {
         state.on_hold = self.stream.on_hold();
+        state.changed = true;
+        self.parameters = agreed.session.clone();
         if self.session.update(agreed.session).is_err() {
             tracing::error!("the media thread does not take changes; this one was lost");
         }

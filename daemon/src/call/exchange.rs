@@ -10,7 +10,8 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::agents::Agents;
-use super::conversation::{Conversation, Ended};
+use super::conversation::{Before, Conversation, Ended};
+use super::keep::Keep;
 use super::phrases::{self, PhraseBook};
 use super::record::timestamp;
 use super::stream::{Stream, StreamNames, address_towards};
@@ -18,7 +19,8 @@ use crate::base::{Clock, Pii};
 use crate::control::{LiveCall, LiveCalls, LiveState, Readiness};
 use crate::dialogue::{Agent, prime_messages};
 use crate::engine::{Engine, EngineState};
-use crate::media::{self, Media};
+use crate::media::{self, Media, MediaSession, SessionParameters};
+use crate::service::Service;
 use crate::sip::{Call, IncomingCall};
 use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle};
 use crate::telemetry::{Metrics, Refusal, call_span};
@@ -52,6 +54,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Random,
+    /// Keeps what outlives the daemon.
+    pub service: Service,
 }
 
 /// What all calls share.
@@ -62,15 +66,16 @@ pub struct Exchange {
     pub(super) metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) drain: CancellationToken,
-    agents: Agents,
-    media: Media,
+    pub(super) agents: Agents,
+    pub(super) media: Media,
+    pub(super) service: Service,
     media_bind: IpAddr,
     advertised: Option<IpAddr>,
     retry_after: u32,
     live: LiveCalls,
     readiness: Readiness,
     random: Mutex<Random>,
-    calls: TaskTracker,
+    pub(super) calls: TaskTracker,
 }
 
 /// A refusal: what the caller is told, and how it is counted.
@@ -90,7 +95,7 @@ const NO_PORT: Refuse = Refuse { status: 503, reason: "Service Unavailable", ret
 impl Exchange {
     /// Nothing is answered before [`Exchange::serve`].
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { agents, engine, media, storage, live, readiness, metrics, clock, random, .. } = parts;
+        let Parts { agents, engine, media, storage, live, readiness, metrics, clock, random, service, .. } = parts;
         Arc::new(Self {
             engine,
             phrases: PhraseBook::default(),
@@ -100,6 +105,7 @@ impl Exchange {
             drain: CancellationToken::new(),
             agents,
             media,
+            service,
             media_bind: parts.media_bind,
             advertised: parts.advertised,
             retry_after: parts.retry_after,
@@ -227,7 +233,8 @@ impl Exchange {
         };
         agreed.codec.clone_into(&mut record.codec);
         record.answered = Some(timestamp(self.clock.as_ref(), self.clock.now()));
-        let session = match self.media.open(reservation, agreed.session) {
+        let keep = Keep::begin(&self.service, id, &reservation);
+        let session = match self.media.open(reservation, agreed.session.clone()) {
             Ok(session) => session,
             Err(error) => {
                 tracing::error!(%error, "an answered call has no media and is ended");
@@ -235,13 +242,20 @@ impl Exchange {
                 return Ok(());
             }
         };
-        let active = Active::new(&self.metrics);
         self.metrics.calls.answered.inc();
         self.storage.record(Record::Call(Box::new(record.clone())));
         tracing::info!(agent = record.agent, codec = record.codec, "answered");
+        let up = Up { record, agent, sip, session, parameters: agreed.session, stream, keep, before: None };
+        self.converse(up).await;
+        Ok(())
+    }
 
+    /// Holds a conversation to its end, and records that.
+    pub(super) async fn converse(self: &Arc<Self>, up: Up) {
+        let Up { mut record, agent, sip, session, parameters, stream, keep, before } = up;
+        let active = Active::new(&self.metrics);
         let live = self.live.enter(LiveCall {
-            id,
+            id: record.id,
             agent: record.agent.clone(),
             direction: Direction::Inbound,
             from: record.from.clone(),
@@ -249,22 +263,34 @@ impl Exchange {
             codec: record.codec.clone(),
             started: record.started,
             state: LiveState::Speaking,
-            turns: 0,
+            turns: record.turns,
         });
-        let port = self.engine.attach(id);
-        let conversation = Conversation { exchange: Arc::clone(self), agent, sip, session, stream, port, live };
+        let port = self.engine.attach(record.id);
+        let media = record.media;
+        let conversation = Conversation {
+            exchange: Arc::clone(self),
+            agent,
+            record: record.clone(),
+            sip,
+            session,
+            parameters,
+            stream,
+            port,
+            live,
+            keep,
+            before,
+        };
         let ended = conversation.hold().await;
 
         drop(active);
         tracing::info!(reason = ended.reason, turns = ended.turns, "ended");
         record.ended = Some(timestamp(self.clock.as_ref(), self.clock.now()));
-        self.finish(record, ended);
-        Ok(())
+        self.finish(record, media, ended);
     }
 
-    fn finish(&self, mut record: CallRecord, ended: Ended) {
+    fn finish(&self, mut record: CallRecord, before: MediaStats, ended: Ended) {
         record.turns = ended.turns;
-        record.media = media_stats(&ended.media);
+        record.media = media_stats(before, &ended.media);
         record.end_reason = Some(ended.reason);
         self.storage.record(Record::Call(Box::new(record)));
     }
@@ -277,6 +303,19 @@ impl Exchange {
             tracing::debug!("the caller had given up already");
         }
     }
+}
+
+/// A call that is up.
+pub(super) struct Up {
+    pub(super) record: CallRecord,
+    pub(super) agent: Arc<Agent>,
+    pub(super) sip: Call,
+    pub(super) session: MediaSession,
+    pub(super) parameters: SessionParameters,
+    pub(super) stream: Stream,
+    pub(super) keep: Option<Keep>,
+    /// What an earlier daemon left of its conversation.
+    pub(super) before: Option<Before>,
 }
 
 /// Counts a call as active until it is dropped, also by a panic.
@@ -324,14 +363,15 @@ async fn late_answer(sip: &mut Call, stream: &mut Stream) -> Option<super::strea
     None
 }
 
-fn media_stats(stats: &media::SessionStats) -> MediaStats {
+/// Of the whole call: `before` comes from an earlier daemon.
+pub(super) fn media_stats(before: MediaStats, stats: &media::SessionStats) -> MediaStats {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "milliseconds of jitter fit by far")]
     let jitter_us = (stats.jitter_ms.max(0.0) * 1000.0) as u32;
     MediaStats {
-        packets_in: stats.received,
-        packets_lost: stats.buffer.lost,
-        packets_late: stats.buffer.late,
-        packets_out: stats.sent,
+        packets_in: before.packets_in + stats.received,
+        packets_lost: before.packets_lost + stats.buffer.lost,
+        packets_late: before.packets_late + stats.buffer.late,
+        packets_out: before.packets_out + stats.sent,
         jitter_us,
     }
 }

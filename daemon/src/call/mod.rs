@@ -8,17 +8,22 @@
 //!    stream       offer and answer → what the media thread is told
 //!    conversation one task per call: sip, media, dialogue and engine, joined
 //!      shelf        audio that waits until it may be heard; credit for the engine
+//!      keep         what of it outlives the daemon
 //!    phrases      what agents always say, rendered ahead of time
 //!    record       from the dialogue's turn to what is kept of it
+//!  restore      a daemon that starts goes on with the calls of the one before
 //!  agents       which agent answers which number
 //! ```
 
 pub mod agents;
 mod conversation;
 mod exchange;
+mod keep;
 mod phrases;
 mod record;
+mod restore;
 mod shelf;
 pub mod stream;
 
 pub use exchange::{Exchange, Parts, Random};
+pub use keep::{Left, left};

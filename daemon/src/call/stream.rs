@@ -4,6 +4,8 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::media::{Codec, LatchRule, SessionParameters};
 use crate::sip::sdp::{self, AudioCodec, Direction, LocalMedia, MediaParameters, SdpError};
 
@@ -11,7 +13,7 @@ use crate::sip::sdp::{self, AudioCodec, Direction, LocalMedia, MediaParameters, 
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Values that name our stream; random, so that nobody can guess them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct StreamNames {
     /// Session id of the SDP.
     pub session: u64,
@@ -44,7 +46,7 @@ impl StreamNames {
 }
 
 /// What both sides have agreed on, and how to agree again.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stream {
     local: LocalMedia,
     names: StreamNames,

@@ -122,6 +122,12 @@ impl Dialogue {
                 turn.times.endpoint.get_or_insert(self.now);
                 self.turn = Some(*turn);
             }
+            Resume::Rest(mut turn) => {
+                turn.id = self.new_id();
+                turn.retry_at = Some(self.now);
+                turn.progress = self.now;
+                self.turn = Some(*turn);
+            }
             Resume::Repeat => self.say(TurnKind::Repeat, self.agent.repeat.as_str().to_owned(), None, out),
             Resume::Listen => {}
         }

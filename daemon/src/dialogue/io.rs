@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use callbox_wire::{ChatMessage, ClauseId, Failure, Role, Sampling, Thought, Transcript, TurnId};
+use serde::{Deserialize, Serialize};
 
 use super::record::TurnRecord;
 use crate::base::Pii;
@@ -164,7 +165,7 @@ impl StoredPhrase {
 }
 
 /// Why the agent ended the call.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum HangupReason {
     /// The caller said goodbye.
     Farewell,

@@ -56,6 +56,8 @@ pub(super) enum Engine {
 pub(super) enum Resume {
     Greet,
     Again(Box<Turn>),
+    /// Say what was not heard of it.
+    Rest(Box<Turn>),
     Repeat,
     Listen,
 }

@@ -58,6 +58,16 @@ impl History {
         Self { system, budget, turns: Vec::new(), pending: String::new(), interrupted: false }
     }
 
+    /// One that goes on.
+    pub(super) fn resume(agent: &Agent, turns: Vec<ChatMessage>, pending: String, interrupted: bool) -> Self {
+        Self { turns, pending, interrupted, ..Self::new(agent) }
+    }
+
+    /// What [`History::resume`] needs.
+    pub(super) fn kept(&self) -> (&[ChatMessage], &str, bool) {
+        (&self.turns, &self.pending, self.interrupted)
+    }
+
     /// What to send to have this answered.
     #[must_use]
     pub fn ask(&self, text: &str) -> Vec<ChatMessage> {

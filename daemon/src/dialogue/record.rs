@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use callbox_wire::{CallId, Failure, Role, Thought, TurnId};
+use serde::{Deserialize, Serialize};
 
 use crate::base::Pii;
 
 /// Why the agent spoke.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum TurnKind {
     /// It greeted.
     Greeting,

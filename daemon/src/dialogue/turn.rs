@@ -7,6 +7,7 @@ use callbox_wire::{CallId, ClauseId, Failure, Role, Thought, TurnId};
 
 use super::clause::{Cutter, is_speakable};
 use super::io::HangupReason;
+use super::kept::KeptClause;
 use super::record::{Outcome, StageTimes, TurnKind, TurnRecord};
 use crate::base::Pii;
 
@@ -40,6 +41,8 @@ pub(super) struct Turn {
     pub(super) hearing: bool,
     /// An answer was asked for and is not complete.
     pub(super) thinking: bool,
+    /// Its clauses are known, and those that were not heard are to be spoken.
+    pub(super) rest: bool,
     pub(super) retry_at: Option<Instant>,
     pub(super) failure: Option<(Role, Failure)>,
     /// The caller was asked for patience.
@@ -71,6 +74,7 @@ impl Turn {
             playing: false,
             hearing: false,
             thinking: false,
+            rest: false,
             retry_at: None,
             failure: None,
             moment: false,
@@ -93,6 +97,7 @@ impl Turn {
         self.playing = false;
         self.hearing = false;
         self.thinking = false;
+        self.rest = false;
         self.failure = None;
         self.thought = None;
         self.cutter = Cutter::default();
@@ -125,6 +130,28 @@ impl Turn {
         let frames = if speakable { None } else { Some(0) };
         self.clauses.push(Clause { text, arrived: 0, frames, played: 0 });
         speakable.then_some(id)
+    }
+
+    /// Its clauses, with what was heard of them.
+    pub(super) fn clauses(&self) -> Vec<KeptClause> {
+        let keep =
+            |clause: &Clause| KeptClause { text: clause.text.clone(), frames: clause.frames, played: clause.played };
+        self.clauses.iter().map(keep).collect()
+    }
+
+    /// Takes over from a turn that was cut off: what was heard to its end stays heard, the rest is to be spoken.
+    pub(super) fn tell_rest(&mut self, clauses: Vec<KeptClause>) {
+        self.rest = true;
+        self.moment = true;
+        self.clauses = clauses
+            .into_iter()
+            .map(|clause| match clause.frames {
+                Some(frames) if clause.played >= frames => {
+                    Clause { text: clause.text, arrived: frames, frames: Some(frames), played: frames }
+                }
+                _ => Clause { text: clause.text, arrived: 0, frames: None, played: 0 },
+            })
+            .collect();
     }
 
     pub(super) fn has_clauses(&self) -> bool {

@@ -23,7 +23,13 @@ impl Dialogue {
         let Some(turn) = &mut self.turn else { return };
         turn.retry_at = None;
         turn.progress = now;
-        if let Some(script) = turn.script.clone() {
+        if turn.rest {
+            for (clause, text) in turn.unspoken() {
+                let text = without_markup(&text);
+                out.push(Action::Mark(Mark::AgentSays { turn: turn.id, clause, text: Pii::new(text.clone()) }));
+                out.push(Action::Speak { turn: turn.id, clause, text });
+            }
+        } else if let Some(script) = turn.script.clone() {
             let mut clauses = Vec::new();
             let mut cutter = Cutter::for_script();
             cutter.push(&script, &mut clauses);

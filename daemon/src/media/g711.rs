@@ -1,7 +1,9 @@
 //! G.711 µ-law and A-law, bit-exact with the ITU-T G.191 software tool library. Samples enter, octets leave, and back.
 
+use serde::{Deserialize, Serialize};
+
 /// One of the two G.711 laws.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Codec {
     /// A-law, RTP payload type 8.
     Pcma,

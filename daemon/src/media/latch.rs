@@ -5,11 +5,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// A far end that has moved behind its NAT is believed after this much silence from its old address.
 const RELATCH: Duration = Duration::from_secs(2);
 
 /// Which sources a call may latch to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LatchRule {
     /// Any; for telephones behind NAT.
     #[default]
@@ -40,6 +42,11 @@ impl Latch {
         if self.signalled != usable(signalled) || self.rule != rule {
             *self = Self::new(rule, signalled);
         }
+    }
+
+    /// Packets came from here before this began.
+    pub(super) fn expect(&mut self, now: Instant, source: SocketAddr) {
+        self.source = Some((source, now));
     }
 
     /// Whether a well-formed packet from here belongs to the call. The signalled address is always believed, at once;

@@ -5,7 +5,7 @@
 //! 500 calls send 25 packets every millisecond and never 500 at once. Per packet nothing is allocated, locked or waited
 //! for. A call whose state panics ends alone.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -174,7 +174,33 @@ impl Media {
     /// # Errors
     /// [`MediaError::Stopped`] when the thread is gone.
     pub fn open(&self, reservation: Reservation, parameters: SessionParameters) -> Result<MediaSession, MediaError> {
-        let (session, ends) = Session::new(parameters, SystemClock.now(), SystemClock.wall());
+        self.resume(reservation, parameters, None)
+    }
+
+    /// Takes over the sockets of a call that an earlier process has served.
+    ///
+    /// # Errors
+    /// [`MediaError::Bind`] if they are no bound UDP sockets.
+    pub fn adopt(&self, rtp: OwnedFd, rtcp: OwnedFd) -> Result<Reservation, MediaError> {
+        Reservation::adopt(rtp, rtcp, |port| self.pool.claim(port))
+            .map_err(|source| MediaError::Bind { address: self.config.bind, source })
+    }
+
+    /// Goes on with a call; `target`: where its packets went.
+    ///
+    /// # Errors
+    /// [`MediaError::Stopped`] when the thread is gone.
+    pub fn resume(
+        &self,
+        reservation: Reservation,
+        parameters: SessionParameters,
+        target: Option<SocketAddr>,
+    ) -> Result<MediaSession, MediaError> {
+        let now = SystemClock.now();
+        let (mut session, ends) = Session::new(parameters, now, SystemClock.wall());
+        if let Some(target) = target {
+            session.expect(now, target);
+        }
         let (handle, controls, shared) = MediaSession::new(ends);
         let counted = Counted::new(&self.sessions);
         let line = Box::new(Line { session, controls, shared, phase: 0, sockets: reservation, counted });
@@ -369,6 +395,12 @@ impl Pacer {
 
     fn remove(&mut self, place: usize) {
         let Some(line) = self.lines.get_mut(place).and_then(Option::take) else { return };
+        for socket in [&line.sockets.rtp, &line.sockets.rtcp] {
+            // Closing is not enough where somebody else keeps the socket, too.
+            if let Err(error) = epoll::delete(&self.epoll, socket) {
+                tracing::debug!(%error, "a media socket was not watched");
+            }
+        }
         self.phases[line.phase].retain(|other| *other != place);
         line.end();
         self.stats.sessions -= 1;

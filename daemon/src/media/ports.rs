@@ -56,6 +56,18 @@ impl PortPool {
     }
 }
 
+impl PortPool {
+    /// This very pair, if it belongs to the range and is free.
+    pub(super) fn claim(self: &Arc<Self>, port: u16) -> Option<PortLease> {
+        let index = usize::from(port.checked_sub(self.first)?) / 2;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = state.leased.get_mut(index).filter(|leased| port.is_multiple_of(2) && !**leased)?;
+        *free = true;
+        state.used += 1;
+        Some(PortLease { pool: Arc::clone(self), index })
+    }
+}
+
 impl PortLease {
     /// The even port.
     pub(super) fn port(&self) -> u16 {
@@ -87,6 +99,9 @@ mod tests {
         assert!(pool.lease(1).is_none(), "limit");
         drop(first);
         assert_eq!(pool.lease(1).expect("free").port(), 16388);
+        let claimed = pool.claim(16390).expect("free");
+        assert_eq!((claimed.port(), pool.usage()), (16390, (1, 3)));
+        assert!([16390, 16391, 16384, 16392].iter().all(|port| pool.claim(*port).is_none()), "taken, odd, outside");
     }
 
     #[test]

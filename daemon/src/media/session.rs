@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use rtrb::{Consumer, Producer, RingBuffer};
+use serde::{Deserialize, Serialize};
 
 use super::conceal::Concealer;
 use super::dtmf::{self, Key};
@@ -14,7 +15,7 @@ use super::latch::{Latch, LatchRule};
 use super::playout::{PlayQueue, Playout};
 use super::rtcp::{self, Fact, MAX_REPORT, Reception, Sent};
 use super::rtp::{self, Arrived, HEADER, Packet, Sequence};
-use super::{Codec, Direction, Event, FRAME, Frame, Samples, TapFrame};
+use super::{Codec, Direction, Event, FRAME, FRAME_TIME, Frame, Samples, TapFrame};
 use crate::base::Pii;
 
 /// Received frames that wait for the call's task: 1 s. Then new ones are dropped and counted.
@@ -27,7 +28,7 @@ const COMFORT_NOISE: u8 = 13;
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What signalling has agreed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionParameters {
     /// What we send. G.711 of either law is understood whatever was agreed on, under its static payload type.
     pub codec: Codec,
@@ -101,6 +102,10 @@ pub struct SessionStats {
     pub frames_dropped: u64,
     /// Events that found theirs full.
     pub events_dropped: u64,
+    /// Sequence number and timestamp of the next packet, and when it was due to be sent.
+    pub next: Option<(u16, u32, Instant)>,
+    /// Where packets go: what the far end's own packets have shown, or its SDP.
+    pub target: Option<SocketAddr>,
 }
 
 struct Stream {
@@ -183,6 +188,11 @@ impl Session {
         self.latch.update(parameters.latch, parameters.remote_rtp);
         self.rtcp_latch.update(parameters.latch, parameters.remote_rtcp);
         self.parameters = parameters;
+    }
+
+    /// The far end of a call that goes on was here when it was heard last.
+    pub fn expect(&mut self, now: Instant, source: SocketAddr) {
+        self.latch.expect(now, source);
     }
 
     /// Copies every frame of both directions from now on. A full ring drops frames.
@@ -299,6 +309,8 @@ impl Session {
         SessionStats {
             jitter_ms: reception.map_or(0.0, |reception| reception.jitter() as f32 / 8.0),
             buffer: self.jitter.stats(),
+            next: Some((self.sequence, self.timestamp, self.ticked + FRAME_TIME)),
+            target: self.latch.target(),
             last_packet_age: self.heard.map(|heard| now.saturating_duration_since(heard)),
             ..self.stats
         }

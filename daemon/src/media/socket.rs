@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -12,26 +13,58 @@ const EXPEDITED: u32 = 46 << 2;
 /// Half a second of packets, headroom of the kernel's bookkeeping included. More would only be late audio.
 const RECEIVE_BUFFER: usize = 64 << 10;
 
+/// Datagrams that a socket's buffer may hold.
+const STALE: usize = 4096;
+
 /// Bound ports that wait for a session. Dropping it frees them.
 #[derive(Debug)]
 pub struct Reservation {
     pub(super) rtp: UdpSocket,
     pub(super) rtcp: UdpSocket,
     address: IpAddr,
+    port: u16,
     // Last, so that the ports are free for others only after the sockets are closed.
-    lease: PortLease,
+    #[expect(dead_code, reason = "its drop is its use")]
+    lease: Option<PortLease>,
 }
 
 impl Reservation {
     pub(super) fn bind(address: IpAddr, lease: PortLease) -> io::Result<Self> {
         let port = lease.port();
-        Ok(Self { rtp: bind(address, port)?, rtcp: bind(address, port + 1)?, address, lease })
+        let (rtp, rtcp) = (bind(address, port)?, bind(address, port + 1)?);
+        Ok(Self { rtp, rtcp, address, port, lease: Some(lease) })
+    }
+
+    /// Takes over sockets that an earlier process has bound. What they were sent meanwhile is old, and dropped.
+    /// `lease`: of their port, if that still is one of ours.
+    pub(super) fn adopt(rtp: OwnedFd, rtcp: OwnedFd, lease: impl FnOnce(u16) -> Option<PortLease>) -> io::Result<Self> {
+        let (rtp, rtcp) = (UdpSocket::from(rtp), UdpSocket::from(rtcp));
+        for socket in [&rtp, &rtcp] {
+            socket.set_nonblocking(true)?;
+            // Not for ever: somebody may be sending faster than this can read.
+            for _ in 0..STALE {
+                // Other errors are ICMP's, about packets that were sent.
+                if socket.recv_from(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                    break;
+                }
+            }
+        }
+        let bound = rtp.local_addr()?;
+        Ok(Self { rtp, rtcp, address: bound.ip(), port: bound.port(), lease: lease(bound.port()) })
+    }
+
+    /// Descriptors of both sockets, RTP first, for whoever keeps them beyond this process.
+    ///
+    /// # Errors
+    /// If there are too many descriptors.
+    pub fn descriptors(&self) -> io::Result<[OwnedFd; 2]> {
+        Ok([self.rtp.try_clone()?.into(), self.rtcp.try_clone()?.into()])
     }
 
     /// The RTP port; RTCP has the next one.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.lease.port()
+        self.port
     }
 
     /// The address that both are bound to.

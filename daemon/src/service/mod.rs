@@ -6,11 +6,13 @@
 //!
 //! ```text
 //!  inherited   descriptors that were handed to this process, by name
+//!  slots       a state in memory that the manager keeps, never half written
 //!  watchdog    WATCHDOG=1, while every loop of the daemon beats
 //!  mod         READY=1, STATUS=, RELOADING=1, STOPPING=1, EXTEND_TIMEOUT_USEC=, FDSTORE=1, FDSTOREREMOVE=1
 //! ```
 
 mod inherited;
+mod slots;
 mod watchdog;
 
 use std::io;
@@ -22,6 +24,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 pub use inherited::{Inherited, InheritedError};
+pub use slots::Slots;
 
 use crate::base::{Clock, Pulse};
 use watchdog::Watchdog;

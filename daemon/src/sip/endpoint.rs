@@ -149,7 +149,20 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`SipError::Bind`] names the address and what to do.
-    pub async fn bind(mut config: EndpointConfig) -> Result<(Self, mpsc::Receiver<IncomingCall>), SipError> {
+    pub async fn bind(config: EndpointConfig) -> Result<(Self, mpsc::Receiver<IncomingCall>), SipError> {
+        let (endpoint, incoming, _) = Self::resume(config, Vec::new()).await?;
+        Ok((endpoint, incoming))
+    }
+
+    /// Binds, and goes on with established calls of an earlier process before anything of the network is read, so that
+    /// no request finds its dialog missing. A dialog that cannot go on is left out.
+    ///
+    /// # Errors
+    /// [`SipError::Bind`] names the address and what to do.
+    pub async fn resume(
+        mut config: EndpointConfig,
+        dialogs: Vec<DialogState>,
+    ) -> Result<(Self, mpsc::Receiver<IncomingCall>, Vec<Call>), SipError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (to_task, events) = mpsc::channel(LAYER_EVENTS);
         let inherited = std::mem::take(&mut config.inherited);
@@ -166,7 +179,7 @@ impl Endpoint {
             retry_after: limits.retry_after,
             random,
         });
-        let task = Task {
+        let mut task = Task {
             core,
             layer: layer.clone(),
             clock,
@@ -176,8 +189,13 @@ impl Endpoint {
             figures: Arc::clone(&figures),
             retry_after: limits.retry_after,
         };
+        let mut calls = Vec::new();
+        for state in dialogs {
+            let call = task.core.restore(state).ok().and_then(|call| task.open(call));
+            calls.extend(call.map(Call::new));
+        }
         tokio::spawn(task.run(events, questions));
-        Ok((Self { asks, layer, figures }, incoming))
+        Ok((Self { asks, layer, figures }, incoming, calls))
     }
 
     /// Where UDP listens.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use crate::base::{CallId, Pii, TurnId};
@@ -57,7 +57,7 @@ pub struct CallRecord {
 }
 
 /// Audio of a call on the network, over its whole length.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct MediaStats {
     /// RTP packets received.
     pub packets_in: u64,

@@ -15,7 +15,7 @@ use tokio::process::Command;
 
 use super::ports::rtp_block;
 use super::process::tail;
-use super::{Process, eventually, executable, free_port, get};
+use super::{Manager, Process, eventually, executable, free_port, get};
 
 /// How many ports for RTP a daemon of a test has: enough for 400 calls.
 const RTP_PORTS: u16 = 800;
@@ -69,6 +69,8 @@ impl Setup {
 /// A running daemon; it is killed with its engine when dropped.
 pub struct Daemon {
     process: Process,
+    manager: Option<Manager>,
+    lives: u32,
     dir: TempDir,
     config: PathBuf,
     sip: SocketAddr,
@@ -170,9 +172,70 @@ paths = ["agents"]
         let mut command = Command::new(executable("callboxd")?);
         command.arg("--config").arg(&config);
         let process = Process::start("callboxd", &mut command, &dir.path().join("log"))?;
-        let mut daemon = Self { process, dir, config, sip, http };
+        let mut daemon = Self { process, manager: None, lives: 1, dir, config, sip, http };
         daemon.ready().await?;
         Ok(daemon)
+    }
+
+    /// Starts one as a service, and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub async fn serve(setup: Setup) -> anyhow::Result<Self> {
+        let dir = TempDir::new()?;
+        let (config, sip, http) = Self::configure(&setup, dir.path())?;
+        let manager = Manager::start(dir.path(), sip)?;
+        let process = Self::spawn(&manager, &config, &dir.path().join("log"))?;
+        let mut daemon = Self { process, manager: Some(manager), lives: 1, dir, config, sip, http };
+        daemon.ready().await?;
+        Ok(daemon)
+    }
+
+    fn spawn(manager: &Manager, config: &Path, log: &Path) -> anyhow::Result<Process> {
+        let mut command = manager.command(&executable("callboxd")?)?;
+        command.arg("--config").arg(config);
+        Process::start("callboxd", &mut command.into(), log)
+    }
+
+    /// Its service manager.
+    ///
+    /// # Panics
+    /// If it was not started by [`Daemon::serve`].
+    pub fn manager(&self) -> &Manager {
+        self.manager.as_ref().expect("only of a service")
+    }
+
+    /// Kills it and starts the next one, as a service manager does. `before` is called in between. Does not wait until
+    /// the next one is ready.
+    ///
+    /// # Errors
+    /// If it cannot be started again.
+    pub async fn crash(&mut self, before: impl FnOnce(&Manager)) -> anyhow::Result<()> {
+        let pid = self.process.pid().context("callboxd has ended")?;
+        kill_process(pid, Signal::KILL)?;
+        self.process.ended(Duration::from_secs(5)).await?;
+        self.again(before)
+    }
+
+    /// Restarts it as `systemctl restart` does.
+    ///
+    /// # Errors
+    /// If it does not step aside, or cannot be started again.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        let pid = self.process.pid().context("callboxd has ended")?;
+        kill_process(pid, Signal::USR2)?;
+        let status = self.process.ended(Duration::from_secs(5)).await?;
+        anyhow::ensure!(status.success(), "callboxd did not step aside: {status}");
+        self.again(|_| {})
+    }
+
+    fn again(&mut self, before: impl FnOnce(&Manager)) -> anyhow::Result<()> {
+        self.lives += 1;
+        let log = self.dir.path().join(format!("log-{}", self.lives));
+        let manager = self.manager.as_ref().context("only of a service")?;
+        before(manager);
+        self.process = Self::spawn(manager, &self.config, &log)?;
+        Ok(())
     }
 
     /// Waits until `/health/ready` says so.
@@ -292,7 +355,10 @@ paths = ["agents"]
             let (head, rest) = stat.rsplit_once(')')?;
             let parent: i32 = rest.split_whitespace().nth(1)?.parse().ok()?;
             let (pid, comm) = head.split_once(" (")?;
-            (parent == own && comm.starts_with("callbox-engine")).then(|| Pid::from_raw(pid.parse().ok()?)).flatten()
+            // One that was taken over is nobody's child; it listens in this folder.
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let ours = parent == own || String::from_utf8_lossy(&command).contains(&*self.dir.path().to_string_lossy());
+            (ours && comm.starts_with("callbox-engine")).then(|| Pid::from_raw(pid.parse().ok()?)).flatten()
         })
     }
 

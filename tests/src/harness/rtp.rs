@@ -30,6 +30,22 @@ pub struct Rtp {
 #[derive(Default)]
 pub struct Track {
     frames: Vec<(Instant, Vec<i16>)>,
+    heard: Vec<Heard>,
+}
+
+/// The head of a packet, and how it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// When.
+    pub at: Instant,
+    /// From where.
+    pub from: SocketAddr,
+    /// Sequence number.
+    pub sequence: u16,
+    /// Timestamp, 8 kHz.
+    pub timestamp: u32,
+    /// Source identifier.
+    pub ssrc: u32,
 }
 
 impl Rtp {
@@ -121,6 +137,14 @@ impl Rtp {
         // Version 2, payload type 0; neither padding, extension nor CSRC is expected from Callbox.
         if header[0] == 0x80 && header[1] & 0x7f == 0 {
             self.peer.get_or_insert(from);
+            let [.., s0, s1, t0, t1, t2, t3, a, b, c, d] = *header else { return };
+            self.track.heard.push(Heard {
+                at: Instant::now(),
+                from,
+                sequence: u16::from_be_bytes([s0, s1]),
+                timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+                ssrc: u32::from_be_bytes([a, b, c, d]),
+            });
             self.track.frames.push((Instant::now(), payload.iter().map(|byte| decode(*byte)).collect()));
         }
     }
@@ -145,6 +169,17 @@ impl Track {
     /// All samples that arrived at or after `from`.
     pub fn samples(&self, from: Instant) -> Vec<i16> {
         self.frames.iter().filter(|(at, _)| *at >= from).flat_map(|(_, frame)| frame.iter().copied()).collect()
+    }
+
+    /// The heads of all packets.
+    pub fn heard(&self) -> &[Heard] {
+        &self.heard
+    }
+
+    /// The first two packets after `from` that do not follow each other.
+    pub fn jump(&self, from: Instant) -> Option<(Heard, Heard)> {
+        let mut pairs = self.heard.windows(2).filter_map(|pair| Some((*pair.first()?, *pair.last()?)));
+        pairs.find(|(before, after)| after.at >= from && after.sequence != before.sequence.wrapping_add(1))
     }
 
     /// Number of packets.

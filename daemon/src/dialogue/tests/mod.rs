@@ -3,6 +3,7 @@
 
 mod config;
 mod faults;
+mod kept;
 mod properties;
 mod scenarios;
 mod sim;

@@ -201,6 +201,22 @@ impl Line {
         self.tell(input);
     }
 
+    /// The daemon dies with its engine and its playout; so much later another one goes on, which has an engine at once.
+    pub(super) fn crash(&mut self, gap: u64) {
+        let kept = serde_json::to_string(&self.dialogue.kept().expect("a call that is up")).expect("plain data");
+        let kept = serde_json::from_str(&kept).expect("what was written");
+        self.due.retain(|_, due| matches!(due, Due::Window));
+        self.playout.clear();
+        self.held.clear();
+        self.sending = false;
+        self.engine = false;
+        self.now += gap;
+        let agent = Arc::new(Agent::parse("test", AGENT).expect("a valid agent"));
+        let gap = Duration::from_millis(gap);
+        self.dialogue = Dialogue::restore(CallId(1), agent, kept, gap, self.instant(self.now));
+        self.at(self.now, Input::EngineReady);
+    }
+
     fn tell(&mut self, input: Input) {
         let mut out = Vec::new();
         self.dialogue.handle(self.instant(self.now), input, &mut out);
