@@ -276,3 +276,96 @@ fn open(service: &Service, id: CallId, rtp: OwnedFd, rtcp: OwnedFd, state: Owned
     let keep = Keep { service: service.clone(), id, slots, written: None, ours: false };
     Ok(Left { call, keep, rtp, rtcp, crashes })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ManualClock;
+    use crate::call::stream::StreamNames;
+    use crate::media::{Codec, LatchRule};
+    use crate::sip::{Phase, Role, Transport};
+
+    fn kept(clock: &ManualClock) -> KeptCall {
+        let here = ([127, 0, 0, 1], 4000).into();
+        let flow = crate::sip::transaction::Flow { transport: Transport::Udp, local: here, peer: here };
+        let text = |text: &str| Pii::new(text.to_owned());
+        let dialog = DialogState {
+            call: CallId(7),
+            role: Role::Uas,
+            phase: Phase::Confirmed,
+            call_id: text("a"),
+            local_tag: "b".into(),
+            remote_tag: "c".into(),
+            local: text("<sip:desk@example>"),
+            remote: text("<sip:caller@example>"),
+            remote_target: text("sip:caller@example"),
+            route_set: Pii::new(Vec::new()),
+            local_cseq: 1,
+            remote_cseq: Some(2),
+            invite_cseq: 1,
+            flow,
+            contact: "sip:callbox@example".into(),
+            local_sdp: None,
+        };
+        let session = SessionParameters {
+            codec: Codec::Pcmu,
+            payload_type: 0,
+            telephone_event: None,
+            remote_rtp: here,
+            remote_rtcp: here,
+            rtcp_mux: false,
+            send: true,
+            latch: LatchRule::Any,
+            ssrc: 1,
+            sequence: 100,
+            timestamp: 1000,
+            cname: "x".into(),
+            silence: Duration::ZERO,
+        };
+        let record = CallRecord {
+            id: CallId(7),
+            agent: "desk".into(),
+            direction: Direction::Inbound,
+            from: text("caller"),
+            to: text("desk"),
+            codec: "PCMU".into(),
+            started: Timestamp(5),
+            answered: None,
+            ended: None,
+            end_reason: None,
+            turns: 0,
+            media: MediaStats::default(),
+        };
+        let parts = Parts {
+            record: &record,
+            turns: 3,
+            media: MediaStats { packets_out: 9, ..MediaStats::default() },
+            dialog,
+            stream: &Stream::new(here, StreamNames::draw(|| 1)),
+            session: &session,
+            stats: &media::SessionStats {
+                next: Some((u16::MAX - 2, 8000, clock.now() + media::FRAME_TIME)),
+                ..media::SessionStats::default()
+            },
+            dialogue: None,
+        };
+        KeptCall::new(parts, clock)
+    }
+
+    #[test]
+    fn the_stream_and_the_dialog_are_ahead_of_what_was_sent() {
+        let clock = ManualClock::default();
+        clock.advance(Duration::from_secs(60));
+        let bytes = serde_json::to_vec(&kept(&clock)).expect("plain data");
+        clock.advance(Duration::from_millis(320));
+        let kept: KeptCall = serde_json::from_slice(&bytes).expect("what was written");
+        // 300 ms after the packet that was due next: fifteen frames later, and one more for the one that is under way.
+        let session = kept.session(clock.uptime());
+        assert_eq!(session.sequence, (u16::MAX - 2).wrapping_add(16 + SEQUENCE_AHEAD));
+        assert_eq!((session.timestamp, session.ssrc), (8000 + 16 * 160, 1));
+        assert_eq!(kept.dialog().local_cseq, 1 + CSEQ_AHEAD);
+        assert_eq!(kept.gap(clock.uptime()), Duration::from_millis(320));
+        let record = kept.record();
+        assert_eq!((record.turns, record.media.packets_out, record.from.reveal().as_str()), (3, 9, "caller"));
+    }
+}
