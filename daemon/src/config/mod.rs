@@ -48,12 +48,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `path` over [`PACKAGED`], if that exists.
+    /// Reads `path` over [`PACKAGED`], if that exists. [`OWNERS`] may be missing: then nothing differs from the package.
     ///
     /// # Errors
     /// One sentence; the daemon prints it and exits with status 78 (`EX_CONFIG`).
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        parse::load(path, Path::new(PACKAGED))
+        parse::load(path, path != Path::new(OWNERS), Path::new(PACKAGED))
     }
 
     /// The engine's executable: the configured one; else the one beside the running executable, as in a build folder;
