@@ -4,6 +4,8 @@
 
 pub mod base;
 
+pub mod service;
+
 pub mod sip;
 
 pub mod media;

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use callbox::app::{App, StartError};
+use callbox::app::{App, Outside, StartError};
 use callbox::base::SystemClock;
 use callbox::config::{Config, OWNERS};
+use callbox::service::{Inherited, Service};
 use callbox::telemetry::{Logging, Metrics};
 use clap::Parser;
-use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A day has a peak and a night; the memory of the peak goes back to the system.
@@ -29,7 +29,13 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    // Before anything else opens a descriptor, or starts a thread.
+    let inherited = Inherited::take();
     let args = Args::parse();
+    let inherited = match inherited {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(BAD_CONFIGURATION, &error.to_string()),
+    };
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(error) => return fail(BAD_CONFIGURATION, &error.to_string()),
@@ -44,7 +50,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(1, &format!("the runtime cannot be started: {error}")),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "callboxd");
-    let ended = runtime.block_on(run(&config, metrics));
+    let ended = match Service::start(Arc::new(SystemClock)) {
+        Ok(service) => runtime.block_on(run(&config, metrics, Outside { service, inherited })),
+        Err(error) => Err(StartError::Machine(format!("the service manager's thread cannot be started: {error}"))),
+    };
     drop(logging);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,32 +67,27 @@ fn fail(status: u8, sentence: &str) -> ExitCode {
     ExitCode::from(status)
 }
 
-async fn run(config: &Config, metrics: Metrics) -> Result<(), StartError> {
+async fn run(config: &Config, metrics: Metrics, outside: Outside) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(|error| StartError::Machine(format!("no signals: {error}")))?;
-    let app = App::start(config, metrics).await?;
+    let service = outside.service.clone();
+    let app = App::start(config, metrics, outside).await?;
     let (http, udp, tcp) = app.addresses();
     tracing::info!(%http, ?udp, ?tcp, "listening");
     tokio::select! {
         () = app.ready() => {
             tracing::info!("ready: calls are answered");
-            notify(&[NotifyState::Ready]);
+            service.ready("calls are answered");
             signals.wait().await;
         }
         () = signals.wait() => {}
     }
     tracing::info!(calls = app.calls(), "going down; a second signal ends everything at once");
-    notify(&[NotifyState::Stopping]);
     tokio::select! {
         () = app.stop() => tracing::info!("down"),
         () = signals.wait() => tracing::warn!("ended at once"),
     }
+    service.flush();
     Ok(())
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager could not be told");
-    }
 }
 
 struct Signals {

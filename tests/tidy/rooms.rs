@@ -5,8 +5,9 @@ use crate::none;
 use crate::source::{Source, files};
 
 /// A room and the rooms that it may import.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("base", &[]),
+    ("service", &["base"]),
     ("sip", &["base"]),
     ("media", &["base"]),
     ("dialogue", &["base"]),
@@ -20,9 +21,22 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("call", &["base", "config", "sip", "media", "dialogue", "engine", "storage", "telemetry", "control"]),
     (
         "app",
-        &["base", "config", "sip", "media", "dialogue", "engine", "storage", "telemetry", "models", "control", "call"],
+        &[
+            "base",
+            "service",
+            "config",
+            "sip",
+            "media",
+            "dialogue",
+            "engine",
+            "storage",
+            "telemetry",
+            "models",
+            "control",
+            "call",
+        ],
     ),
-    ("main", &["base", "config", "telemetry", "app"]),
+    ("main", &["base", "service", "config", "telemetry", "app"]),
 ];
 
 /// Crates of ours that rooms may name beside their own.

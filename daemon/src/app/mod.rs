@@ -4,6 +4,7 @@
 //! is found before the first call is answered; sockets are bound before anything is started that uses them.
 
 mod collect;
+mod report;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,6 +27,7 @@ use crate::engine::placement::{self, ModelFiles, Resources};
 use crate::engine::{Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
 use crate::media::{Media, MediaConfig, MediaThread};
 use crate::models;
+use crate::service::{Inherited, Service};
 use crate::sip::{Endpoint, EndpointConfig, Limits};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
@@ -64,6 +66,14 @@ fn machine(error: impl ToString) -> StartError {
     StartError::Machine(error.to_string())
 }
 
+/// What the daemon has from outside.
+pub struct Outside {
+    /// The line to the service manager.
+    pub service: Service,
+    /// What the manager has passed to us.
+    pub inherited: Inherited,
+}
+
 /// A running daemon.
 pub struct App {
     exchange: Arc<Exchange>,
@@ -75,6 +85,7 @@ pub struct App {
     control: Control,
     storage: Storage,
     media: Media,
+    service: Service,
 }
 
 impl App {
@@ -82,7 +93,8 @@ impl App {
     ///
     /// # Errors
     /// One sentence about the first part that cannot be had; nothing is left running then.
-    pub async fn start(config: &Config, metrics: Metrics) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, metrics: Metrics, outside: Outside) -> Result<Self, StartError> {
+        let Outside { service, mut inherited } = outside;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let agents = Agents::read(&config.agents.paths).map_err(configuration)?;
         let max_calls = config.sip.limits.max_calls.get() as usize;
@@ -103,6 +115,7 @@ impl App {
         let mut endpoint_config = EndpointConfig::new(random()?);
         endpoint_config.udp.clone_from(&config.sip.udp);
         endpoint_config.tcp.clone_from(&config.sip.tcp);
+        endpoint_config.inherited = inherited.named("sip");
         endpoint_config.advertised = config.sip.advertised;
         endpoint_config.limits = limits(config);
         let (endpoint, incoming) = Endpoint::bind(endpoint_config).await.map_err(configuration)?;
@@ -143,9 +156,14 @@ impl App {
         let watching = vec![
             tokio::spawn(watch_engine(engine.clone(), readiness.clone(), metrics)),
             tokio::spawn(Arc::clone(&exchange).render_phrases()),
+            tokio::spawn(report::report(service.clone(), readiness.clone(), Arc::clone(&exchange))),
         ];
+        service.watch("media", media.pulse());
+        service.watch("storage", storage.handle().pulse());
+        service.watch("control", control.pulse());
+        service.watch("calls", report::beat());
         let serving = tokio::spawn(Arc::clone(&exchange).serve(incoming));
-        Ok(Self { exchange, endpoint, engine, readiness, serving, watching, control, storage, media })
+        Ok(Self { exchange, endpoint, engine, readiness, serving, watching, control, storage, media, service })
     }
 
     /// Comes back when calls are answered.
@@ -166,6 +184,7 @@ impl App {
     /// Refuses new calls, lets every agent say goodbye, puts all parts away.
     pub async fn stop(self) {
         self.readiness.not_ready(Latch::Drain, "the daemon is going down");
+        self.service.stopping();
         self.endpoint.drain().await;
         self.exchange.drain();
         let waited = timeout(GOODBYES, async {

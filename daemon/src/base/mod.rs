@@ -1,8 +1,10 @@
 //! Words that every room may use. Imports no room.
 
 mod pii;
+mod pulse;
 mod time;
 
 pub use callbox_wire::{CallId, ClauseId, TurnId};
 pub use pii::Pii;
+pub use pulse::Pulse;
 pub use time::{Clock, ManualClock, SystemClock};

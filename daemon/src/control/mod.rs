@@ -39,7 +39,7 @@ pub use problem::Problem;
 pub use ready::{Latch, Readiness, Status};
 use tokio_util::sync::CancellationToken;
 
-use crate::base::Clock;
+use crate::base::{Clock, Pulse};
 use crate::storage::StorageHandle;
 use crate::telemetry::Metrics;
 
@@ -104,6 +104,7 @@ pub struct Control {
     thread: Option<JoinHandle<()>>,
     http: SocketAddr,
     socket: PathBuf,
+    pulse: Pulse,
 }
 
 impl Control {
@@ -128,11 +129,12 @@ impl Control {
         let shared = Shared { started: state.clock.now(), state };
         let (open, closed) =
             (router(shared.clone(), View { callers: true }), router(shared, View { callers: show_callers }));
-        let ended = stop.clone();
+        let (ended, pulse) = (stop.clone(), Pulse::default());
+        let beating = pulse.clone();
         let thread = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || {
-                let served = runtime.block_on(serve::serve((tcp, closed), (unix, open), ended));
+                let served = runtime.block_on(serve::serve((tcp, closed), (unix, open), ended, beating));
                 if let Err(error) = served {
                     tracing::error!(%error, "the control thread has ended");
                 }
@@ -140,13 +142,19 @@ impl Control {
                 runtime.shutdown_background();
             })
             .map_err(ControlError::Thread)?;
-        Ok(Self { stop, thread: Some(thread), http, socket })
+        Ok(Self { stop, thread: Some(thread), http, socket, pulse })
     }
 
     /// The TCP address, with the port that the kernel chose if 0 was asked for.
     #[must_use]
     pub const fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Beats while its thread takes connections.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 }
 

@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::Pulse;
+
 /// Connections per listener; one more is closed at once.
 const CONNECTIONS: usize = 128;
 
@@ -32,13 +34,17 @@ pub(super) async fn serve(
     (tcp, closed): (TcpListener, Router),
     (unix, open): (UnixListener, Router),
     stop: CancellationToken,
+    pulse: Pulse,
 ) -> io::Result<()> {
     let tcp = tokio::net::TcpListener::from_std(tcp)?;
     let unix = tokio::net::UnixListener::from_std(unix)?;
     let places = [Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(Semaphore::new(CONNECTIONS))];
+    let mut idle = tokio::time::interval(Pulse::IDLE);
     loop {
+        pulse.beat();
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
+            _ = idle.tick() => {}
             accepted = tcp.accept() => match accepted {
                 Ok((stream, _)) => connection(stream, closed.clone(), &places[0], &stop),
                 Err(error) => pause(&error).await,

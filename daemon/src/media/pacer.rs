@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -30,7 +30,7 @@ use super::ports::PortPool;
 use super::session::{Outgoing, Session, SessionParameters};
 use super::socket::Reservation;
 use super::{FRAME_TIME, Histogram};
-use crate::base::{Clock, SystemClock};
+use crate::base::{Clock, Pulse, SystemClock};
 
 const SLOT: Duration = Duration::from_millis(1);
 const PHASES: usize = 20;
@@ -124,6 +124,7 @@ impl MediaThread {
         }
         let (commands, inbox) = sync_channel(config.max_sessions.max(1));
         let totals = Arc::new(Mutex::default());
+        let pulse = Pulse::default();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| MediaError::Thread(error.into()))?;
         let pacer = Pacer {
             inbox,
@@ -132,9 +133,10 @@ impl MediaThread {
             phases: Default::default(),
             stats: MediaStats::default(),
             totals: Arc::clone(&totals),
+            pulse: pulse.clone(),
         };
         thread::Builder::new().name("callbox-media".into()).spawn(|| pacer.run()).map_err(MediaError::Thread)?;
-        Ok(Media { commands, pool, totals, sessions: Arc::default(), config: Arc::new(config) })
+        Ok(Media { commands, pool, totals, pulse, sessions: Arc::default(), config: Arc::new(config) })
     }
 }
 
@@ -144,6 +146,7 @@ pub struct Media {
     commands: SyncSender<Box<Line>>,
     pool: Arc<PortPool>,
     totals: Arc<Mutex<MediaStats>>,
+    pulse: Pulse,
     sessions: Arc<watch::Sender<usize>>,
     config: Arc<MediaConfig>,
 }
@@ -190,6 +193,12 @@ impl Media {
         MediaStats { sessions, ports_used, ports, ..*self.totals.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
+    /// Beats once a slot, and now and then without a call.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
     /// Waits until no call is served: the end of a drain.
     pub async fn idle(&self) {
         // It cannot fail: the sender is our own.
@@ -233,6 +242,7 @@ struct Pacer {
     phases: [Vec<usize>; PHASES],
     stats: MediaStats,
     totals: Arc<Mutex<MediaStats>>,
+    pulse: Pulse,
 }
 
 impl Pacer {
@@ -243,10 +253,14 @@ impl Pacer {
         let mut slot = 0_u64;
         let mut deadline = origin.0;
         loop {
+            self.pulse.beat();
             if self.stats.sessions == 0 {
                 self.publish();
-                let Ok(line) = self.inbox.recv() else { return };
-                self.open(line);
+                match self.inbox.recv_timeout(Pulse::IDLE) {
+                    Ok(line) => self.open(line),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
                 deadline = SystemClock.now();
             }
             while let Ok(line) = self.inbox.try_recv() {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct EndpointConfig {
     pub udp: Vec<SocketAddr>,
     /// Addresses for TCP.
     pub tcp: Vec<SocketAddr>,
+    /// Sockets that are open already; one whose address is named above is used instead of being bound.
+    pub inherited: Vec<OwnedFd>,
     /// User-Agent and Server.
     pub user_agent: String,
     /// Our address as peers see it, where it is not the bound one (NAT).
@@ -47,6 +50,7 @@ impl EndpointConfig {
         Self {
             udp: Vec::new(),
             tcp: Vec::new(),
+            inherited: Vec::new(),
             user_agent: concat!("Callbox/", env!("CARGO_PKG_VERSION")).to_owned(),
             advertised: None,
             limits: Limits::default(),
@@ -145,10 +149,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`SipError::Bind`] names the address and what to do.
-    pub async fn bind(config: EndpointConfig) -> Result<(Self, mpsc::Receiver<IncomingCall>), SipError> {
+    pub async fn bind(mut config: EndpointConfig) -> Result<(Self, mpsc::Receiver<IncomingCall>), SipError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (to_task, events) = mpsc::channel(LAYER_EVENTS);
-        let layer = transaction::start(&config, clock.clone(), to_task).await?;
+        let inherited = std::mem::take(&mut config.inherited);
+        let layer = transaction::start(&config, inherited, clock.clone(), to_task).await?;
         let (asks, questions) = mpsc::channel(ASKS);
         let (to_owner, incoming) = mpsc::channel(config.limits.max_calls.max(1));
         let figures = Arc::new(Mutex::default());

@@ -21,7 +21,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 pub use timestamp::Timestamp;
 pub use writer::StorageMetrics;
 
-use crate::base::{CallId, Clock};
+use crate::base::{CallId, Clock, Pulse};
 
 /// How long SQLite waits for someone else's lock, as of an operator's `sqlite3`, before a write or read fails.
 const BUSY: Duration = Duration::from_secs(5);
@@ -168,6 +168,12 @@ impl StorageHandle {
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         self.writer.fault()
+    }
+
+    /// Beats whenever the writer comes round: after each batch, and now and then without one.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.writer.pulse()
     }
 
     /// What is counted here.

@@ -2,7 +2,7 @@
 //! transaction. A full queue drops the newest record; a failing disk drops the batch; both are counted.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 use rusqlite::{Connection, Transaction, params};
 
 use super::{CallRecord, Direction, Record, TurnRecord};
-use crate::base::Clock;
+use crate::base::{Clock, Pulse};
 
 /// Records that may wait: minutes of a hundred calls.
 pub(super) const QUEUE: usize = 4096;
@@ -79,6 +79,7 @@ pub(super) struct Writer {
     queue: SyncSender<Message>,
     fault: Arc<Mutex<Option<String>>>,
     metrics: StorageMetrics,
+    pulse: Pulse,
 }
 
 /// The thread; dropping it lets it finish what waits.
@@ -91,9 +92,11 @@ pub(super) fn start(connection: Connection, clock: Arc<dyn Clock>) -> io::Result
     let (queue, messages) = sync_channel(QUEUE);
     let metrics = StorageMetrics::new();
     let fault = Arc::default();
-    let mut thread = Thread { connection, clock, metrics: metrics.clone(), fault: Arc::clone(&fault) };
+    let pulse = Pulse::default();
+    let mut thread =
+        Thread { connection, clock, metrics: metrics.clone(), fault: Arc::clone(&fault), pulse: pulse.clone() };
     let thread = std::thread::Builder::new().name("storage".into()).spawn(move || thread.run(&messages))?;
-    Ok((Writer { queue: queue.clone(), fault, metrics }, WriterThread { queue, thread: Some(thread) }))
+    Ok((Writer { queue: queue.clone(), fault, metrics, pulse }, WriterThread { queue, thread: Some(thread) }))
 }
 
 impl Writer {
@@ -113,6 +116,10 @@ impl Writer {
 
     pub(super) fn fault(&self) -> Option<String> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     pub(super) fn metrics(&self) -> &StorageMetrics {
@@ -136,13 +143,19 @@ struct Thread {
     clock: Arc<dyn Clock>,
     metrics: StorageMetrics,
     fault: Arc<Mutex<Option<String>>>,
+    pulse: Pulse,
 }
 
 impl Thread {
     fn run(&mut self, messages: &Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
-        while let Ok(first) = messages.recv() {
-            let mut next = Some(first);
+        loop {
+            self.pulse.beat();
+            let mut next = match messages.recv_timeout(Pulse::IDLE) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             let mut flushed = None;
             let mut stop = false;
             while let Some(message) = next {

@@ -3,10 +3,12 @@
 //! Retransmissions in both directions, the ACK of a non-2xx and the 200 to a CANCEL happen below and never surface.
 //! Only this folder names `rsipstack`.
 
+mod passed;
 mod rsip;
 mod tcp;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -177,10 +179,11 @@ pub trait TxnLayer: Send + Sync {
 /// [`SipError::Bind`] names the address.
 pub(super) async fn start(
     config: &EndpointConfig,
+    inherited: Vec<OwnedFd>,
     clock: Arc<dyn Clock>,
     events: mpsc::Sender<TxnEvent>,
 ) -> Result<Arc<dyn TxnLayer>, SipError> {
-    let layer = rsip::RsipLayer::start(config, clock, events).await?;
+    let layer = rsip::RsipLayer::start(config, passed::Passed::new(inherited), clock, events).await?;
     Ok(layer)
 }
 

@@ -20,6 +20,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::passed::Passed;
 use super::tcp::Streams;
 use super::{Flow, NextHop, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
 use crate::base::Clock;
@@ -90,15 +91,18 @@ pub(super) struct RsipLayer {
 impl RsipLayer {
     pub(super) async fn start(
         config: &EndpointConfig,
+        mut passed: Passed,
         clock: Arc<dyn Clock>,
         events: mpsc::Sender<TxnEvent>,
     ) -> Result<Arc<Self>, SipError> {
         let cancel = CancellationToken::new();
         let mut udp = Vec::new();
         for address in &config.udp {
-            udp.push(bind_udp(*address).await?);
+            udp.push(bind_udp(*address, passed.udp(*address)).await?);
         }
-        let (streams, listeners) = Streams::bind(&config.tcp, super::socket_limits(&config.limits)).await?;
+        let limits = super::socket_limits(&config.limits);
+        let (streams, listeners) = Streams::bind(&config.tcp, &mut passed, limits).await?;
+        passed.warn_of_unused();
         let timers = config.timers;
         // Built without its own listeners: `serve()` is never called, only its clockwork below.
         let endpoint = EndpointBuilder::new()
@@ -471,8 +475,12 @@ impl TxnLayer for RsipLayer {
     }
 }
 
-async fn bind_udp(address: SocketAddr) -> Result<Udp, SipError> {
-    let socket = UdpSocket::bind(address).await.map_err(|e| bind_error("udp", address, &e))?;
+async fn bind_udp(address: SocketAddr, passed: Option<std::net::UdpSocket>) -> Result<Udp, SipError> {
+    let socket = match passed {
+        Some(socket) => UdpSocket::from_std(socket),
+        None => UdpSocket::bind(address).await,
+    };
+    let socket = socket.map_err(|e| bind_error("udp", address, &e))?;
     // A burst of INVITEs must wait in the kernel rather than be lost; where it may not, the default has to do.
     drop(socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20));
     let socket = Arc::new(socket);

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::passed::Passed;
 use super::rsip::{Origin, RawOut, RsipLayer, lock, sip_addr};
 use super::{Flow, Transport, TxnLayer};
 use crate::sip::endpoint::{SipError, bind_error};
@@ -39,12 +40,17 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) async fn bind(
         addresses: &[SocketAddr],
+        passed: &mut Passed,
         (max_message, caps, idle): (usize, (usize, usize), Duration),
     ) -> Result<(Self, Vec<TcpListener>), SipError> {
         let mut listeners = Vec::new();
         let mut bound = Vec::new();
         for address in addresses {
-            let listener = TcpListener::bind(address).await.map_err(|e| bind_error("tcp", *address, &e))?;
+            let listener = match passed.tcp(*address) {
+                Some(listener) => TcpListener::from_std(listener),
+                None => TcpListener::bind(address).await,
+            };
+            let listener = listener.map_err(|e| bind_error("tcp", *address, &e))?;
             bound.push(listener.local_addr().map_err(|e| bind_error("tcp", *address, &e))?);
             listeners.push(listener);
         }
