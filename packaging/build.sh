@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The packages. Enters: the executables of `make build`; leaves: callbox_VERSION_amd64.deb and callbox-VERSION.x86_64.rpm
-# in a folder (dist). The same executables and commit give the same bytes. Nothing is compiled or signed here.
+# The packages. Enters: the executables of `make build`; leaves: callbox_VERSION-1_amd64.deb and
+# callbox-VERSION-1.x86_64.rpm in a folder (dist). The same executables and commit give the same bytes. Nothing is compiled or signed here.
 #   packaging/build.sh [-v VERSION] [DIR]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,16 +49,16 @@ cp CHANGELOG.md "$doc/NEWS.md"
 gzip -9n "$doc"/{THIRD-PARTY,NEWS.md}
 # Debian's own changelog says only which build this is.
 cat >dist/stage/changelog <<TEXT
-callbox ($version) stable; urgency=medium
+callbox ($version-1) stable; urgency=medium
 
   * What has changed for operators: /usr/share/doc/callbox/NEWS.md.gz
 
- -- The Callbox authors <callbox@localhost>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
+ -- The Callbox authors <packages@callbox.invalid>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 TEXT
 
-deb=$out/callbox_${version}_amd64.deb
-rpm=$out/callbox-${version}.x86_64.rpm
-cargo deb --quiet --locked --no-build --no-strip --package callbox --deb-version "$version" --output "$deb"
+deb=$out/callbox_${version}-1_amd64.deb
+rpm=$out/callbox-${version}-1.x86_64.rpm
+cargo deb --quiet --locked --no-build --no-strip --package callbox --deb-version "$version-1" --output "$deb"
 cargo generate-rpm --package daemon --set-metadata "version = \"$version\"" --output "$rpm"
 rm -rf "$stage"
 ls "$deb" "$rpm"

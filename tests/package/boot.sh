@@ -9,17 +9,17 @@
 #   boot.sh check                     say why this computer cannot do that, in one line, with status 1
 #   boot.sh clean                     stop every machine, remove roots and disks
 #
-# SUITE: bookworm (systemd 252) or trixie (257). Needs root, a Debian host with apt, overlayfs, namespaces and a mounted
-# cgroup2; PID 1 of the host need not be systemd. The base root is made once per suite (half a minute) and never written
+# SUITE: bookworm (systemd 252) or trixie (257); with -rpm behind it, dnf is there too. Needs root, a Debian host with apt,
+# overlayfs, namespaces and a cgroup2; PID 1 of the host need not be systemd. The base root is made once per suite (half a minute) and never written
 # to again: a machine has its own overlay, network namespace (loopback only), cgroup and pid namespace, and boots in a
 # quarter of a second. Its /opt/archive holds the Debian packages that callbox depends on, as a repository.
-# ROOTS: where roots and disks lie. QUIET=1: only failures are told. INCLUDE: further packages of the root, by commas.
+# ROOTS: where roots and disks lie. QUIET=1: only failures are told.
 set -euo pipefail
 umask 022
 
 ROOTS=${ROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/callbox/roots}
 SUITE=bookworm
-INCLUDE=systemd,systemd-sysv,dbus,libpam-systemd,ca-certificates,gpgv${INCLUDE:+,$INCLUDE}
+INCLUDE=systemd,systemd-sysv,dbus,libpam-systemd,ca-certificates,gpgv
 DEPENDENCIES=espeak-ng
 KEEP=0 FORCE=0 BINDS=() REST=()
 
@@ -51,12 +51,13 @@ build() {
     local mirror; mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n1)
     [ -n "$mirror" ] || die "no package archive configured in apt"
     local key=/usr/share/keyrings/debian-archive-keyring.gpg
+    case $SUITE in *-rpm) INCLUDE+=,rpm,dnf,gpg ;; esac
     if ! mmdebstrap --quiet --variant=apt --keyring="$key" --include="$INCLUDE" \
       --aptopt='APT::Install-Recommends "false"' \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/man/*' \
       --customize-hook="APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG apt-get -qq -y --no-install-recommends --download-only install $DEPENDENCIES" \
       --customize-hook='mkdir -p "$1/opt/archive" && mv "$1"/var/cache/apt/archives/*.deb "$1/opt/archive/"' \
-      "$SUITE" "$base.tmp" "$mirror" 2>"$ROOTS/build.err"
+      "${SUITE%-rpm}" "$base.tmp" "$mirror" 2>"$ROOTS/build.err"
     then sed 's#://[^/ ]*#://ARCHIVE#g' "$ROOTS/build.err" >&2; rm -f "$ROOTS/build.err"; die "mmdebstrap failed"; fi
     rm -f "$ROOTS/build.err"
     # No archive, proxy or build-host trace in the root: a test machine installs from a local repository only.
