@@ -58,7 +58,8 @@ TEXT
 
 deb=$out/callbox_${version}-1_amd64.deb
 rpm=$out/callbox-${version}-1.x86_64.rpm
-cargo deb --quiet --locked --no-build --no-strip --package callbox --deb-version "$version-1" --output "$deb"
-cargo generate-rpm --package daemon --set-metadata "version = \"$version\"" --output "$rpm"
+# FAST=1 packs loosely, for tests.
+cargo deb ${FAST:+--fast} --quiet --locked --no-build --no-strip --package callbox --deb-version "$version-1" --output "$deb"
+cargo generate-rpm ${FAST:+--payload-compress gzip} --package daemon --set-metadata "version = \"$version\"" --output "$rpm"
 rm -rf "$stage"
 ls "$deb" "$rpm"

@@ -97,7 +97,10 @@ cg_remove() { # whatever is still in there dies (cgroup.kill: Linux 5.14), then 
 # ---------------------------------------------------------------- machines
 m_dir()    { echo "$ROOTS/machine/$1"; }
 m_leader() { local l; l=$(cat "$(m_dir "$1")/leader" 2>/dev/null) && [ -e "/proc/$l/ns/pid" ] && echo "$l"; }
-m_inside() { local l; l=$(m_leader "$1") || die "machine $1 is not running"; shift; nsenter -t "$l" -m -u -i -n -p -C -- "$@"; }
+m_inside() { local l; l=$(m_leader "$1") || die "machine $1 is not running"; shift
+  # Nothing of the environment of whoever calls: it speaks of another machine.
+  nsenter -t "$l" -m -u -i -n -p -C -- env -i HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
 
 m_mount() {            # the machine's disk: base below, own overlay above
   local d=$1 rw=$1

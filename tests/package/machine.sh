@@ -6,8 +6,8 @@ show() { x systemctl show callbox.service --property="$1" --value; }
 # apt as an unattended upgrade calls it: nobody is there to answer.
 install() { x env DEBIAN_FRONTEND=noninteractive apt-get -q -y install callbox </dev/null; }
 dial() {
-    x env HOME=/var/tmp callbox dial sip:frontdesk@127.0.0.1 --unchecked --transcribe --json \
-        --weights /var/tmp --say "How much does a double room cost?" 2>"$work/dial.err"
+    x callbox dial sip:frontdesk@127.0.0.1 --unchecked --transcribe --json \
+        --weights /var/tmp/weights --say "How much does a double room cost?" 2>"$work/dial.err"
 }
 answered() { python3 -c 'import json, sys; print(all(a["text"] for a in json.load(sys.stdin)["answers"]) or "nothing")'; }
 waits_for() { for _ in $(seq 100); do x sh -c "$1" >/dev/null 2>&1 && return; sleep 0.1; done; return 1; }
@@ -81,13 +81,13 @@ obeys() {
     holds "$suite: exposure is at most 1.5" x systemd-analyze security --no-pager --threshold=15 callbox.service
     is "$suite: nobody but callbox" "$(x sh -c 'stat -c %U /proc/$(systemctl show -P MainPID callbox.service)')" callbox
     is "$suite: port 5060 belongs to the socket unit" "$(x systemctl is-active callbox.socket)" active
-    is "$suite: nothing in the journal but information" "$(x journalctl --unit=callbox --priority=warning --quiet --output=cat)" ""
+    is "$suite: nothing in the journal but information" "$(x journalctl _SYSTEMD_UNIT=callbox.service --priority=warning --quiet --output=cat)" ""
     x sh -c 'printf secret >/etc/callbox/credentials/trunk && systemctl restart callbox.service'
-    is "$suite: a secret reaches the service" "$(x sh -c 'cat /run/credentials/callbox.service/callbox_trunk')" secret
-    x sh -c 'printf hidden | systemd-creds encrypt --with-key=host --name=callbox_sealed - /etc/callbox/credentials.encrypted/sealed 2>/dev/null
+    is "$suite: a secret reaches the service" "$(x sh -c 'cat /run/credentials/callbox.service/secret_trunk')" secret
+    x sh -c 'printf hidden | systemd-creds encrypt --with-key=host --name=sealed_trunk - /etc/callbox/credentials.encrypted/trunk 2>/dev/null
         systemctl restart callbox.service'
-    is "$suite: an encrypted secret reaches the service" "$(x sh -c 'cat /run/credentials/callbox.service/callbox_sealed')" hidden
-    x sh -c 'rm /etc/callbox/credentials/trunk /etc/callbox/credentials.encrypted/sealed'
+    is "$suite: an encrypted secret reaches the service" "$(x sh -c 'cat /run/credentials/callbox.service/sealed_trunk')" hidden
+    x sh -c 'rm /etc/callbox/credentials/trunk /etc/callbox/credentials.encrypted/trunk'
 }
 
 survives() {
