@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The packages. Enters: the executables of `make build`; leaves: callbox_VERSION-1_amd64.deb and
-# callbox-VERSION-1.x86_64.rpm in a folder (dist). The same executables and commit give the same bytes. Nothing is compiled or signed here.
+# callbox-VERSION-1.x86_64.rpm in a folder (dist). The same executables and commit give the same bytes. Nothing is
+# compiled or signed here. FAST=1 packs loosely, for tests.
 #   packaging/build.sh [-v VERSION] [DIR]
-set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -58,7 +58,6 @@ TEXT
 
 deb=$out/callbox_${version}-1_amd64.deb
 rpm=$out/callbox-${version}-1.x86_64.rpm
-# FAST=1 packs loosely, for tests.
 cargo deb ${FAST:+--fast} --quiet --locked --no-build --no-strip --package callbox --deb-version "$version-1" --output "$deb"
 cargo generate-rpm ${FAST:+--payload-compress gzip} --package daemon --set-metadata "version = \"$version\"" --output "$rpm"
 rm -rf "$stage"

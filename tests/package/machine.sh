@@ -115,7 +115,8 @@ refuses() {
 explains() {
     configure '[media]' 'prots = "1-2"'
     refuses "a wrong key" 'callbox.toml:2: unknown key `prots` in [media]; did you mean `ports`?'
-    configure '[models]' 'pack = "starter"'
+    # Without a file of the owner's the package's counts, and it names the pack `starter`.
+    x rm /etc/callbox/callbox.toml
     x umount /var/lib/callbox/models
     refuses "no models" "callbox models pull starter"
     x mount --bind /opt/models /var/lib/callbox/models

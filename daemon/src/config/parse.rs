@@ -239,7 +239,22 @@ mod tests {
             fs::write(&below, packaged).expect("written");
         }
         fs::write(&above, owners).expect("written");
-        load(&above, true, &below).map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+        load(&above, true, &below)
+            .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    }
+
+    #[test]
+    fn without_a_file_of_the_owners_the_packages_counts_and_paths_start_at_the_owners_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (below, above) = (folder.path().join("packaged.toml"), folder.path().join("etc/callbox.toml"));
+        fs::write(&below, "[models]\npack = \"tiny\"").expect("written");
+        let config = load(&above, false, &below).expect("valid");
+        assert_eq!(config.models.pack, "tiny");
+        assert_eq!(config.agents.paths[0], folder.path().join("etc/agents"));
+        assert!(
+            matches!(load(&above, true, &below), Err(ConfigError::Unreadable { .. })),
+            "one that was named must be there"
+        );
     }
 
     #[test]
