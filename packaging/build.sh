@@ -3,6 +3,7 @@
 # callbox-VERSION-1.x86_64.rpm in a folder (dist). The same executables and commit give the same bytes. Nothing is
 # compiled or signed here. FAST=1 packs loosely, for tests.
 #   packaging/build.sh [-v VERSION] [DIR]
+set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
