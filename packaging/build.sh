@@ -17,7 +17,8 @@ export SOURCE_DATE_EPOCH
 umask 022
 
 # The two packagers, in versions that this script was tried with.
-tools=${CALLBOX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/callbox}/tools
+cache=${CALLBOX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/callbox}
+tools=$cache/tools
 export PATH=$tools/bin:$PATH
 for tool in cargo-deb@3.8.0 cargo-generate-rpm@0.21.1; do
     command -v "${tool%@*}" >/dev/null || cargo install --quiet --locked --root "$tools" "$tool"
@@ -28,7 +29,7 @@ stage=dist/stage doc=dist/stage/usr/share/doc/callbox
 rm -rf "$stage"
 mkdir -p "$stage"/usr/{bin,sbin,libexec/callbox} "$stage"/usr/share/{man/man{1,5,8},bash-completion/completions} \
     "$stage"/usr/share/{zsh/vendor-completions,fish/vendor_completions.d} "$doc"
-built=$CARGO_TARGET_DIR/release
+built=${CARGO_TARGET_DIR:-$cache/target}/release
 strip -o "$stage/usr/sbin/callboxd" "$built/callboxd"
 strip -o "$stage/usr/bin/callbox" "$built/callbox"
 strip -o "$stage/usr/libexec/callbox/callbox-engine" "$built/callbox-engine"

@@ -3,16 +3,17 @@
 #
 #   boot.sh start [-s SUITE] [-b HOST:GUEST]... [-B HOST:GUEST]... NAME   boot and leave running (-b read only, -B writable)
 #   boot.sh exec  NAME CMD [ARG]...   run a command in it as root; standard streams pass through
+#   boot.sh net   NAME CMD [ARG]...   run a program of this computer in its network
 #   boot.sh stop  [-k] NAME           power off; -k keeps the disk: a later `start NAME` is a reboot of the same machine
 #   boot.sh kill  NAME                SIGKILL to its PID 1, disk kept: a later `start NAME` comes after a power cut
 #   boot.sh build [-s SUITE] [-f]     make the base root only (-f: afresh)
 #   boot.sh check                     say why this computer cannot do that, in one line, with status 1
 #   boot.sh clean                     stop every machine, remove roots and disks
 #
-# SUITE: bookworm (systemd 252) or trixie (257); with -rpm behind it, dnf is there too. Needs root, a Debian host with apt,
-# overlayfs, namespaces and a cgroup2; PID 1 of the host need not be systemd. The base root is made once per suite (half a minute) and never written
-# to again: a machine has its own overlay, network namespace (loopback only), cgroup and pid namespace, and boots in a
-# quarter of a second. Its /opt/archive holds the Debian packages that callbox depends on, as a repository.
+# SUITE: bookworm (systemd 252) or trixie (257); with -rpm behind it, dnf is there too. Needs root, a Debian host with
+# apt, overlayfs, namespaces and a cgroup2; PID 1 of the host need not be systemd. The base root is made once per suite
+# (half a minute) and never written to again: a machine has its own overlay, network namespace (loopback only), cgroup and
+# pid namespace, and boots in a quarter of a second. Its /opt/archive holds the Debian packages that callbox depends on.
 # ROOTS: where roots and disks lie. QUIET=1: only failures are told.
 set -euo pipefail
 umask 022
@@ -190,15 +191,16 @@ opts() { while [ $# -gt 0 ]; do case $1 in
     -b) BINDS+=("--bind-ro=$(realpath "${2%%:*}"):${2#*:}"); shift 2;; -B) BINDS+=("--bind=$(realpath "${2%%:*}"):${2#*:}"); shift 2;;
     --) shift; break;; -*) die "unknown option $1";; *) break;; esac; done; REST=("$@"); }
 
-[ $# -gt 0 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2; }
 verb=$1; shift
-if [ "$verb" = exec ]; then REST=("$@"); else opts "$@"; fi; set -- "${REST[@]}"
+if [ "$verb" = exec ] || [ "$verb" = net ]; then REST=("$@"); else opts "$@"; fi; set -- "${REST[@]}"
 [ "$verb" = check ] || why=$(able) || die "$why"
 case $verb in
   check) able;;
   build) build;;
   start) [ $# = 1 ] || die "start NAME"; m_start "$1";;
   exec)  [ $# -ge 2 ] || die "exec NAME CMD"; m_inside "$@";;
+  net)   [ $# -ge 2 ] || die "net NAME CMD"; l=$(m_leader "$1") || die "machine $1 is not running"; shift; nsenter -t "$l" -n -- "$@";;
   stop)  [ $# = 1 ] || die "stop NAME"; m_stop "$1";;
   kill)  [ $# = 1 ] || die "kill NAME"; m_kill "$1";;
   clean) for d in "$ROOTS"/machine/*/; do [ -d "$d" ] && m_stop "$(basename "$d")"; done; rm -rf --one-file-system "$ROOTS";;

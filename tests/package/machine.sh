@@ -97,6 +97,8 @@ survives() {
     if waits_for "[ \$(systemctl show -P MainPID callbox.service) != $before ] && callbox health"; then pass "$suite: back after kill -9"
     else fail "$suite: back after kill -9" "$(x systemctl status --no-pager callbox.service | tail -n 5)"; fi
     is "$suite: the next call is answered" "$(dial | answered)" True
+    x sh -c 'systemctl stop callbox.service callbox.socket && systemctl start callbox-rescue.service'
+    is "$suite: the rescue starts what gave up" "$(show ActiveState)" active
 }
 
 # What is wrong is said once, in one sentence, and not tried again and again.
@@ -125,13 +127,18 @@ explains() {
 }
 
 upgrades() {
-    local since port
+    local since port peer
     cp "$work"/next/*.deb "$work/site/"
     holds "$suite: a later version is published" packaging/publish.sh "$work/site"
     since=$(show MainPID)
     port=$(x systemctl show callbox.socket --property=ActiveEnterTimestampMonotonic --value)
     x apt-get -q update >/dev/null 2>&1
+    "$bed" net "$machine" python3 tests/package/requests.py 8 >"$work/requests" 2>&1 &
+    peer=$!
     holds "$suite: upgraded without a question" install
+    wait "$peer"
+    echo "     SIP requests during the upgrade: $(cat "$work/requests")"
+    has "$suite: every SIP request of the upgrade was answered" "$(cat "$work/requests")" " 0 unanswered"
     is "$suite: the later version is there" "$(x dpkg-query --show --showformat '${Version}' callbox)" 99.0.0-1
     is "$suite: the service was started anew" "$([ "$(show MainPID)" != "$since" ] && show ActiveState)" active
     is "$suite: the socket stayed" "$(x systemctl show callbox.socket --property=ActiveEnterTimestampMonotonic --value)" "$port"

@@ -7,7 +7,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 bed=$PWD/tests/package/boot.sh
-models=${CALLBOX_MODELS:?where the model pack tiny is}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/callbox
+models=${CALLBOX_MODELS:-$cache/models}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 export QUIET=1
 suites=("$@")
 [ $# -gt 0 ] || suites=(bookworm trixie bookworm-rpm)
