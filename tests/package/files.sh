@@ -26,12 +26,13 @@ check_packages() {
     holds "rpmlint has nothing to say" rpmlint --strict --config packaging/rpmlint.toml "$rpm"
     is "apt asks no question: no debconf" "$(dpkg-deb --ctrl-tarfile "$deb" | tar -t | grep -E 'config|templates')" ""
     is "an upgrade finds no file of the owner's but ufw's" "$(dpkg-deb --info "$deb" conffiles)" /etc/ufw/applications.d/callbox
-    local command missing=
+    local command missing= pages
+    pages=$(dpkg-deb --contents "$deb")
     for command in callbox.1 callboxd.8 callbox-engine.8 callbox.toml.5 callbox-agent.5; do
-        dpkg-deb --contents "$deb" | grep -q "/$command.gz$" || missing+=" $command"
+        grep -q "/$command.gz$" <<<"$pages" || missing+=" $command"
     done
     for command in $("$CARGO_TARGET_DIR/release/callbox" --help | awk '/^Commands:/ { on = 1; next } /^$/ { on = 0 } on && $1 != "help" { print $1 }'); do
-        dpkg-deb --contents "$deb" | grep -q "/callbox-$command.1.gz$" || missing+=" callbox-$command.1"
+        grep -q "/callbox-$command.1.gz$" <<<"$pages" || missing+=" callbox-$command.1"
     done
     is "every command and every file has a man page" "$missing" ""
     is "both packages hold the same files" "$(diff <(deb_files) <(rpm_files))" ""
