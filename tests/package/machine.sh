@@ -61,7 +61,7 @@ starts() {
     is "$suite: a call is answered" "$(answered <<<"$report")" True
     call=$(seconds "$1")
     has "$suite: the caller was understood" "$(x callbox call list --json | grep -o '"id":"[^"]*"' | head -n 1 |
-        cut -d '"' -f 4 | xargs -I ID "$bed" exec "$machine" callbox call show ID)" "reakfast"
+        cut -d '"' -f 4 | xargs -I ID "$bed" exec "$machine" callbox call show ID | grep " caller ")" "reakfast"
     warm=$(now)
     holds "$suite: starts again" x systemctl restart callbox.service
     warm=$(seconds "$warm")
