@@ -44,7 +44,7 @@ check_packages() {
 
 # Without what one family of distributions has and the other has not, or in another place.
 deb_files() { dpkg-deb --contents "$deb" | awk '!/^d/ { print substr($6, 2) }' | common; }
-rpm_files() { rpm -qpl "$rpm" 2>/dev/null | common; }
+rpm_files() { rpm -qp --queryformat '[%{FILEMODES:perms} %{FILENAMES}\n]' "$rpm" 2>/dev/null | awk '!/^d/ { print $2 }' | common; }
 common() {
     grep -v -E '/ufw/|/lintian/|/doc/callbox/(copyright|changelog)|/share/licenses/|/etc/ufw' |
         sed 's,/zsh/[a-z-]*/,/zsh/,; s,^/lib/,/usr/lib/,' | sort
