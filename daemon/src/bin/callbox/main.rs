@@ -67,7 +67,7 @@ struct ConfigFile {
 impl ConfigFile {
     /// Reads the file that was named, else the owner's, if there is one, over the package's.
     fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config.as_deref().unwrap_or(OWNERS.as_ref()))
+        Config::load(self.config.as_deref().unwrap_or_else(|| OWNERS.as_ref()))
     }
 }
 
