@@ -7,7 +7,7 @@ show() { x systemctl show callbox.service --property="$1" --value; }
 install() { x env DEBIAN_FRONTEND=noninteractive apt-get -q -y install callbox </dev/null; }
 dial() {
     x callbox dial sip:frontdesk@127.0.0.1 --unchecked --transcribe --json \
-        --weights /var/tmp/weights --say "Until what time do you serve breakfast?" 2>"$work/dial.err"
+        --weights /var/tmp/weights --say "How much does a double room cost?" 2>"$work/dial.err"
 }
 answered() { python3 -c 'import json, sys; print(all(a["text"] for a in json.load(sys.stdin)["answers"]) or "nothing")'; }
 waits_for() { for _ in $(seq 100); do x sh -c "$1" >/dev/null 2>&1 && return; sleep 0.1; done; return 1; }
@@ -61,7 +61,7 @@ starts() {
     is "$suite: a call is answered" "$(answered <<<"$report")" True
     call=$(seconds "$1")
     has "$suite: the caller was understood" "$(x callbox call list --json | grep -o '"id":"[^"]*"' | head -n 1 |
-        cut -d '"' -f 4 | xargs -I ID "$bed" exec "$machine" callbox call show ID | grep " caller ")" "reakfast"
+        cut -d '"' -f 4 | xargs -I ID "$bed" exec "$machine" callbox call show ID | grep " caller ")" "ouble r"
     warm=$(now)
     holds "$suite: starts again" x systemctl restart callbox.service
     warm=$(seconds "$warm")
