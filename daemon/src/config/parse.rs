@@ -332,7 +332,7 @@ mod tests {
         ] {
             assert_eq!(read(None, text).expect_err(text), sentence);
         }
-        assert!(load(Path::new("/nonexistent/x.toml"), Path::new("/nonexistent/y.toml")).is_err());
+        assert!(load(Path::new("/nonexistent/x.toml"), true, Path::new("/nonexistent/y.toml")).is_err());
     }
 
     #[test]
