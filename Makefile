@@ -15,10 +15,10 @@ export CALLBOX_CACHE := $(CACHE)
 export PATH := $(CARGO_TARGET_DIR)/release:$(CALLBOX_CACHE)/tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help demo test bench fuzz lint build models setup setup-demo setup-bench
+.PHONY: help demo test bench fuzz lint build packages test-packages models setup setup-demo setup-bench setup-packages
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup-demo build models ## Call the example agent and ask it five questions; PACK=tiny for a quick look at the plumbing
 	@tests/scripts/demo.sh $(PACK)
@@ -38,14 +38,25 @@ lint: ## Format, clippy, documentation and licences, without running anything
 build: ## The three executables, in the one profile that is tested and shipped
 	@cargo build --locked --release --workspace --bins
 
+packages: setup-packages build ## The .deb and the .rpm in dist/, with their signed repositories
+	@packaging/build.sh dist
+	@packaging/publish.sh dist
+
+test-packages: setup-packages build ## Install, start, call, upgrade, remove the packages in machines with a real systemd
+	@callbox models pull tiny
+	@tests/package/test.sh
+
 models: build ## Fetch and verify a model pack: PACK=starter or PACK=tiny
 	@callbox models pull $(PACK)
 
 setup: ## Install the system packages that building, running and testing need
-	@tests/scripts/setup.sh build run test
+	@tests/scripts/setup.sh build run test packages
 
 setup-demo:
 	@tests/scripts/setup.sh build run
+
+setup-packages:
+	@tests/scripts/setup.sh build run packages
 
 setup-bench:
 	@tests/scripts/setup.sh build run test bench

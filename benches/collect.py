@@ -45,6 +45,8 @@ FIGURES = {
     "engine_starter_gb": ("calls.json", "starter.engine_gb", 1),
     "media_p99_late_ms": ("media.json", "lateness_p99_ms", 1),
     "restore_1gb_s": ("backup.json", "restore_s_per_gb", 1),
+    "package_first_call_s": ("package.json", "install_to_answer_s", 1),
+    "package_start_s": ("package.json", "start_to_ready_s", 1),
     "media_lost": ("media.json", "far_end.lost+packets_lost_on_the_way_to_us", 1),
 }
 BAR = re.compile(r"(≤|≥|<) ([0-9.]+) ?(.*)")

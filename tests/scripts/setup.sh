@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing for what is named: build, run, test, bench.
+# Installs the Debian packages that are missing for what is named: build, run, test, packages, bench.
 # Says which; asks for root only to install them, and not at all when nothing is missing.
 set -euo pipefail
 
@@ -9,6 +9,8 @@ declare -A wanted=(
     [run]="espeak-ng:espeak-ng python3:python3 pip:python3-pip"
     [test]="sipp:sip-tester baresip:baresip-core sox:sox
         /usr/share/asterisk/sounds/en_US_f_Allison:asterisk-core-sounds-en-wav"
+    [packages]="dpkg-shlibdeps:dpkg-dev rpmbuild:rpm apt-ftparchive:apt-utils gpg:gpg rpmsign:rpm createrepo_c:createrepo-c
+        lintian:lintian rpmlint:rpmlint mmdebstrap:mmdebstrap systemd-nspawn:systemd-container pgrep:procps"
     [bench]="venv:python3-venv cmake:cmake c++:build-essential"
 )
 

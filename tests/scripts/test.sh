@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
-passed=0 failed=0 log=$(mktemp)
+passed=0 failed=0 skipped=0 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 report() { printf -- '--- %s: %s in %d s\n' "$1" "$2" "$3"; }
@@ -29,7 +29,19 @@ suite() {
     report "$name" "$good passed, $bad failed" $((SECONDS - start))
 }
 
+# A script whose last lines are "N skipped", if any were, and "N passed, N failed".
+script() {
+    local name=$1 start=$SECONDS good bad left
+    shift
+    "$@" 2>&1 | tee "$log"
+    read -r good bad left < <(awk '/^[0-9]+ passed, [0-9]+ failed$/ { good = $1; bad = $3; told = 1 }
+        /^[0-9]+ skipped$/ { left = $1 } END { print good + 0, told ? bad : 1, left + 0 }' "$log")
+    passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
+    report "$name" "$good passed, $bad failed, $left skipped" $((SECONDS - start))
+}
+
 finish() {
+    [ "$skipped" -eq 0 ] || echo "$skipped skipped"
     echo "$passed passed, $failed failed"
     [ "$failed" -eq 0 ]
     exit
@@ -51,4 +63,5 @@ check models "$CARGO_TARGET_DIR/release/callbox" models pull tiny
 suite unit cargo_test --workspace --exclude callbox-tests
 # Alone on the machine and one after another: these measure times.
 suite end-to-end cargo_test -p callbox-tests --test scenarios -- --test-threads=1
+script packages tests/package/test.sh
 finish

@@ -53,12 +53,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `path` over [`PACKAGED`], if that exists.
+    /// Reads `path` over [`PACKAGED`], if that exists. [`OWNERS`] may be missing: then nothing differs from the package.
     ///
     /// # Errors
     /// One sentence; the daemon prints it and exits with status 78 (`EX_CONFIG`).
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        parse::load(path, Path::new(PACKAGED))
+        parse::load(path, path != Path::new(OWNERS), Path::new(PACKAGED))
     }
 
     /// What counts when a running daemon is given `wanted`, and the keys that differ: with effect, and without until a

@@ -43,34 +43,28 @@ struct Source<'a> {
     text: String,
 }
 
-/// Reads `owners` over `packaged`; only the latter may be missing.
-pub(super) fn load(owners: &Path, packaged: &Path) -> Result<Config, ConfigError> {
+/// Reads `owners` over `packaged`. The latter may be missing, the former only if it is not `wanted`.
+pub(super) fn load(owners: &Path, wanted: bool, packaged: &Path) -> Result<Config, ConfigError> {
     let unreadable = |path: &Path, source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut sources = Vec::new();
-    match fs::read_to_string(packaged) {
-        Ok(text) => sources.push(Source { path: packaged, text }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(unreadable(packaged, error)),
+    for (path, wanted) in [(packaged, false), (owners, wanted)] {
+        match fs::read_to_string(path) {
+            Ok(text) => sources.push(Source { path, text }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !wanted => {}
+            Err(error) => return Err(unreadable(path, error)),
+        }
     }
-    sources.push(Source { path: owners, text: fs::read_to_string(owners).map_err(|error| unreadable(owners, error))? });
 
     let mut merged = Table::new();
     for source in &sources {
         merge(&mut merged, source.table()?);
     }
-    let last = sources.len() - 1;
-    let config = Config::deserialize(merged).map_err(|error| sources[last].invalid(0, error.message().to_owned()))?;
+    let invalid = |line, sentence| ConfigError::Invalid { path: owners.to_owned(), line, sentence };
+    let config = Config::deserialize(merged).map_err(|error| invalid(1, error.message().to_owned()))?;
     if let Some((key, sentence)) = contradiction(&config) {
-        let (source, line) = sources
-            .iter()
-            .rev()
-            .find_map(|source| source.line_of(key).map(|line| (source, line)))
-            .unwrap_or((&sources[last], 1));
-        return Err(ConfigError::Invalid {
-            path: source.path.to_owned(),
-            line,
-            sentence: format!("{key}: {sentence}"),
-        });
+        let found = sources.iter().rev().find_map(|source| Some((source.path, source.line_of(key)?)));
+        let (path, line) = found.unwrap_or((owners, 1));
+        return Err(ConfigError::Invalid { path: path.to_owned(), line, sentence: format!("{key}: {sentence}") });
     }
     let base = std::path::absolute(owners).map_err(|error| unreadable(owners, error))?;
     let config = absolute(config, base.parent().unwrap_or_else(|| Path::new("/")));
@@ -265,7 +259,22 @@ mod tests {
             fs::write(&below, packaged).expect("written");
         }
         fs::write(&above, owners).expect("written");
-        load(&above, &below).map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+        load(&above, true, &below)
+            .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    }
+
+    #[test]
+    fn without_a_file_of_the_owners_the_packages_counts_and_paths_start_at_the_owners_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (below, above) = (folder.path().join("packaged.toml"), folder.path().join("etc/callbox.toml"));
+        fs::write(&below, "[models]\npack = \"tiny\"").expect("written");
+        let config = load(&above, false, &below).expect("valid");
+        assert_eq!(config.models.pack, "tiny");
+        assert_eq!(config.agents.paths[0], folder.path().join("etc/agents"));
+        assert!(
+            matches!(load(&above, true, &below), Err(ConfigError::Unreadable { .. })),
+            "one that was named must be there"
+        );
     }
 
     #[test]
@@ -343,7 +352,7 @@ mod tests {
         ] {
             assert_eq!(read(None, text).expect_err(text), sentence);
         }
-        assert!(load(Path::new("/nonexistent/x.toml"), Path::new("/nonexistent/y.toml")).is_err());
+        assert!(load(Path::new("/nonexistent/x.toml"), true, Path::new("/nonexistent/y.toml")).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod check;
 mod client;
 mod dial;
 mod drain;
+mod generate;
 mod health;
 mod journal;
 mod logs;
@@ -68,6 +69,9 @@ enum Command {
     Ask(ask::AskArgs),
     /// Calls an address by telephone, asks questions aloud, measures the answers.
     Dial(dial::DialArgs),
+    /// Writes man pages and shell completions.
+    #[command(hide = true)]
+    Generate(generate::Arguments),
 }
 
 /// Where the configuration is.
@@ -79,13 +83,9 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads the file that was named, else the owner's; without either, the defaults count.
+    /// Reads the file that was named, else the owner's, if there is one, over the package's.
     fn load(&self) -> Result<Config, ConfigError> {
-        match &self.config {
-            Some(path) => Config::load(path),
-            None if PathBuf::from(OWNERS).exists() => Config::load(OWNERS.as_ref()),
-            None => Ok(Config::default()),
-        }
+        Config::load(self.config.as_deref().unwrap_or_else(|| OWNERS.as_ref()))
     }
 }
 
@@ -106,6 +106,7 @@ async fn main() -> ExitCode {
         Command::Say(arguments) => say::run(arguments).await,
         Command::Ask(arguments) => ask::run(arguments).await,
         Command::Dial(arguments) => dial::run(arguments).await,
+        Command::Generate(arguments) => generate::run(arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("callbox: {error:#}");

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The packages, as a person meets them: from a signed repository into a clean machine with a real systemd, started, called,
+# killed, upgraded, removed. Enters: the executables of `make build`, the pack `tiny`; leaves: a line for each thing that
+# must hold, and last "N passed, N failed". What this computer cannot do is counted as skipped, never as passed.
+#   tests/package/test.sh [SUITE]...     default: bookworm trixie bookworm-rpm
+# FIGURES=FILE writes the times of the first suite there as JSON.
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit
+bed=$PWD/tests/package/boot.sh
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/callbox
+models=${CALLBOX_MODELS:-$cache/models}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+export QUIET=1
+suites=("$@")
+[ $# -gt 0 ] || suites=(bookworm trixie bookworm-rpm)
+
+passed=0 failed=0 skipped=0
+work=$(mktemp -d)
+chmod 755 "$work"
+machine=
+# shellcheck disable=SC2317
+finish() { [ -z "$machine" ] || "$bed" stop "$machine"; rm -rf "$work"; }
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+pass() { passed=$((passed + 1)); echo "PASS $1"; }
+fail() { failed=$((failed + 1)); echo "FAIL $1${2:+: $2}"; }
+skip() { skipped=$((skipped + 1)); echo "SKIP $1: $2"; }
+is() { if [ "$2" = "$3" ]; then pass "$1"; else fail "$1" "wanted '$3', got '$2'"; fi; }
+has() { case $2 in *"$3"*) pass "$1" ;; *) fail "$1" "'$3' is not in '$2'" ;; esac; }
+holds() { local what=$1; shift; if "$@" >"$work/log" 2>&1; then pass "$what"; else fail "$what" "$(tail -n 5 "$work/log")"; fi; }
+now() { date +%s%N; }
+seconds() { awk -v from="$1" -v to="$(now)" 'BEGIN { printf "%.2f", (to - from) / 1e9 }'; }
+ended() {
+    [ "$skipped" -eq 0 ] || echo "$skipped skipped"
+    echo "$passed passed, $failed failed"
+    [ "$failed" -eq 0 ]
+    exit
+}
+
+. tests/package/files.sh
+. tests/package/machine.sh
+. tests/package/rpm.sh
+
+if ! make_packages; then ended; fi
+check_packages
+if why=$("$bed" check); then
+    for suite in "${suites[@]}"; do
+        case $suite in *-rpm) on_rpm_machine "$suite" ;; *) on_machine "$suite" ;; esac
+    done
+else
+    skip "packages under a real systemd" "$why"
+fi
+ended
