@@ -63,7 +63,9 @@ async fn a_missing_model_is_named_with_the_command_that_brings_it() -> anyhow::R
 
 #[tokio::test]
 async fn a_missing_program_is_named_with_its_package() -> anyhow::Result<()> {
-    let no_path = |command: &mut Command| drop(command.env("PATH", "/nonexistent"));
+    let no_path = |command: &mut Command| {
+        command.env("PATH", "/nonexistent");
+    };
     let (code, output) = refused_with(|_, config| config, no_path).await?;
     ensure!(code == 78, "{code}: {output}");
     says(&output, &["install the package espeak-ng"])?;

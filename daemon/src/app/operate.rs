@@ -101,7 +101,7 @@ impl Operator {
         if self.drain.is_on() {
             self.drain.cancel();
             self.exchange.take_calls();
-            self.endpoint.resume().await;
+            self.endpoint.take_calls().await;
             self.readiness.ready(Latch::Drain);
             tracing::info!("the drain was cancelled: calls are taken again");
         }

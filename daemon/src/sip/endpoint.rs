@@ -255,7 +255,7 @@ impl Endpoint {
     }
 
     /// New calls are taken again.
-    pub async fn resume(&self) {
+    pub async fn take_calls(&self) {
         drop(self.asks.send(Ask::Drain(false)).await);
     }
 

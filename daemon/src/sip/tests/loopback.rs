@@ -82,7 +82,7 @@ async fn refusals_reach_the_caller_with_code_and_phrase() {
     b.drain().await;
     let out = a.dial(request_to(&b, Transport::Udp)).await.unwrap();
     assert_eq!(refused(out).await, 503);
-    b.resume().await;
+    b.take_calls().await;
     let out = a.dial(request_to(&b, Transport::Udp)).await.unwrap();
     drop(soon(incoming.recv()).await);
     assert_eq!(refused(out).await, 480);
