@@ -9,6 +9,22 @@ dial() {
     x callbox dial sip:frontdesk@127.0.0.1 --unchecked --transcribe --json \
         --weights /var/tmp/weights --say "How much does a double room cost?" 2>"$work/dial.err"
 }
+# A caller who asks three things, through whatever happens to the daemon meanwhile.
+talk() {
+    x callbox dial sip:frontdesk@127.0.0.1 --unchecked --transcribe --json --weights /var/tmp/weights \
+        --say "How much does a double room cost?" --say "Is there a garden?" --say "When is breakfast?" \
+        >"$work/talk" 2>"$work/talk.err" &
+    talker=$!
+    waits_for "callbox call list --json | grep -q '\"state\":\"listening\"'"
+}
+talked() {
+    wait "$talker"
+    is "$suite: $1: the caller had three answers" "$(answered <"$work/talk")" True
+    is "$suite: $1: it was one call" "$(x callbox call list --json | python3 -c '
+import json, sys
+call = json.load(sys.stdin)["calls"][0]
+print(call["state"], call["turns"])')" "ended 3"
+}
 answered() { python3 -c 'import json, sys; print(all(a["text"] for a in json.load(sys.stdin)["answers"]) or "nothing")'; }
 waits_for() { for _ in $(seq 100); do x sh -c "$1" >/dev/null 2>&1 && return; sleep 0.1; done; return 1; }
 
@@ -97,6 +113,9 @@ survives() {
     if waits_for "[ \$(systemctl show -P MainPID callbox.service) != $before ] && callbox health"; then pass "$suite: back after kill -9"
     else fail "$suite: back after kill -9" "$(x systemctl status --no-pager callbox.service | tail -n 5)"; fi
     is "$suite: the next call is answered" "$(dial | answered)" True
+    talk
+    x systemctl kill --signal=KILL --kill-whom=main callbox.service
+    talked "kill -9 in a call"
     x sh -c 'systemctl stop callbox.service callbox.socket && systemctl start callbox-rescue.service'
     is "$suite: the rescue starts what gave up" "$(show ActiveState)" active
 }
@@ -135,7 +154,9 @@ upgrades() {
     x apt-get -q update >/dev/null 2>&1
     "$bed" net "$machine" python3 tests/package/requests.py 8 >"$work/requests" 2>&1 &
     peer=$!
+    talk
     holds "$suite: upgraded without a question" install
+    talked "an upgrade in a call"
     wait "$peer"
     echo "     SIP requests during the upgrade: $(cat "$work/requests")"
     has "$suite: every SIP request of the upgrade was answered" "$(cat "$work/requests")" " 0 unanswered"
