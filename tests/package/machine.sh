@@ -23,7 +23,7 @@ talked() {
     is "$suite: $1: it was one call" "$(x callbox call list --json | python3 -c '
 import json, sys
 call = json.load(sys.stdin)["calls"][0]
-print(call["state"], call["turns"])')" "ended 3"
+print(call["state"], call["turns"] >= 3)')" "ended True"
 }
 answered() { python3 -c 'import json, sys; print(all(a["text"] for a in json.load(sys.stdin)["answers"]) or "nothing")'; }
 waits_for() { for _ in $(seq 100); do x sh -c "$1" >/dev/null 2>&1 && return; sleep 0.1; done; return 1; }
@@ -78,8 +78,10 @@ starts() {
     call=$(seconds "$1")
     has "$suite: the caller was understood" "$(x callbox call list --json | grep -o '"id":"[^"]*"' | head -n 1 |
         cut -d '"' -f 4 | xargs -I ID "$bed" exec "$machine" callbox call show ID | grep " caller ")" "ouble r"
+    # A restart finds the engine ready; a stop ends it.
+    x systemctl stop callbox.service
     warm=$(now)
-    holds "$suite: starts again" x systemctl restart callbox.service
+    holds "$suite: starts again" x systemctl start callbox.service
     warm=$(seconds "$warm")
     echo "     installation to first answered call $call s; first start $first s; start to READY $warm s"
     if [ -n "${FIGURES:-}" ] && [ "$suite" = "${suites[0]}" ]; then

@@ -175,7 +175,8 @@ async fn a_reload_changes_later_calls_and_a_wrong_file_changes_nothing() -> anyh
     // Right ones: a changed agent, a new one, limits, the log's level; and a key that has to wait.
     edit(&config, |text| {
         text.replace("speed = 9\n", "")
-            .replace("max_calls = 400", "max_calls = 1\ndrain_s = 1")
+            .replace("max_calls = 400", "max_calls = 1")
+            .replace("drain_s = 2", "drain_s = 1")
             .replace("level = \"debug\"", "level = \"trace\"")
             .replace("callbox.db", "other.db")
     })?;

@@ -17,7 +17,6 @@ use rand::SeedableRng as _;
 use rand::rngs::SysRng;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::Rng as _;
-use sd_notify::NotifyState;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -50,9 +49,6 @@ const ENGINE_START: Duration = Duration::from_secs(300);
 
 /// How long calls may take to say goodbye.
 const GOODBYES: Duration = Duration::from_secs(30);
-
-/// How long the service manager is to wait from each of our words on, while calls go on.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -259,32 +255,15 @@ impl App {
         if self.orders.give(|done| Order::Drain { limit: None, done }).await.is_some() {
             let calls_go_on =
                 status.wait_for(|status| matches!(status.state, DrainState::Goodbye | DrainState::Drained));
-            drop(while_the_manager_waits(calls_go_on).await);
+            drop(calls_go_on.await);
         } else {
             tracing::warn!("orders are not carried out any more: every agent takes leave now");
             self.exchange.refuse_calls();
             self.exchange.say_goodbye();
         }
         let goodbyes = timeout(GOODBYES, status.wait_for(|status| status.state == DrainState::Drained));
-        if while_the_manager_waits(goodbyes).await.is_err() {
+        if goodbyes.await.is_err() {
             tracing::warn!(calls = self.exchange.calls(), "calls were cut off: their goodbyes took too long");
-        }
-    }
-}
-
-/// Has the service manager wait as long as this takes.
-async fn while_the_manager_waits<T>(what: impl Future<Output = T>) -> T {
-    let mut every = tokio::time::interval(PATIENCE / 3);
-    tokio::pin!(what);
-    loop {
-        tokio::select! {
-            done = &mut what => return done,
-            _ = every.tick() => {
-                let patience = u32::try_from(PATIENCE.as_micros()).unwrap_or(u32::MAX);
-                if let Err(error) = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(patience)]) {
-                    tracing::warn!(%error, "the service manager could not be asked for patience");
-                }
-            }
         }
     }
 }

@@ -130,6 +130,7 @@ udp = ["127.0.0.1:{sip}"]
 tcp = ["127.0.0.1:{sip}"]
 [sip.limits]
 max_calls = 400
+drain_s = 2
 invites_per_second = 1000
 burst = 1000
 unacked = 400
