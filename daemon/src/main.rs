@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     drop(logging);
     match ended {
         Ok(End::Down) => ExitCode::SUCCESS,
-        // Nothing is put away: what is dropped would hang up.
+        // Not by returning: the runtime would end the calls, and they would hang up.
         Ok(End::Aside) => std::process::exit(0),
         Err(StartError::Configuration(sentence)) => fail(BAD_CONFIGURATION, &sentence),
         Err(StartError::Machine(sentence)) => fail(1, &sentence),
@@ -96,6 +96,8 @@ async fn run(config: &Config, metrics: Metrics, outside: Outside) -> Result<End,
         tracing::info!(calls = app.calls(), "stepping aside: the next daemon goes on with the calls");
         app.step_aside().await;
         service.flush();
+        // Its parts would be put away while calls still run, and calls without media hang up.
+        std::mem::forget(app);
         return Ok(End::Aside);
     }
     tracing::info!(calls = app.calls(), "going down; a second signal ends everything at once");

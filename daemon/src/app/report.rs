@@ -57,8 +57,8 @@ pub(super) async fn report(
         }
         // A stop lasts as long as its drain, which has a limit of its own.
         let starting = !readiness.was_ready() && looks < LOOKS;
+        looks = looks.saturating_add(u32::from(starting));
         if starting || stopping.is_cancelled() {
-            looks += 1;
             service.extend(MORE);
         }
     }
