@@ -109,14 +109,15 @@ async fn a_killed_daemon_loses_no_call() -> anyhow::Result<()> {
             if number % 2 == 0 {
                 ask(&mut rtp).await?;
             }
+            // Before the crash, of which the caller may hear only after it is over.
+            let calm = Instant::now();
             reached.fetch_add(1, Ordering::AcqRel);
             until(&mut rtp, &step, 1).await?;
-            let killed = Instant::now();
             if number % 2 == 0 {
                 ensure!(rtp.listen(Duration::from_millis(800), PATIENCE).await?, "the rest was not heard");
             }
             rtp.run(Duration::from_millis(1500), |_| false).await?;
-            let gap = goes_on(rtp.track().jump(killed).context("the stream did not jump")?)?;
+            let gap = goes_on(rtp.track().jump(calm).context("the stream did not jump")?)?;
             ask(&mut rtp).await?;
             meanwhile(&mut rtp, sipp.done(PATIENCE)).await?;
             anyhow::Ok((gap, number))

@@ -3,22 +3,16 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::ports::rtp_block;
+use super::ports::rtp_range;
 use super::process::tail;
 use super::speech::{read_wav, write_wav};
 use super::{Process, RATE, free_port};
-
-/// Ports for RTP of all softphones of a test process, an eighth for each.
-const RTP_PORTS: u16 = 320;
-
-static SOFTPHONES: AtomicU16 = AtomicU16::new(0);
 
 /// A softphone with its own folder.
 pub struct Baresip {
@@ -34,8 +28,7 @@ impl Baresip {
     /// If its folder cannot be written.
     pub fn new(user: &str) -> anyhow::Result<Self> {
         let (dir, port) = (TempDir::new()?, free_port());
-        let rtp = rtp_block(RTP_PORTS) + 12_000 + RTP_PORTS / 8 * (SOFTPHONES.fetch_add(1, Ordering::Relaxed) % 8);
-        let (folder, last) = (dir.path().display(), rtp + RTP_PORTS / 8 - 1);
+        let ((first, last), folder) = (rtp_range(), dir.path().display());
         fs::create_dir(dir.path().join("rec"))?;
         fs::write(dir.path().join("contacts"), "")?;
         fs::write(
@@ -52,7 +45,7 @@ impl Baresip {
              auplay_srate 8000\n\
              ausrc_channels 1\n\
              auplay_channels 1\n\
-             rtp_ports {rtp}-{last}\n\
+             rtp_ports {first}-{last}\n\
              jitter_buffer_delay 5-10\n\
              snd_path {folder}/rec\n\
              module_path /usr/lib/baresip/modules\n\

@@ -13,12 +13,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::ports::rtp_block;
+use super::ports::rtp_range;
 use super::process::tail;
 use super::{Manager, Process, eventually, executable, free_port, get};
-
-/// How many ports for RTP a daemon of a test has: enough for 400 calls.
-const RTP_PORTS: u16 = 800;
 
 /// How long loading and warming up may take on a busy machine.
 const READY: Duration = Duration::from_secs(120);
@@ -106,8 +103,7 @@ impl Daemon {
     /// If the folder cannot be written.
     pub fn configure(setup: &Setup, dir: &Path) -> anyhow::Result<(PathBuf, SocketAddr, SocketAddr)> {
         let (sip, http) = (free_port(), free_port());
-        let first = rtp_block(RTP_PORTS);
-        let last = first + RTP_PORTS - 1;
+        let (first, last) = rtp_range();
         let folder = dir.display();
         let agents = dir.join("agents");
         fs::create_dir_all(&agents)?;
@@ -129,11 +125,11 @@ impl Daemon {
 udp = ["127.0.0.1:{sip}"]
 tcp = ["127.0.0.1:{sip}"]
 [sip.limits]
-max_calls = 400
+max_calls = 250
 drain_s = 2
 invites_per_second = 1000
 burst = 1000
-unacked = 400
+unacked = 250
 [media]
 bind = "127.0.0.1"
 ports = "{first}-{last}"

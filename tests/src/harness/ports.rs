@@ -1,25 +1,60 @@
-//! Loopback ports that nobody uses now. Enters: nothing; leaves: port numbers.
+//! Loopback ports for tests that run side by side. Enters: nothing; leaves: ports that no other test was given.
+//!
+//! All lie below the range that the kernel hands out, so nothing that binds port 0 takes one before its user has it. Each
+//! test process has a quarter of the territory for itself, held by a lock on a file.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+const FIRST: u16 = 10_000;
+const QUARTER: u16 = 5_500;
+const QUARTERS: u16 = 4;
+
+/// Of each quarter, what is handed out one by one; the rest goes in ranges.
+const SINGLES: u16 = 1_500;
+
+/// Ports of a range: enough for 250 calls.
+const RANGE: u16 = 500;
+
+/// sipp takes the ports after the one that it was given for audio, too.
+const STEP: u16 = 4;
+
+struct Quarter {
+    first: u16,
+    singles: AtomicU16,
+    ranges: AtomicU16,
+    _claim: File,
+}
+
+static OURS: LazyLock<Quarter> = LazyLock::new(|| {
+    let claim = |number: u16| {
+        let path = std::env::temp_dir().join(format!("callbox-test-ports-{number}"));
+        let file = File::options().create(true).append(true).open(path).ok()?;
+        file.try_lock().ok()?;
+        let first = FIRST + number * QUARTER;
+        Some(Quarter { first, singles: AtomicU16::new(0), ranges: AtomicU16::new(0), _claim: file })
+    };
+    (0..QUARTERS).find_map(claim).expect("at most four test processes at once")
+});
 
 /// A port that is free for UDP and for TCP.
 ///
 /// # Panics
-/// If the machine has none.
+/// If there is none, or more than four test processes run.
 pub fn free_port() -> u16 {
-    for _ in 0..100 {
-        let Ok(udp) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) else { continue };
-        let Ok(port) = udp.local_addr().map(|address| address.port()) else { continue };
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free loopback port in a hundred tries");
+    let free = |port: &u16| {
+        let address = (Ipv4Addr::LOCALHOST, *port);
+        UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok()
+    };
+    let next = || OURS.first + OURS.singles.fetch_add(1, Ordering::Relaxed) % (SINGLES / STEP) * STEP;
+    (0..SINGLES / STEP).map(|_| next()).find(free).expect("a free port in the territory of this test process")
 }
 
-/// First of `count` ports for RTP, below the range that the kernel hands out, and different for test processes that run
-/// side by side.
-pub(super) fn rtp_block(count: u16) -> u16 {
-    let slot = u16::try_from(std::process::id() % 10).unwrap_or(0);
-    16_384 + slot * count
+/// First and last of some ports for RTP. After eight ranges it begins again, and their users skip what is taken.
+pub(super) fn rtp_range() -> (u16, u16) {
+    let number = OURS.ranges.fetch_add(1, Ordering::Relaxed) % ((QUARTER - SINGLES) / RANGE);
+    let first = OURS.first + SINGLES + number * RANGE;
+    (first, first + RANGE - 1)
 }
