@@ -152,6 +152,7 @@ impl App {
             engine: engine.clone(),
             media: media.clone(),
             media_bind: config.media.bind,
+            silence: Duration::from_secs(config.media.silence_s.get().into()),
             advertised: config.sip.advertised,
             retry_after: config.sip.limits.retry_after_s.get(),
             storage: storage.handle(),

@@ -341,7 +341,7 @@ mod tests {
             turns: 3,
             media: MediaStats { packets_out: 9, ..MediaStats::default() },
             dialog,
-            stream: &Stream::new(here, StreamNames::draw(|| 1)),
+            stream: &Stream::new(here, StreamNames::draw(|| 1), Duration::ZERO),
             session: &session,
             stats: &media::SessionStats {
                 next: Some((u16::MAX - 2, 8000, clock.now() + media::FRAME_TIME)),

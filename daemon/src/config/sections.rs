@@ -78,11 +78,17 @@ pub struct Media {
     pub bind: IpAddr,
     /// UDP ports for them, both ends included. A call takes an even port and the odd one after it (RFC 3550 §11).
     pub ports: PortRange,
+    /// Seconds without RTP and RTCP after which a caller who is not on hold is gone: a call whose BYE was lost.
+    pub silence_s: NonZeroU32,
 }
 
 impl Default for Media {
     fn default() -> Self {
-        Self { bind: Ipv4Addr::UNSPECIFIED.into(), ports: PortRange { first: 16_384, last: 32_767 } }
+        Self {
+            bind: Ipv4Addr::UNSPECIFIED.into(),
+            ports: PortRange { first: 16_384, last: 32_767 },
+            silence_s: nonzero(30),
+        }
     }
 }
 
