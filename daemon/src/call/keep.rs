@@ -306,6 +306,8 @@ mod tests {
             flow,
             contact: "sip:callbox@example".into(),
             local_sdp: None,
+            session: None,
+            peer_updates: false,
         };
         let session = SessionParameters {
             codec: Codec::Pcmu,
