@@ -38,7 +38,8 @@ impl Machine {
 
     /// Time to repeat the provisional response, or to give up (RFC 3262 §3).
     pub(super) fn on_unacknowledged(&mut self, ctx: &mut Ctx<'_>) {
-        let (Some(reliable), Some((tx, _))) = (&mut self.reliable, &self.invite) else { return };
+        let Some(reliable) = &mut self.reliable else { return };
+        let Some((tx, _)) = &self.invite else { return reliable.again = None };
         if self.state.phase != Phase::Ringing {
             reliable.again = None;
         } else if ctx.now >= reliable.until {

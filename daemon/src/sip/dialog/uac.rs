@@ -160,8 +160,9 @@ impl Machine {
     /// ACK and a BYE (RFC 3261 §13.2.2.4).
     pub(super) fn on_stray_2xx(&self, response: &Message, ctx: &mut Ctx<'_>) {
         let number = response.cseq();
-        // Of a re-INVITE: only this side has ever sent one with that number.
-        if response.to_tag() == Some(&self.state.remote_tag) && number > Some(self.state.invite_cseq) {
+        // Of a re-INVITE: where they called, every INVITE of ours is one.
+        let again = self.state.role == Role::Uas || number > Some(self.state.invite_cseq);
+        if again && response.to_tag() == Some(&self.state.remote_tag) {
             return self.ack_reinvite(response, ctx);
         }
         if self.state.role != Role::Uac || number != Some(self.state.invite_cseq) {

@@ -15,6 +15,7 @@ impl Bench {
     fn up(&mut self, call: &str, invite: Message) -> (CallId, Message) {
         let (tx, actions) = self.receive(invite);
         let id = notices(&actions)[0].0;
+        self.ask(id, Command::Ring);
         let actions = self.ask(id, Command::Answer { sdp: SDP.into() });
         let ok = response(&actions).clone();
         let msg = Box::new(request(Method::Ack, call, 1, &self.tag(id)));
@@ -136,6 +137,12 @@ fn ringing_that_must_arrive_is_repeated_until_its_prack() {
     assert_eq!(prack(3, &format!("{rseq} 1 INVITE")), [200]);
     assert!(b.pass(40 * SECOND).is_empty());
     assert_eq!(statuses(&b.ask(id, Command::Answer { sdp: SDP.into() })), [200]);
+
+    let mut b = bench();
+    // Answered and acknowledged without a PRACK: nothing is repeated, and the session still has its end.
+    b.up("e", timed("e", "120").with("Require", "100rel"));
+    assert!(b.pass(60 * SECOND).is_empty());
+    assert_eq!(requests(&b.pass(28 * SECOND))[0].1.method(), Some(Method::Bye));
 
     let (_, actions) = b.receive(invite("d").with("Require", "100rel"));
     let id = notices(&actions)[0].0;
