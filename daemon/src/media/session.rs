@@ -379,6 +379,7 @@ impl Session {
             Arrived::Restarted(extended) => {
                 stream.reception = Reception::new(ssrc);
                 self.jitter.reset();
+                self.dtmf = dtmf::Receiver::default();
                 extended
             }
         };
