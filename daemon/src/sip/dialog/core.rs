@@ -13,7 +13,7 @@ use super::{Action, Command, CommandError, Dial, EndReason, Invitation, Notice, 
 use crate::base::CallId;
 use crate::sip::message::{Message, Method, Start};
 use crate::sip::transaction::{Flow, Timers, TxId, TxnEvent};
-use crate::sip::uri::{NameAddr, Uri};
+use crate::sip::uri::{NameAddr, called_number};
 
 /// What the core has to know.
 pub struct CoreConfig {
@@ -279,7 +279,7 @@ impl Core {
         let mut ctx = context(&mut self.config, &mut self.next_tx, actions, now);
         let tag = ctx.token();
         let to_user = match &invite.start {
-            Start::Request { uri, .. } => Uri::parse(uri).map_or_else(String::new, |u| u.user.to_owned()),
+            Start::Request { uri, .. } => called_number(uri),
             Start::Response { .. } => String::new(),
         };
         let contact = contact_uri("callbox", flow);
