@@ -1,10 +1,12 @@
 //! Words that every room may use. Imports no room.
 
+mod essential;
 mod pii;
 mod pulse;
 mod time;
 
 pub use callbox_wire::{CallId, ClauseId, TurnId};
+pub use essential::spawn_essential;
 pub use pii::Pii;
 pub use pulse::Pulse;
 pub use time::{Clock, ManualClock, SystemClock};

@@ -16,7 +16,7 @@ use super::dialog::{Action, Command, CommandError, Core, CoreConfig, Dial, Dialo
 use super::handle::{Call, EVENTS, Handle, IncomingCall, OutgoingCall, Shared};
 use super::transaction::{self, Flow, Timers, Transport, TxnEvent, TxnLayer, TxnStats};
 use super::uri::Uri;
-use crate::base::{CallId, Clock, SystemClock};
+use crate::base::{CallId, Clock, SystemClock, spawn_essential};
 
 /// Events of the transaction layer that wait for the task; beyond it the sockets wait.
 const LAYER_EVENTS: usize = 1024;
@@ -199,7 +199,7 @@ impl Endpoint {
             let call = task.core.restore(state, task.clock.now()).ok().and_then(|call| task.open(call));
             calls.extend(call.map(Call::new));
         }
-        tokio::spawn(task.run(events, questions));
+        spawn_essential(task.run(events, questions));
         Ok((Self { asks, layer, figures }, incoming, calls))
     }
 

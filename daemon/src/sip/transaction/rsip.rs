@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::passed::Passed;
 use super::tcp::Streams;
 use super::{Flow, NextHop, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
-use crate::base::Clock;
+use crate::base::{Clock, spawn_essential};
 use crate::sip::EndpointConfig;
 use crate::sip::admission::{Admission, Limits};
 use crate::sip::endpoint::{SipError, bind_error};
@@ -153,7 +154,7 @@ impl RsipLayer {
     /// Runs a task that ends when the layer is shut down.
     pub(super) fn until_shutdown(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.cancel.clone();
-        tokio::spawn(async move {
+        spawn_essential(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = task => {}
@@ -199,34 +200,18 @@ impl RsipLayer {
 
     /// One message from outside.
     pub(super) async fn on_message(self: &Arc<Self>, raw: &[u8], origin: &Origin) {
-        let mut message = match Message::parse(raw) {
-            Ok(message) => message,
-            Err((error, request)) => {
+        // A panic of a parser, ours or that of the crate below, costs its message and no more.
+        let flow = origin.flow;
+        let read = catch_unwind(|| read(raw, flow)).unwrap_or(Err(None));
+        let (message, converted, key) = match read {
+            Ok(read) => *read,
+            Err(refusal) => {
                 self.malformed.fetch_add(1, Ordering::Relaxed);
-                if let (ParseError::Refuse(status, reason), Some(request)) = (error, request) {
+                if let Some((request, status, reason)) = refusal {
                     self.refuse(*request, status, reason, origin).await;
                 }
                 return;
             }
-        };
-        if message.status() == 0 {
-            stamp_via(&mut message, origin.flow);
-        }
-        let Some(converted) = to_rsip(&message) else {
-            self.malformed.fetch_add(1, Ordering::Relaxed);
-            if message.status() == 0 {
-                self.refuse(message, 400, "Bad Request", origin).await;
-            }
-            return;
-        };
-        let role = if message.status() == 0 { TransactionRole::Server } else { TransactionRole::Client };
-        let key = match &converted {
-            SipMessage::Request(r) => TransactionKey::from_request(r, role),
-            SipMessage::Response(r) => TransactionKey::from_response(r, role),
-        };
-        let Ok(key) = key else {
-            self.malformed.fetch_add(1, Ordering::Relaxed);
-            return;
         };
         let known = self.inner.transactions.get(&key).is_some();
         match (converted, message.method()) {
@@ -498,6 +483,30 @@ impl TxnLayer for RsipLayer {
     fn shutdown(&self) {
         self.cancel.cancel();
     }
+}
+
+/// Of a message from outside: ours, that of the crate below, and the transaction that it belongs to. The error is what
+/// to refuse it with, if it is to be answered at all.
+type Read = Result<Box<(Message, SipMessage, TransactionKey)>, Option<(Box<Message>, u16, &'static str)>>;
+
+fn read(raw: &[u8], flow: Flow) -> Read {
+    let mut message = Message::parse(raw).map_err(|(error, request)| match (error, request) {
+        (ParseError::Refuse(status, reason), Some(request)) => Some((request, status, reason)),
+        _ => None,
+    })?;
+    let is_request = message.status() == 0;
+    if is_request {
+        stamp_via(&mut message, flow);
+    }
+    let Some(converted) = to_rsip(&message) else {
+        return Err(is_request.then(|| (Box::new(message), 400, "Bad Request")));
+    };
+    let key = match &converted {
+        SipMessage::Request(request) => TransactionKey::from_request(request, TransactionRole::Server),
+        SipMessage::Response(response) => TransactionKey::from_response(response, TransactionRole::Client),
+    };
+    let key = key.map_err(|_| None)?;
+    Ok(Box::new((message, converted, key)))
 }
 
 async fn bind_udp(address: SocketAddr, passed: Option<std::net::UdpSocket>) -> Result<Udp, SipError> {
