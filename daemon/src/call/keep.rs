@@ -306,6 +306,7 @@ mod tests {
             flow,
             contact: "sip:callbox@example".into(),
             local_sdp: None,
+            invite: None,
         };
         let session = SessionParameters {
             codec: Codec::Pcmu,

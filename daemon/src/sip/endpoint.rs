@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::admission::Limits;
 use super::dialog::{Action, Command, CommandError, Core, CoreConfig, Dial, DialogState, EndReason, Notice, Refused};
 use super::handle::{Call, EVENTS, Handle, IncomingCall, OutgoingCall, Shared};
+use super::message::Message;
 use super::transaction::{self, Flow, Timers, Transport, TxnEvent, TxnLayer, TxnStats};
 use super::uri::Uri;
 use crate::base::{CallId, Clock, SystemClock};
@@ -84,9 +85,6 @@ pub enum SipError {
     /// The endpoint was shut down, or is draining.
     #[error("the SIP endpoint takes no new calls")]
     Closed,
-    /// The snapshot is of a call that was not established, or of one that is here already.
-    #[error("the call cannot be restored")]
-    NotRestorable,
 }
 
 pub(super) fn bind_error(protocol: &'static str, address: SocketAddr, error: &std::io::Error) -> SipError {
@@ -130,7 +128,6 @@ pub struct Stats {
 pub(super) enum Ask {
     Command { call: CallId, command: Command, reply: Option<oneshot::Sender<Result<(), CommandError>>> },
     Dial { dial: Dial, reply: oneshot::Sender<Handle> },
-    Restore { state: Box<DialogState>, reply: oneshot::Sender<Result<Handle, CommandError>> },
     Drain(bool),
     Limit(Limits),
     HangUpAll,
@@ -155,8 +152,9 @@ impl Endpoint {
         Ok((endpoint, incoming))
     }
 
-    /// Binds, and goes on with established calls of an earlier process before anything of the network is read, so that
-    /// no request finds its dialog missing. A dialog that cannot go on is left out.
+    /// Binds, and goes on with calls of an earlier process before anything of the network is read, so that no request
+    /// finds its dialog missing. A call that rang is refused, one whose 200 was not acknowledged is answered again. A
+    /// dialog that cannot go on is left out.
     ///
     /// # Errors
     /// [`SipError::Bind`] names the address and what to do.
@@ -190,11 +188,8 @@ impl Endpoint {
             figures: Arc::clone(&figures),
             retry_after: limits.retry_after,
         };
-        let mut calls = Vec::new();
-        for state in dialogs {
-            let call = task.core.restore(state).ok().and_then(|call| task.open(call));
-            calls.extend(call.map(Call::new));
-        }
+        let calls = dialogs.into_iter().filter_map(|state| task.restore(state)).map(Call::new).collect();
+        layer.listen();
         tokio::spawn(task.run(events, questions));
         Ok((Self { asks, layer, figures }, incoming, calls))
     }
@@ -236,17 +231,6 @@ impl Endpoint {
         let (reply, answer) = oneshot::channel();
         self.asks.send(Ask::Dial { dial, reply }).await.map_err(|_| SipError::Closed)?;
         answer.await.map(OutgoingCall::new).map_err(|_| SipError::Closed)
-    }
-
-    /// Continues an established call from its snapshot.
-    ///
-    /// # Errors
-    /// [`SipError::NotRestorable`].
-    pub async fn restore(&self, state: DialogState) -> Result<Call, SipError> {
-        let (reply, answer) = oneshot::channel();
-        self.asks.send(Ask::Restore { state: Box::new(state), reply }).await.map_err(|_| SipError::Closed)?;
-        let handle = answer.await.map_err(|_| SipError::Closed)?.map_err(|_| SipError::NotRestorable)?;
-        Ok(Call::new(handle))
     }
 
     /// New calls get 503 from now on; calls in progress stay.
@@ -362,11 +346,6 @@ impl Task {
                 }
                 actions
             }
-            Ask::Restore { state, reply } => {
-                let outcome = self.core.restore(*state).and_then(|c| self.open(c).ok_or(CommandError::Gone));
-                drop(reply.send(outcome));
-                Vec::new()
-            }
             Ask::Drain(draining) => {
                 self.core.drain(draining);
                 Vec::new()
@@ -379,6 +358,17 @@ impl Task {
             Ask::HangUpAll => self.core.hang_up_all(now),
             Ask::Stop => Vec::new(),
         }
+    }
+
+    /// Goes on with a call of an earlier process, or refuses it.
+    fn restore(&mut self, state: DialogState) -> Option<Handle> {
+        let (call, flow) = (state.call, state.flow);
+        let invite = state.invite.as_ref().and_then(|raw| Message::parse(raw.reveal()).ok());
+        let invite = invite.and_then(|invite| Some((self.layer.adopt(&invite, flow)?, invite)));
+        let actions = self.core.restore(state, invite, self.clock.now()).ok()?;
+        let handle = self.open(call);
+        self.perform(actions);
+        handle
     }
 
     /// Makes the handle of a call that the core has just begun.

@@ -69,6 +69,8 @@ pub struct DialogState {
     pub contact: String,
     /// Our last SDP: the offer where a re-INVITE brings none.
     pub local_sdp: Option<String>,
+    /// UAS: the INVITE as it came, as long as another process may have to answer it. Its Via says where to.
+    pub invite: Option<Pii<Vec<u8>>>,
 }
 
 impl DialogState {
@@ -92,6 +94,7 @@ impl DialogState {
             flow,
             contact,
             local_sdp: None,
+            invite: Some(invite.to_bytes().into()),
         })
     }
 

@@ -29,6 +29,7 @@ impl Machine {
             flow: dial.flow,
             contact,
             local_sdp: Some(dial.sdp.clone()),
+            invite: None,
         };
         let branch = ctx.branch();
         let invite = Message::request(Method::Invite, to.as_str())

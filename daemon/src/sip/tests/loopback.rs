@@ -115,9 +115,8 @@ async fn a_restored_call_hangs_up_from_another_endpoint() {
     let (b, mut incoming) = endpoint(8).await;
     let (mut caller, callee) = established(&a, &b, &mut incoming, Transport::Udp).await;
     let json = serde_json::to_string(&callee.snapshot()).unwrap();
-    let (c, _) = endpoint(9).await;
-    let restored = c.restore(serde_json::from_str(&json).unwrap()).await.unwrap();
-    restored.hangup().await;
+    let (_c, _, restored) = Endpoint::resume(config(9), vec![serde_json::from_str(&json).unwrap()]).await.unwrap();
+    restored[0].hangup().await;
     assert_eq!(ended(&mut caller).await, EndReason::RemoteHangup);
 }
 
