@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -305,7 +306,10 @@ impl Task {
             };
             let actions = tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => self.core.handle(event, self.clock.now()),
+                    Some(event) => {
+                        let call = self.core.call_of(&event);
+                        self.guarded(call, |core, now| core.handle(event, now))
+                    }
                     // The layer is gone: so are all calls.
                     None => break,
                 },
@@ -313,7 +317,7 @@ impl Task {
                     Ask::Stop => break,
                     ask => self.on_ask(ask),
                 },
-                () = due => self.core.tick(self.clock.now()),
+                () = due => self.guarded(None, Core::tick),
                 _ = sweep.tick() => self.hang_up_orphans(),
             };
             self.perform(actions);
@@ -328,10 +332,12 @@ impl Task {
         let now = self.clock.now();
         match ask {
             Ask::Command { call, command, reply } => {
-                let (actions, outcome) = match self.core.command(call, command, now) {
-                    Ok(actions) => (actions, Ok(())),
-                    Err(error) => (Vec::new(), Err(error)),
-                };
+                let mut outcome = Err(CommandError::Gone);
+                let actions = self.guarded(Some(call), |core, now| {
+                    let done = core.command(call, command, now);
+                    outcome = done.as_ref().map(drop).map_err(|error| *error);
+                    done.unwrap_or_default()
+                });
                 if let Some(reply) = reply {
                     // Whoever asked and left does not want to know.
                     let _left = reply.send(outcome);
@@ -358,6 +364,23 @@ impl Task {
             Ask::HangUpAll => self.core.hang_up_all(now),
             Ask::Stop => Vec::new(),
         }
+    }
+
+    /// Lets the core work. A panic in it is our bug: it costs the call that was worked on, and not the others.
+    fn guarded(
+        &mut self,
+        call: Option<CallId>,
+        work: impl FnOnce(&mut Core, std::time::Instant) -> Vec<Action>,
+    ) -> Vec<Action> {
+        let (core, now) = (&mut self.core, self.clock.now());
+        let worked = catch_unwind(AssertUnwindSafe(|| work(core, now)));
+        worked.unwrap_or_else(|_| {
+            tracing::error!(
+                call = call.map(tracing::field::display),
+                "a bug of ours: signalling panicked; this call is ended"
+            );
+            call.map(|call| self.core.expel(call, now)).unwrap_or_default()
+        })
     }
 
     /// Goes on with a call of an earlier process, or refuses it.

@@ -158,6 +158,41 @@ impl Core {
         Ok(actions)
     }
 
+    /// The call that an event belongs to, if it is known already.
+    pub fn call_of(&self, event: &TxnEvent) -> Option<CallId> {
+        match event {
+            TxnEvent::Request { msg, .. } => {
+                dialog_key(msg.call_id(), msg.to_tag()).and_then(|key| self.dialogs.get(&key)).copied()
+            }
+            TxnEvent::Stray2xx { msg, .. } => {
+                dialog_key(msg.call_id(), msg.from_tag()).and_then(|key| self.dialogs.get(&key)).copied()
+            }
+            TxnEvent::Ack { tx, .. }
+            | TxnEvent::Cancel { tx }
+            | TxnEvent::Response { tx, .. }
+            | TxnEvent::Ended { tx } => self.transactions.get(tx).copied(),
+        }
+    }
+
+    /// Ends a call whose machine cannot be trusted any more, without asking that.
+    pub fn expel(&mut self, call: CallId, now: Instant) -> Vec<Action> {
+        let Some(mut machine) = self.calls.remove(&call) else { return Vec::new() };
+        self.dialogs.retain(|_, c| *c != call);
+        self.deadlines.retain(|(_, c)| *c != call);
+        self.transactions.retain(|_, c| *c != call);
+        let mut actions = Vec::new();
+        let mut ctx = context(&mut self.config, &mut self.next_tx, &mut actions, now);
+        let told = machine.told;
+        if matches!(machine.state.phase, Phase::Confirmed | Phase::Answered | Phase::Terminating) {
+            machine.reoffer = None;
+            machine.bye(EndReason::Timeout, &mut ctx);
+        } else {
+            machine.finish(EndReason::Timeout, &mut ctx);
+        }
+        actions.retain(|action| !told || !matches!(action, Action::Notify { .. }));
+        actions
+    }
+
     /// Something came from below.
     pub fn handle(&mut self, event: TxnEvent, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
