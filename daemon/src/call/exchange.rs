@@ -15,6 +15,7 @@ use super::conversation::{Before, Conversation, Ended};
 use super::keep::Keep;
 use super::phrases::{self, PhraseBook};
 use super::record::timestamp;
+use super::rendered::Rendered;
 use super::stream::{Stream, StreamNames, address_towards};
 use crate::base::{Clock, Pii};
 use crate::control::{LiveCall, LiveCalls, LiveState, Readiness};
@@ -57,6 +58,8 @@ pub struct Parts {
     pub random: Random,
     /// Keeps what outlives the daemon.
     pub service: Service,
+    /// What agents always say, rendered by an earlier daemon.
+    pub rendered: Option<Rendered>,
 }
 
 /// What all calls share.
@@ -106,9 +109,10 @@ impl Exchange {
     /// Nothing is answered before [`Exchange::serve`].
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { agents, engine, media, storage, live, readiness, metrics, clock, random, service, .. } = parts;
+        let phrases = PhraseBook::new(parts.rendered, &fixed_texts(&agents), clock.wall());
         Arc::new(Self {
             engine,
-            phrases: PhraseBook::default(),
+            phrases,
             storage,
             metrics,
             clock,

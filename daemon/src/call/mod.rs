@@ -10,6 +10,7 @@
 //!      shelf        audio that waits until it may be heard; credit for the engine
 //!      keep         what of it outlives the daemon
 //!    phrases      what agents always say, rendered ahead of time
+//!      rendered     the same on the disk, for the next daemon
 //!    record       from the dialogue's turn to what is kept of it
 //!  restore      a daemon that starts goes on with the calls of the one before
 //!  agents       which agent answers which number
@@ -21,9 +22,11 @@ mod exchange;
 mod keep;
 mod phrases;
 mod record;
+mod rendered;
 mod restore;
 mod shelf;
 pub mod stream;
 
 pub use exchange::{Exchange, Parts, Random};
 pub use keep::{Left, left};
+pub use rendered::Rendered;
