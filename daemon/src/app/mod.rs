@@ -125,7 +125,7 @@ impl App {
         endpoint_config.advertised = config.sip.advertised;
         endpoint_config.limits = limits(config);
         let left = call::left(&service, &mut inherited);
-        let dialogs = left.iter().map(call::Left::dialog).collect();
+        let dialogs = left.iter().filter_map(call::Left::dialog).collect();
         let (endpoint, incoming, calls) = Endpoint::resume(endpoint_config, dialogs).await.map_err(configuration)?;
         readiness.ready(Latch::Sip);
 

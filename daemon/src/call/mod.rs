@@ -7,6 +7,7 @@
 //!  exchange     a call rings: who answers, is there room → 200, or the right refusal
 //!    stream       offer and answer → what the media thread is told
 //!    conversation one task per call: sip, media, dialogue and engine, joined
+//!      hearing      what the caller says, for this engine or the next
 //!      shelf        audio that waits until it may be heard; credit for the engine
 //!      keep         what of it outlives the daemon
 //!    phrases      what agents always say, rendered ahead of time
@@ -19,6 +20,7 @@
 pub mod agents;
 mod conversation;
 mod exchange;
+mod hearing;
 mod keep;
 mod phrases;
 mod record;

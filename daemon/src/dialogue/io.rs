@@ -85,6 +85,9 @@ pub enum Input {
     },
     /// The engine is gone, and with it the listening stream and all work.
     EngineLost,
+    /// What the caller has said since [`super::Dialogue::unheard_from`] will be heard by the next engine: nothing of it
+    /// need be asked for. Comes before [`Input::EngineReady`].
+    Recorded,
     /// An engine has taken over; its listening stream begins at sample 0.
     EngineReady,
     /// The daemon is going to stop: end the call politely.
@@ -257,6 +260,7 @@ impl fmt::Debug for Input {
             Self::Dtmf(_) => f.write_str("Dtmf"),
             Self::Failed { turn, role, failure } => write!(f, "Failed({turn}, {role:?}, {failure:?})"),
             Self::EngineLost => f.write_str("EngineLost"),
+            Self::Recorded => f.write_str("Recorded"),
             Self::EngineReady => f.write_str("EngineReady"),
             Self::Drain => f.write_str("Drain"),
             Self::HungUp => f.write_str("HungUp"),

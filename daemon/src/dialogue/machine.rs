@@ -18,7 +18,7 @@ use super::timers::Timer;
 use super::turn::Turn;
 
 /// Speech is transcribed from this long before it was noticed: the ears notice a soft consonant late.
-const PREROLL: Duration = Duration::from_millis(200);
+pub(super) const PREROLL: Duration = Duration::from_millis(200);
 /// The engine remembers 30 s; older speech of the same utterance is lost.
 const LONGEST_SPAN: Duration = Duration::from_secs(28);
 /// An utterance this long is not transcribed again from its beginning after each pause.
@@ -85,7 +85,10 @@ pub struct Dialogue {
     /// How much longer than usual this caller pauses.
     pub(super) slack: Duration,
     pub(super) engine: Engine,
+    /// Engines lost since an answer was heard to its end.
     pub(super) losses: u32,
+    /// When the caller is asked for patience, if there is no engine by then.
+    pub(super) soothe_at: Option<Instant>,
     /// A stored phrase is playing, at most until then.
     pub(super) stored_until: Option<Instant>,
     /// The call has to end: why, and when the turn in progress is cut short for it.
@@ -131,6 +134,7 @@ impl Dialogue {
             slack: Duration::ZERO,
             engine: Engine::Up,
             losses: 0,
+            soothe_at: None,
             stored_until: None,
             closing: None,
             leaving: None,
@@ -150,6 +154,7 @@ impl Dialogue {
             (_, Input::HungUp) => return self.end(out),
             (_, Input::Drain) => self.close(HangupReason::Drain),
             (_, Input::EngineLost) => self.engine_lost(out),
+            (_, Input::Recorded) => self.recorded(),
             (_, Input::EngineReady) => self.engine_ready(out),
             (Phase::Waiting, Input::Answered) => self.answer(out),
             (Phase::Live, input) => self.live(input, out),
@@ -235,6 +240,7 @@ impl Dialogue {
         match timer {
             Timer::Leave => self.hang_up(out),
             Timer::StoredOver => self.stored_over(),
+            Timer::Soothe => self.soothe(out),
             Timer::GiveUp => self.leave(HangupReason::EngineLost, out),
             Timer::MaxDuration => self.close(HangupReason::MaxDuration),
             Timer::Close => self.say_goodbye(out),
