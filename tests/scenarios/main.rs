@@ -8,6 +8,7 @@ mod interruption;
 mod logs;
 mod operations;
 mod peers;
+mod signalling;
 mod start;
 mod survival;
 
