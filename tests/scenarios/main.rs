@@ -5,6 +5,7 @@ mod deaf;
 mod faults;
 mod health;
 mod interruption;
+mod kills;
 mod logs;
 mod operations;
 mod peers;
