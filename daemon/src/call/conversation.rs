@@ -139,6 +139,9 @@ impl Conversation {
             (Some(_), true) => self.engine_ready(&mut state),
             (Some(_), false) => {}
         }
+        if state.on_hold {
+            self.tell(&mut state, Input::Hold(true));
+        }
         let drain = self.exchange.goodbye();
         let mut draining = false;
         let mut by_caller = false;
@@ -339,7 +342,7 @@ impl Conversation {
                     self.play_out(state);
                     self.tell(state, Input::PlayoutDrained);
                 }
-                media::Event::Silence { since } if !state.on_hold => {
+                media::Event::Silence { since } if self.stream.receives() => {
                     tracing::warn!(seconds = since.as_secs(), "no audio arrives; the call is ended");
                     return Media::Gone;
                 }
@@ -412,6 +415,10 @@ impl Conversation {
                     tracing::debug!("the call ended while its media was to be changed");
                 }
             }
+            CallEvent::Confirmed { answer: None } => {
+                self.parameters.confirmed = true;
+                self.update(state);
+            }
             // The answer to an offer of ours in a re-INVITE without SDP.
             CallEvent::Confirmed { answer: Some(sdp) } => match self.stream.answered(&sdp) {
                 Ok(agreed) => self.agreed(state, agreed),
@@ -426,10 +433,17 @@ impl Conversation {
     }
 
     fn agreed(&mut self, state: &mut State, agreed: Agreed) {
-        state.on_hold = self.stream.on_hold();
+        self.parameters = agreed.session;
+        self.update(state);
+        if state.on_hold != self.stream.on_hold() {
+            state.on_hold = self.stream.on_hold();
+            self.tell(state, Input::Hold(state.on_hold));
+        }
+    }
+
+    fn update(&mut self, state: &mut State) {
         state.changed = true;
-        self.parameters = agreed.session.clone();
-        if self.session.update(agreed.session).is_err() {
+        if self.session.update(self.parameters.clone()).is_err() {
             tracing::error!("the media thread does not take changes; this one was lost");
         }
     }

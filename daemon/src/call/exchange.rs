@@ -269,7 +269,10 @@ impl Exchange {
         let mut stream = Stream::new((ip, reservation.port()).into(), names);
         let (sdp, agreed) = match &incoming.offer {
             Some(offer) => match stream.answer(offer) {
-                Ok((answer, agreed)) => (answer, Some(agreed)),
+                Ok((answer, mut agreed)) => {
+                    agreed.session.confirmed = false;
+                    (answer, Some(agreed))
+                }
                 Err(error) => {
                     tracing::info!(%error, "a call was refused");
                     let refuse = Refuse {

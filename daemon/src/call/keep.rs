@@ -353,6 +353,7 @@ mod tests {
             sequence: 100,
             timestamp: 1000,
             cname: "x".into(),
+            confirmed: true,
             silence: Duration::ZERO,
         };
         let record = CallRecord {

@@ -90,6 +90,8 @@ pub enum Input {
     Recorded,
     /// An engine has taken over; its listening stream begins at sample 0.
     EngineReady,
+    /// The caller has put the agent on hold, or is back. Meanwhile nobody listens, and what is heard is music.
+    Hold(bool),
     /// The daemon is going to stop: end the call politely.
     Drain,
     /// The call is over, whoever ended it.
@@ -262,6 +264,7 @@ impl fmt::Debug for Input {
             Self::EngineLost => f.write_str("EngineLost"),
             Self::Recorded => f.write_str("Recorded"),
             Self::EngineReady => f.write_str("EngineReady"),
+            Self::Hold(held) => write!(f, "Hold({held})"),
             Self::Drain => f.write_str("Drain"),
             Self::HungUp => f.write_str("HungUp"),
             Self::Tick => f.write_str("Tick"),

@@ -99,6 +99,8 @@ pub struct Dialogue {
     pub(super) keys_by: Option<Instant>,
     /// The playout is empty.
     pub(super) drained: bool,
+    /// The caller has put the agent on hold.
+    pub(super) held: bool,
 }
 
 /// Prints no words.
@@ -141,6 +143,7 @@ impl Dialogue {
             keys: String::new(),
             keys_by: None,
             drained: true,
+            held: false,
             agent,
         }
     }
@@ -153,6 +156,7 @@ impl Dialogue {
             (Phase::Over, _) => return,
             (_, Input::HungUp) => return self.end(out),
             (_, Input::Drain) => self.close(HangupReason::Drain),
+            (_, Input::Hold(held)) => self.hold_changed(held),
             (_, Input::EngineLost) => self.engine_lost(out),
             (_, Input::Recorded) => self.recorded(),
             (_, Input::EngineReady) => self.engine_ready(out),
@@ -170,7 +174,9 @@ impl Dialogue {
 
     fn live(&mut self, input: Input, out: &mut Vec<Action>) {
         match input {
-            Input::Activity { at, speech } if self.is_up() => self.activity(at, speech, out),
+            Input::Activity { at, speech } if self.is_up() => {
+                self.activity(at, if self.held { 0.0 } else { speech }, out);
+            }
             Input::Heard { turn, transcript } => self.heard(turn, &transcript, out),
             Input::Token { turn, text } => {
                 let (now, mut clauses) = (self.now, Vec::new());
@@ -218,6 +224,15 @@ impl Dialogue {
             }
             // Those of `handle`; and what is nothing new, or nothing at all.
             _ => {}
+        }
+    }
+
+    /// Waits begin anew when the caller is back: nobody was silent, and nothing was stuck.
+    fn hold_changed(&mut self, held: bool) {
+        self.held = held;
+        self.idle_since = self.now;
+        if let Some(turn) = &mut self.turn {
+            turn.progress = self.now;
         }
     }
 

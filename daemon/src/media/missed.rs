@@ -75,6 +75,7 @@ mod tests {
             sequence: 0,
             timestamp: 0,
             cname: String::new(),
+            confirmed: true,
             silence: std::time::Duration::ZERO,
         };
         let frames = Missed(arrived.into()).frames(&parameters, Some(caller));
