@@ -47,6 +47,10 @@ FIGURES = {
     "restore_1gb_s": ("backup.json", "restore_s_per_gb", 1),
     "package_first_call_s": ("package.json", "install_to_answer_s", 1),
     "package_start_s": ("package.json", "start_to_ready_s", 1),
+    "kills_calls_lost": ("kills.json", "calls_lost", 1),
+    "kills_records_wrong": ("kills.json", "records_wrong+database_faults", 1),
+    "kills_left": ("kills.json", "left", 1),
+    "kills_memory_grown_mb": ("kills.json", "memory_grown_mb", 1),
     "media_lost": ("media.json", "far_end.lost+packets_lost_on_the_way_to_us", 1),
 }
 BAR = re.compile(r"(≤|≥|<) ([0-9.]+) ?(.*)")

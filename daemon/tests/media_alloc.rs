@@ -49,6 +49,7 @@ fn ten_minutes_of_a_call_allocate_nothing() {
         sequence: 65_000,
         timestamp: u32::MAX - 8000,
         cname: "callbox".into(),
+        confirmed: true,
         silence: Duration::from_secs(5),
     };
     let (mut session, mut ends) = Session::new(parameters, start, SystemTime::UNIX_EPOCH);

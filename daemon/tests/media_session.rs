@@ -24,6 +24,7 @@ fn parameters(remote: SocketAddr, ssrc: u32) -> SessionParameters {
         sequence: 65_530,
         timestamp: u32::MAX - 1000,
         cname: "callbox".into(),
+        confirmed: true,
         silence: Duration::from_secs(2),
     }
 }
@@ -138,6 +139,26 @@ fn one_stray_packet_of_another_stream_is_not_heard() {
         call.run(1);
     }
     assert!(call.right.heard[10..].iter().all(|heard| near(*heard, 4000)));
+}
+
+#[test]
+fn nothing_is_sent_to_who_has_neither_agreed_nor_spoken() {
+    let (mut now, unconfirmed) =
+        (SystemClock.now(), |confirmed| SessionParameters { confirmed, ..parameters(RIGHT.into(), 1) });
+    let mut end = End::new(LEFT.into(), RIGHT.into(), 1, now);
+    end.session.update(unconfirmed(false));
+    let mut sent = |end: &mut End| {
+        now += Duration::from_millis(20);
+        end.tick(now, 4000).len()
+    };
+    assert_eq!((0..50).map(|_| sent(&mut end)).sum::<usize>(), 0);
+    end.session.update(unconfirmed(true));
+    assert_eq!(sent(&mut end), 1);
+    end.session.update(unconfirmed(false));
+    assert_eq!(sent(&mut end), 0);
+    let packet = Packet { marker: false, payload_type: 0, sequence: 1, timestamp: 5, ssrc: 66, payload: &[0; FRAME] };
+    end.session.handle_packet(SystemClock.now(), &[&packet.header()[..], packet.payload].concat(), RIGHT.into());
+    assert_eq!(sent(&mut end), 1);
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn parameters(port: u16, ssrc: u32) -> SessionParameters {
         sequence: 1,
         timestamp: 2,
         cname: "test".into(),
+        confirmed: true,
         silence: Duration::from_millis(300),
     }
 }

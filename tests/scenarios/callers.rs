@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use callbox_tests::harness::{Baresip, Process, RATE, Rtp, eventually, scenario};
+use anyhow::ensure;
+use callbox_tests::harness::{Baresip, Calls, Daemon, Process, RATE, Rtp, Sipp, eventually, scenario};
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
+
+use crate::{PATIENCE, PAUSE};
 
 /// A tone whose frames are voiced.
 pub(crate) fn tone(hertz: f32, seconds: f32) -> Vec<i16> {
@@ -17,6 +20,34 @@ pub(crate) fn tone(hertz: f32, seconds: f32) -> Vec<i16> {
         phase = (phase + step) % std::f32::consts::TAU;
     }
     samples
+}
+
+/// Places a call of a scenario whose audio is the caller's, and hears the greeting to its end.
+pub(crate) async fn call(daemon: &Daemon, calls: Calls<'_>) -> anyhow::Result<(Sipp, Rtp)> {
+    let mut rtp = Rtp::bind().await?;
+    let sipp = calls.audio_at(rtp.port()?).start(Daemon::USER, daemon.sip())?;
+    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
+    Ok((sipp, rtp))
+}
+
+/// Says something, and hears the first sound after it.
+pub(crate) async fn ask(rtp: &mut Rtp, question: Vec<i16>) -> anyhow::Result<()> {
+    rtp.say(question);
+    ensure!(rtp.run(PATIENCE, Rtp::has_said_it).await?, "the question was not sent");
+    let asked = Instant::now();
+    ensure!(rtp.run(PATIENCE, |rtp| rtp.track().first_voiced(asked).is_some()).await?, "no answer was heard");
+    Ok(())
+}
+
+/// Goes on talking until something else has come.
+pub(crate) async fn meanwhile<T>(rtp: &mut Rtp, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            ran = rtp.run(Duration::from_secs(1), |_| false) => drop(ran?),
+        }
+    }
 }
 
 /// How strongly `samples` hold a frequency (Goertzel), as a share of their energy.

@@ -7,7 +7,7 @@ use callbox_tests::harness::{Daemon, Engine, RATE, Rtp, Setup, say, scenario};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::callers::tone;
+use crate::callers::{ask, call, tone};
 use crate::{PATIENCE, PAUSE};
 
 /// `turns.barge_in_ms` of every agent here, as the product has it by default.
@@ -38,12 +38,8 @@ async fn interrupt(rtp: &mut Rtp, speech: Vec<i16>) -> anyhow::Result<Duration> 
 #[tokio::test]
 async fn the_agent_stops_for_a_caller_and_remembers_what_was_heard() -> anyhow::Result<()> {
     let daemon = Daemon::start(Setup::new(Engine::Scripted(SCRIPT))).await?;
-    let mut rtp = Rtp::bind().await?;
-    let call = scenario("call").audio_at(rtp.port()?).lasting(Duration::from_secs(35));
-    let call = call.start(Daemon::USER, daemon.sip())?;
-    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
-    rtp.say(tone(400.0, 1.0));
-    ensure!(rtp.run(PATIENCE, Rtp::has_said_it).await?, "the question was not sent");
+    let (call, mut rtp) = call(&daemon, scenario("call").lasting(Duration::from_secs(35))).await?;
+    ask(&mut rtp, tone(400.0, 1.0)).await?;
 
     let mut rounds = Vec::new();
     for _ in 0..3 {

@@ -1,12 +1,15 @@
 //! Whole calls: real processes, real sockets of loopback, real peers. One binary, run one test at a time.
 
 mod callers;
+mod deaf;
 mod faults;
 mod health;
 mod interruption;
+mod kills;
 mod logs;
 mod operations;
 mod peers;
+mod signalling;
 mod start;
 mod survival;
 

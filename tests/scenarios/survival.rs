@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use callbox::service::Slots;
-use callbox_tests::harness::{Daemon, Engine, Heard, Rtp, Setup, Sipp, eventually, say, scenario};
+use callbox_tests::harness::{Daemon, Engine, Heard, Rtp, Setup, eventually, say, scenario};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::callers::tone;
+use crate::callers::{ask, call, meanwhile, tone};
 use crate::{PATIENCE, PAUSE};
 
 const CALLS: usize = 20;
@@ -39,6 +39,11 @@ heard = "What do you know?"
 say = "Breakfast is served from seven to ten in the morning. The garden is open all day, and guests may swim until ten. Dinner is at six."
 "#;
 
+/// What the script takes for words.
+fn question() -> Vec<i16> {
+    tone(400.0, 0.6)
+}
+
 /// What a caller waits for between two things that happen to the daemon.
 type Step = watch::Receiver<u32>;
 
@@ -46,33 +51,6 @@ async fn until(rtp: &mut Rtp, step: &Step, number: u32) -> anyhow::Result<()> {
     let step = step.clone();
     ensure!(rtp.run(PATIENCE, move |_| *step.borrow() >= number).await?, "step {number} did not come");
     Ok(())
-}
-
-async fn ask(rtp: &mut Rtp) -> anyhow::Result<()> {
-    rtp.say(tone(400.0, 0.6));
-    ensure!(rtp.run(PATIENCE, Rtp::has_said_it).await?, "the question was not sent");
-    let asked = Instant::now();
-    ensure!(rtp.run(PATIENCE, |rtp| rtp.track().first_voiced(asked).is_some()).await?, "no answer was heard");
-    Ok(())
-}
-
-/// Goes on talking until something else has come.
-async fn meanwhile<T>(rtp: &mut Rtp, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::pin!(work);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            ran = rtp.run(Duration::from_secs(1), |_| false) => drop(ran?),
-        }
-    }
-}
-
-/// Places a call whose audio is `rtp`'s, and hears the greeting.
-async fn call(daemon: &Daemon, name: &str, lasting: Duration) -> anyhow::Result<(Sipp, Rtp)> {
-    let mut rtp = Rtp::bind().await?;
-    let sipp = scenario(name).audio_at(rtp.port()?).lasting(lasting).start(Daemon::USER, daemon.sip())?;
-    ensure!(rtp.listen(Duration::from_millis(500), PATIENCE).await?, "no greeting was heard");
-    Ok((sipp, rtp))
 }
 
 /// The stream goes on: same source, same port, ahead by what the pause lasted, nothing twice.
@@ -107,7 +85,7 @@ async fn a_killed_daemon_loses_no_call() -> anyhow::Result<()> {
             ensure!(rtp.listen(Duration::from_millis(300), PATIENCE).await?, "no greeting was heard");
             // Half of them are in the middle of an answer, half are thinking of a question.
             if number % 2 == 0 {
-                ask(&mut rtp).await?;
+                ask(&mut rtp, question()).await?;
             }
             // Before the crash, of which the caller may hear only after it is over.
             let calm = Instant::now();
@@ -118,7 +96,7 @@ async fn a_killed_daemon_loses_no_call() -> anyhow::Result<()> {
             }
             rtp.run(Duration::from_millis(1500), |_| false).await?;
             let gap = goes_on(rtp.track().jump(calm).context("the stream did not jump")?)?;
-            ask(&mut rtp).await?;
+            ask(&mut rtp, question()).await?;
             meanwhile(&mut rtp, sipp.done(PATIENCE)).await?;
             anyhow::Ok((gap, number))
         });
@@ -162,8 +140,8 @@ async fn a_killed_daemon_loses_no_call() -> anyhow::Result<()> {
 #[tokio::test]
 async fn an_answer_goes_on_with_the_clause_that_was_cut_and_a_restart_is_as_good_as_a_crash() -> anyhow::Result<()> {
     let mut daemon = Daemon::serve(Setup { agent: AGENT, ..Setup::new(Engine::Scripted(SCRIPT)) }).await?;
-    let (sipp, mut rtp) = call(&daemon, "hungup", Duration::ZERO).await?;
-    ask(&mut rtp).await?;
+    let (sipp, mut rtp) = call(&daemon, scenario("hungup")).await?;
+    ask(&mut rtp, question()).await?;
     let asked = Instant::now();
     // Into the second clause of three: 2.2 s, 2.5 s and 0.6 s.
     rtp.run(Duration::from_secs(3), |_| false).await?;
@@ -188,9 +166,9 @@ async fn an_answer_goes_on_with_the_clause_that_was_cut_and_a_restart_is_as_good
 #[tokio::test]
 async fn a_call_that_three_daemons_died_of_is_ended_and_the_others_go_on() -> anyhow::Result<()> {
     let mut daemon = Daemon::serve(Setup { agent: AGENT, ..Setup::new(Engine::Scripted(SCRIPT)) }).await?;
-    let (poison, _deaf) = call(&daemon, "hungup", Duration::ZERO).await?;
+    let (poison, _deaf) = call(&daemon, scenario("hungup")).await?;
     let first = calls(&daemon).await?[0]["id"].as_str().context("an id")?.to_owned();
-    let (innocent, mut rtp) = call(&daemon, "call", Duration::from_secs(12)).await?;
+    let (innocent, mut rtp) = call(&daemon, scenario("call").lasting(Duration::from_secs(12))).await?;
     for life in 1..=3 {
         let name = format!("call-{first}-state");
         daemon
@@ -212,7 +190,7 @@ async fn a_call_that_three_daemons_died_of_is_ended_and_the_others_go_on() -> an
             .map(str::to_owned)
     };
     ensure!(eventually("the end of the poisonous call", PATIENCE, end).await? == "crashes");
-    ask(&mut rtp).await?;
+    ask(&mut rtp, question()).await?;
     innocent.done(PATIENCE).await
 }
 
@@ -221,10 +199,7 @@ async fn a_conversation_with_real_models_goes_on() -> anyhow::Result<()> {
     let dir = TempDir::new()?;
     let mut daemon = Daemon::serve(Setup::new(Engine::Pack("tiny"))).await?;
     let question = say("When is breakfast served?", 0.0, 0.3, dir.path()).await?;
-    let mut rtp = Rtp::bind().await?;
-    let sipp = scenario("call").audio_at(rtp.port()?).lasting(Duration::from_secs(25));
-    let sipp = sipp.start(Daemon::USER, daemon.sip())?;
-    ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
+    let (sipp, mut rtp) = call(&daemon, scenario("call").lasting(Duration::from_secs(25))).await?;
     let engine = daemon.engine().context("no engine")?;
     let killed = Instant::now();
     daemon.crash(|_| {}).await?;

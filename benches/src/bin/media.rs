@@ -111,6 +111,7 @@ async fn bench(calls: usize, seconds: u64) -> Result<Results> {
             sequence: 0,
             timestamp: 0,
             cname: format!("call-{call}"),
+            confirmed: true,
             silence: Duration::from_secs(3600),
         };
         let mut session = media.open(reservation, parameters)?;

@@ -9,7 +9,7 @@ mod operate;
 mod report;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::{Clock, SystemClock};
 use crate::call::agents::Agents;
-use crate::call::{self, Exchange, Parts, Random};
+use crate::call::{self, Exchange, Parts, Random, Rendered};
 use crate::config::{Config, EngineKind, Threads};
 use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, LiveCalls, Order, Orders, Readiness};
 use crate::engine::placement::{self, ModelFiles, Resources};
-use crate::engine::{Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
+use crate::engine::{self, Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
 use crate::media::{Media, MediaConfig, MediaThread};
 use crate::models;
 use crate::service::{Inherited, Service};
@@ -126,7 +126,7 @@ impl App {
         endpoint_config.session_expires = config.sip.session_expires_s;
         endpoint_config.limits = limits(config);
         let left = call::left(&service, &mut inherited);
-        let dialogs = left.iter().map(call::Left::dialog).collect();
+        let dialogs = left.iter().filter_map(call::Left::dialog).collect();
         let (endpoint, incoming, calls) = Endpoint::resume(endpoint_config, dialogs).await.map_err(configuration)?;
         readiness.ready(Latch::Sip);
 
@@ -147,7 +147,8 @@ impl App {
         })
         .map_err(configuration)?;
 
-        let engine = start_engine(config, &agents, &service)?;
+        let (engine, voice) = start_engine(config, &agents, &service)?;
+        let rendered = voice.and_then(|voice| rendered(config, &voice, clock.as_ref()));
         let exchange = Exchange::new(Parts {
             agents,
             engine: engine.clone(),
@@ -163,6 +164,7 @@ impl App {
             clock: Arc::clone(&clock),
             random: random()?,
             service: service.clone(),
+            rendered,
         });
         exchange.restore(left, calls).await;
         let stopping = CancellationToken::new();
@@ -288,7 +290,8 @@ fn random() -> Result<Random, StartError> {
     Ok(Box::new(move || generator.next_u64()))
 }
 
-fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<Engine, StartError> {
+/// The engine, and the file of its voice; a scripted one has none.
+fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<(Engine, Option<PathBuf>), StartError> {
     let prime = Exchange::prime(agents);
     if config.engine.kind == EngineKind::Scripted {
         let path = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
@@ -300,12 +303,13 @@ fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<E
         if script.answer.is_empty() {
             return Err(configuration(format!("engine.script: {shown} has no [[answer]]; write at least one")));
         }
-        return Ok(Engine::start(ScriptedEngine::new(script), prime));
+        return Ok((Engine::start(ScriptedEngine::new(script), prime), None));
     }
     if let Some(missing) = config.missing_programs().first() {
         return Err(configuration(missing.to_string()));
     }
     let pack = models::resolve(&config.models.dir, &config.models.pack, &models::Use::ALL).map_err(configuration)?;
+    let spoken_by = pack.voice.clone();
     let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice };
     let threads = match config.engine.threads {
         Threads::Auto => placement::default_threads(),
@@ -327,7 +331,17 @@ fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<E
     let (backoff, backoff_limit) = config.engine.restart();
     let (heartbeat, patience) = config.engine.heartbeat();
     let policy = RestartPolicy { start_limit: ENGINE_START, heartbeat, patience, backoff, backoff_limit };
-    Ok(Engine::start(EngineProcess::new(launch, policy), prime))
+    Ok((Engine::start(EngineProcess::new(launch, policy), prime), Some(spoken_by)))
+}
+
+/// Where the phrases of this voice are kept. Without them they are rendered again.
+fn rendered(config: &Config, voice: &Path, clock: &dyn Clock) -> Option<Rendered> {
+    let folder = config.models.cache.join("phrases");
+    let opened = Rendered::open(folder, engine::identity(voice), clock.wall());
+    if let Err(error) = &opened {
+        tracing::warn!(%error, "models.cache cannot be used: fixed phrases are not kept for the next start");
+    }
+    opened.ok()
 }
 
 /// Carries the engine's state to the latches and the metrics.

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use callbox_wire::{Event, Pcm, Request};
+use callbox_wire::{Event, Request};
 use tokio::time::sleep_until;
 
 use super::exchange::{Exchange, media_stats};
-use super::keep::{Keep, KeptCall, Parts};
+use super::hearing::Hearing;
+use super::keep::{Keep, KeptCall, Over, Parts};
 use super::record;
 use super::shelf::Shelf;
 use super::stream::{Agreed, Stream};
@@ -18,7 +19,6 @@ use crate::base::CallId;
 use crate::control::{LiveEntry, LiveState};
 use crate::dialogue::{self, Action, Agent, Dialogue, HangupReason, Input, Mark, TurnKind};
 use crate::engine::{EngineState, News, Port};
-use crate::media::resample::Upsampler;
 use crate::media::{self, MediaSession, PlayFrame, SessionParameters};
 use crate::sip::{self, CallEvent, EndReason};
 use crate::storage::{CallRecord, Record};
@@ -50,6 +50,10 @@ pub(super) struct Before {
     pub(super) dialogue: dialogue::Kept,
     /// How long it was without a daemon.
     pub(super) gap: Duration,
+    /// The frame of the caller from which on the next engine has to hear.
+    pub(super) hear_from: u64,
+    /// What the caller has said meanwhile.
+    pub(super) missed: Vec<media::Samples>,
 }
 
 /// What wakes a conversation.
@@ -66,6 +70,8 @@ pub(super) struct Ended {
     pub(super) reason: String,
     pub(super) turns: u32,
     pub(super) media: media::SessionStats,
+    /// To be dropped once the end is recorded.
+    pub(super) keep: Option<Keep>,
 }
 
 /// What changes while it goes on.
@@ -73,7 +79,7 @@ struct State {
     dialogue: Dialogue,
     shelf: Shelf,
     actions: Vec<Action>,
-    upsampler: Upsampler,
+    hearing: Hearing,
     /// A stored phrase was wanted that had not been rendered yet.
     unheard: bool,
     hang_up: Option<HangupReason>,
@@ -90,12 +96,18 @@ impl Conversation {
         let now = self.exchange.clock.now();
         self.enter();
         let before = self.before.take();
+        let hear_from = before.as_ref().map_or(0, |before| before.hear_from);
+        let mut hearing = match &self.keep {
+            Some(keep) => keep.hearing(hear_from),
+            None => Hearing::new(None, 0),
+        };
         let (dialogue, began) = match &before {
             Some(before) => {
-                let Before { dialogue, gap } = before;
                 let agent = Arc::clone(&self.agent);
-                let resumed = Dialogue::restore(self.call(), agent, dialogue.clone(), *gap, now);
+                let resumed = Dialogue::restore(self.call(), agent, before.dialogue.clone(), before.gap, now);
                 let began = now.checked_sub(resumed.lasting()).unwrap_or(now);
+                // There is no engine for it yet: it is only kept.
+                before.missed.iter().for_each(|frame| drop(hearing.take(frame)));
                 (resumed, began)
             }
             None => (Dialogue::new(self.call(), Arc::clone(&self.agent), now), now),
@@ -104,7 +116,7 @@ impl Conversation {
             dialogue,
             shelf: Shelf::default(),
             actions: Vec::new(),
-            upsampler: Upsampler::default(),
+            hearing,
             unheard: false,
             hang_up: None,
             began,
@@ -112,20 +124,27 @@ impl Conversation {
             on_hold: self.stream.on_hold(),
             changed: true,
         };
-        self.ask(Request::Listen { call: self.call() });
         // An engine that was lost, or became ready, before the call was attached is no news to its port.
         let ready = matches!(*self.exchange.engine.state().borrow(), EngineState::Ready(_));
         match (before, ready) {
-            (None, true) => self.tell(&mut state, Input::Answered),
+            (None, true) => {
+                self.ask(Request::Listen { call: self.call() });
+                state.hearing.begin_now();
+                self.tell(&mut state, Input::Answered);
+            }
             (None, false) => {
                 self.tell(&mut state, Input::EngineLost);
                 self.tell(&mut state, Input::Answered);
             }
-            (Some(_), true) => self.tell(&mut state, Input::EngineReady),
+            (Some(_), true) => self.engine_ready(&mut state),
             (Some(_), false) => {}
+        }
+        if state.on_hold {
+            self.tell(&mut state, Input::Hold(true));
         }
         let drain = self.exchange.goodbye();
         let mut draining = false;
+        let mut by_caller = false;
         let reason = loop {
             self.play_out(&mut state);
             if let Some(reason) = state.hang_up {
@@ -144,7 +163,10 @@ impl Conversation {
             };
             self.enter();
             match wake {
-                Wake::Signal(CallEvent::Ended(reason)) => break ended_because(&reason).to_owned(),
+                Wake::Signal(CallEvent::Ended(reason)) => {
+                    by_caller = reason == EndReason::RemoteHangup;
+                    break ended_because(&reason).to_owned();
+                }
                 Wake::Signal(event) => self.signalled(&mut state, event).await,
                 Wake::Media => {
                     if self.media_arrived(&mut state) == Media::Gone {
@@ -161,7 +183,13 @@ impl Conversation {
             }
         };
         self.tell(&mut state, Input::HungUp);
-        Ended { reason, turns: state.turns, media: self.session.stats() }
+        let over = Over {
+            reason: reason.clone(),
+            ended_us: record::timestamp(self.exchange.clock.as_ref(), self.exchange.clock.now()).0,
+            by_us: !by_caller,
+        };
+        self.write(&state, Some(over));
+        Ended { reason, turns: state.turns, media: self.session.stats(), keep: self.keep.take() }
     }
 
     fn enter(&self) {
@@ -178,12 +206,16 @@ impl Conversation {
 
     /// Keeps what has changed: at once what was said or agreed on, soon how much of it was heard.
     fn keep(&mut self, state: &mut State) {
-        let clock = self.exchange.clock.as_ref();
-        let now = clock.now();
-        let Some(keep) = self.keep.as_mut() else { return };
-        if !std::mem::take(&mut state.changed) && !keep.is_due(self.session.queued() > 0, now) {
-            return;
+        let now = self.exchange.clock.now();
+        let Some(keep) = self.keep.as_ref() else { return };
+        if std::mem::take(&mut state.changed) || keep.is_due(self.session.queued() > 0, now) {
+            self.write(state, None);
         }
+    }
+
+    fn write(&mut self, state: &State, over: Option<Over>) {
+        let clock = self.exchange.clock.as_ref();
+        let Some(keep) = self.keep.as_mut() else { return };
         let stats = self.session.stats();
         let parts = Parts {
             record: &self.record,
@@ -191,11 +223,13 @@ impl Conversation {
             media: media_stats(self.record.media, &stats),
             dialog: self.sip.snapshot(),
             stream: &self.stream,
-            session: &self.parameters,
+            session: Some(&self.parameters),
             stats: &stats,
             dialogue: state.dialogue.kept(),
+            hear_from: state.hearing.hear_from(state.dialogue.unheard_from()),
+            over,
         };
-        keep.write(&KeptCall::new(parts, clock), now);
+        keep.write(&KeptCall::new(parts, clock), clock.now());
     }
 
     const fn call(&self) -> CallId {
@@ -295,9 +329,9 @@ impl Conversation {
     fn media_arrived(&mut self, state: &mut State) -> Media {
         let call = self.call();
         while let Some(frame) = self.session.recv() {
-            let mut heard = vec![0; 2 * frame.samples.len()];
-            state.upsampler.process(&frame.samples, &mut heard);
-            self.ask(Request::Hear { call, pcm: Pcm(heard) });
+            if let Some(pcm) = state.hearing.take(&frame.samples) {
+                self.ask(Request::Hear { call, pcm });
+            }
         }
         let events: Vec<media::Event> = self.session.events().collect();
         for event in events {
@@ -308,7 +342,7 @@ impl Conversation {
                     self.play_out(state);
                     self.tell(state, Input::PlayoutDrained);
                 }
-                media::Event::Silence { since } if !state.on_hold => {
+                media::Event::Silence { since } if self.stream.receives() => {
                     tracing::warn!(seconds = since.as_secs(), "no audio arrives; the call is ended");
                     return Media::Gone;
                 }
@@ -320,11 +354,13 @@ impl Conversation {
 
     fn engine_said(&mut self, state: &mut State, news: News) {
         match news {
-            News::Lost => self.tell(state, Input::EngineLost),
-            News::Ready => {
-                self.ask(Request::Listen { call: self.call() });
-                self.tell(state, Input::EngineReady);
+            News::Lost => {
+                state.hearing.lost(state.dialogue.unheard_from());
+                self.tell(state, Input::EngineLost);
             }
+            // One that was ready when the call was attached is told of twice.
+            News::Ready if state.hearing.listens() => {}
+            News::Ready => self.engine_ready(state),
             News::Event(event) => match event {
                 Event::Activity { at, speech, .. } => self.tell(state, Input::Activity { at, speech }),
                 Event::Heard { turn, transcript, .. } => self.tell(state, Input::Heard { turn, transcript }),
@@ -349,6 +385,19 @@ impl Conversation {
         }
     }
 
+    /// There is an engine (again): it hears what was said while there was none.
+    fn engine_ready(&mut self, state: &mut State) {
+        let call = self.call();
+        self.ask(Request::Listen { call });
+        if state.hearing.begin() {
+            self.tell(state, Input::Recorded);
+        }
+        self.tell(state, Input::EngineReady);
+        if let Some(pcm) = state.hearing.portion() {
+            self.ask(Request::Hear { call, pcm });
+        }
+    }
+
     async fn signalled(&mut self, state: &mut State, event: CallEvent) {
         match event {
             CallEvent::Offer { sdp, reply } => {
@@ -366,6 +415,10 @@ impl Conversation {
                     tracing::debug!("the call ended while its media was to be changed");
                 }
             }
+            CallEvent::Confirmed { answer: None } => {
+                self.parameters.confirmed = true;
+                self.update(state);
+            }
             // The answer to an offer of ours in a re-INVITE without SDP.
             CallEvent::Confirmed { answer: Some(sdp) } => match self.stream.answered(&sdp) {
                 Ok(agreed) => self.agreed(state, agreed),
@@ -380,10 +433,17 @@ impl Conversation {
     }
 
     fn agreed(&mut self, state: &mut State, agreed: Agreed) {
-        state.on_hold = self.stream.on_hold();
+        self.parameters = agreed.session;
+        self.update(state);
+        if state.on_hold != self.stream.on_hold() {
+            state.on_hold = self.stream.on_hold();
+            self.tell(state, Input::Hold(state.on_hold));
+        }
+    }
+
+    fn update(&mut self, state: &mut State) {
         state.changed = true;
-        self.parameters = agreed.session.clone();
-        if self.session.update(agreed.session).is_err() {
+        if self.session.update(self.parameters.clone()).is_err() {
             tracing::error!("the media thread does not take changes; this one was lost");
         }
     }

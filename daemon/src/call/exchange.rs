@@ -13,9 +13,10 @@ use tracing::Instrument as _;
 
 use super::agents::Agents;
 use super::conversation::{Before, Conversation, Ended};
-use super::keep::Keep;
+use super::keep::{Keep, KeptCall, Parts as KeptParts};
 use super::phrases::{self, PhraseBook};
 use super::record::timestamp;
+use super::rendered::Rendered;
 use super::stream::{Stream, StreamNames, address_towards};
 use crate::base::{Clock, Pii};
 use crate::control::{LiveCall, LiveCalls, LiveState, Readiness};
@@ -23,7 +24,7 @@ use crate::dialogue::{Agent, prime_messages};
 use crate::engine::{Engine, EngineState};
 use crate::media::{self, Media, MediaSession, SessionParameters};
 use crate::service::Service;
-use crate::sip::{Call, IncomingCall};
+use crate::sip::{Call, DialogState, IncomingCall, Phase};
 use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle};
 use crate::telemetry::{Metrics, Refusal, agent_span, call_span};
 
@@ -60,6 +61,8 @@ pub struct Parts {
     pub random: Random,
     /// Keeps what outlives the daemon.
     pub service: Service,
+    /// What agents always say, rendered by an earlier daemon.
+    pub rendered: Option<Rendered>,
 }
 
 /// What all calls share.
@@ -110,9 +113,10 @@ impl Exchange {
     /// Nothing is answered before [`Exchange::serve`].
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { agents, engine, media, storage, live, readiness, metrics, clock, random, service, .. } = parts;
+        let phrases = PhraseBook::new(parts.rendered, &fixed_texts(&agents), clock.wall());
         Arc::new(Self {
             engine,
-            phrases: PhraseBook::default(),
+            phrases,
             storage,
             metrics,
             clock,
@@ -270,7 +274,10 @@ impl Exchange {
         let mut stream = Stream::new((ip, reservation.port()).into(), names, self.silence);
         let (sdp, agreed) = match &incoming.offer {
             Some(offer) => match stream.answer(offer) {
-                Ok((answer, agreed)) => (answer, Some(agreed)),
+                Ok((answer, mut agreed)) => {
+                    agreed.session.confirmed = false;
+                    (answer, Some(agreed))
+                }
                 Err(error) => {
                     tracing::info!(%error, "a call was refused");
                     let refuse = Refuse {
@@ -299,7 +306,31 @@ impl Exchange {
             turns: 0,
             media: MediaStats::default(),
         };
-        incoming.ringing().await.map_err(|_| Unanswered::Gone)?;
+        let parameters = agreed.as_ref().map(|agreed| &agreed.session);
+        let mut keep = Keep::begin(&self.service, id, &reservation);
+        let mut dialog = incoming.snapshot();
+        let ring = agent.ring_ms.get();
+        if !ring.is_zero() {
+            self.keep(keep.as_mut(), &record, &dialog, &stream, parameters);
+            self.service.settled().await;
+            incoming.ringing().await.map_err(|_| Unanswered::Gone)?;
+            tokio::select! {
+                () = tokio::time::sleep(ring) => {}
+                _ = incoming.cancelled() => return Err(Unanswered::Gone),
+            }
+            if self.doors().closed {
+                return refused(incoming, DRAINING);
+            }
+        }
+        // Before it is said: whoever goes on from here says it again.
+        dialog.phase = Phase::Answered;
+        dialog.local_sdp = Some(sdp.clone());
+        record.answered = Some(timestamp(self.clock.as_ref(), self.clock.now()));
+        self.keep(keep.as_mut(), &record, &dialog, &stream, parameters);
+        if ring.is_zero() {
+            self.service.settled().await;
+            incoming.ringing().await.map_err(|_| Unanswered::Gone)?;
+        }
         let mut sip = incoming.answer(sdp).await.map_err(|_| Unanswered::Gone)?;
         let agreed = match agreed {
             Some(agreed) => agreed,
@@ -309,8 +340,6 @@ impl Exchange {
             },
         };
         agreed.codec.clone_into(&mut record.codec);
-        record.answered = Some(timestamp(self.clock.as_ref(), self.clock.now()));
-        let keep = Keep::begin(&self.service, id, &reservation);
         let session = match self.media.open(reservation, agreed.session.clone()) {
             Ok(session) => session,
             Err(error) => {
@@ -325,6 +354,32 @@ impl Exchange {
         let up = Up { record, agent, sip, session, parameters: agreed.session, stream, keep, before: None };
         self.converse(up).await;
         Ok(())
+    }
+
+    /// Keeps a call of which nothing was heard yet.
+    fn keep(
+        &self,
+        keep: Option<&mut Keep>,
+        record: &CallRecord,
+        dialog: &DialogState,
+        stream: &Stream,
+        session: Option<&SessionParameters>,
+    ) {
+        let parts = KeptParts {
+            record,
+            turns: 0,
+            media: MediaStats::default(),
+            dialog: dialog.clone(),
+            stream,
+            session,
+            stats: &media::SessionStats::default(),
+            dialogue: None,
+            hear_from: 0,
+            over: None,
+        };
+        if let Some(keep) = keep {
+            keep.write(&KeptCall::new(parts, self.clock.as_ref()), self.clock.now());
+        }
     }
 
     /// Holds a conversation to its end, and records that.
@@ -357,19 +412,27 @@ impl Exchange {
             keep,
             before,
         };
-        let ended = conversation.hold().await;
+        let Ended { reason, turns, media: stats, keep } = conversation.hold().await;
 
         drop(active);
-        tracing::info!(reason = ended.reason, turns = ended.turns, "ended");
+        tracing::info!(reason, turns, "ended");
         record.ended = Some(timestamp(self.clock.as_ref(), self.clock.now()));
-        self.finish(record, media, ended);
+        record.turns = turns;
+        record.media = media_stats(media, &stats);
+        record.end_reason = Some(reason);
+        self.record_end(record, keep).await;
     }
 
-    fn finish(&self, mut record: CallRecord, before: MediaStats, ended: Ended) {
-        record.turns = ended.turns;
-        record.media = media_stats(before, &ended.media);
-        record.end_reason = Some(ended.reason);
+    /// Records the end of a call; nothing of it is kept from then on.
+    pub(super) async fn record_end(&self, record: CallRecord, keep: Option<Keep>) {
         self.storage.record(Record::Call(Box::new(record)));
+        if keep.is_some() {
+            let storage = self.storage.clone();
+            // Whoever dies until then leaves it to the next daemon.
+            if tokio::task::spawn_blocking(move || storage.flush()).await.is_err() {
+                tracing::error!("the end of a call may not be recorded");
+            }
+        }
     }
 
     async fn refuse(&self, incoming: IncomingCall, refuse: &Refuse) {

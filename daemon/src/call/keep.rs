@@ -12,16 +12,17 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::hearing::Hearing;
 use super::stream::Stream;
 use crate::base::{CallId, Clock, Pii};
 use crate::dialogue;
 use crate::media::{self, Reservation, SessionParameters};
 use crate::service::{Inherited, Service, Slots};
-use crate::sip::DialogState;
+use crate::sip::{DialogState, Phase};
 use crate::storage::{CallRecord, Direction, MediaStats, Timestamp};
 
 /// Of the format below: a daemon goes on only with what it understands.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Beginning of all names.
 const PREFIX: &str = "call-";
 /// While the agent speaks, so old may be what is kept of how much was heard.
@@ -47,13 +48,29 @@ pub(super) struct KeptCall {
     pub(super) media: MediaStats,
     pub(super) dialog: DialogState,
     pub(super) stream: Stream,
-    session: SessionParameters,
+    /// None while the caller has yet to answer our offer.
+    session: Option<SessionParameters>,
     /// Sequence number and timestamp that were due at this uptime.
     next: (u16, u32, Duration),
     pub(super) target: Option<SocketAddr>,
+    /// None before the first word.
     pub(super) dialogue: Option<dialogue::Kept>,
+    /// The frame of the caller from which on the next engine has to hear.
+    pub(super) hear_from: u64,
+    /// How it has ended; kept until that is recorded.
+    pub(super) over: Option<Over>,
     /// The machine's uptime when this was written.
     written: Duration,
+}
+
+/// The end of a call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Over {
+    pub(super) reason: String,
+    /// Microseconds since 1970.
+    pub(super) ended_us: i64,
+    /// We hung up: the caller may not have heard of it.
+    pub(super) by_us: bool,
 }
 
 /// The parts of a call that change.
@@ -63,16 +80,19 @@ pub(super) struct Parts<'a> {
     pub(super) media: MediaStats,
     pub(super) dialog: DialogState,
     pub(super) stream: &'a Stream,
-    pub(super) session: &'a SessionParameters,
+    pub(super) session: Option<&'a SessionParameters>,
     pub(super) stats: &'a media::SessionStats,
     pub(super) dialogue: Option<dialogue::Kept>,
+    pub(super) hear_from: u64,
+    pub(super) over: Option<Over>,
 }
 
 impl KeptCall {
     pub(super) fn new(parts: Parts<'_>, clock: &dyn Clock) -> Self {
-        let Parts { record, turns, media, dialog, stream, session, stats, dialogue } = parts;
+        let Parts { record, turns, media, dialog, stream, session, stats, dialogue, hear_from, over } = parts;
         let (now, uptime) = (clock.now(), clock.uptime());
-        let (sequence, timestamp, due) = stats.next.unwrap_or((session.sequence, session.timestamp, now));
+        let first = session.map_or((0, 0), |session| (session.sequence, session.timestamp));
+        let (sequence, timestamp, due) = stats.next.unwrap_or((first.0, first.1, now));
         let due = (uptime + due.saturating_duration_since(now)).saturating_sub(now.saturating_duration_since(due));
         Self {
             version: VERSION,
@@ -86,10 +106,12 @@ impl KeptCall {
             media,
             dialog,
             stream: stream.clone(),
-            session: session.clone(),
+            session: session.cloned(),
             next: (sequence, timestamp, due),
             target: stats.target,
             dialogue,
+            hear_from,
+            over,
             written: uptime,
         }
     }
@@ -115,11 +137,16 @@ impl KeptCall {
     pub(super) fn dialog(&self) -> DialogState {
         let mut dialog = self.dialog.clone();
         dialog.local_cseq = dialog.local_cseq.saturating_add(CSEQ_AHEAD);
+        if self.over.is_some() {
+            // A BYE of ours that nobody may have heard is sent again.
+            dialog.phase = Phase::Confirmed;
+        }
         dialog
     }
 
-    /// The stream goes on where it would be now: a gap for the far end, and no packet twice.
-    pub(super) fn session(&self, uptime: Duration) -> SessionParameters {
+    /// The stream goes on where it would be now: a gap for the far end, and no packet twice. None if there is none yet.
+    pub(super) fn session(&self, uptime: Duration) -> Option<SessionParameters> {
+        let session = self.session.clone()?;
         let (sequence, timestamp, due) = self.next;
         let frames = uptime.saturating_sub(due).as_micros() / media::FRAME_TIME.as_micros() + 1;
         let frames = u32::try_from(frames).unwrap_or(u32::MAX);
@@ -127,7 +154,7 @@ impl KeptCall {
         let sequence = sequence.wrapping_add(frames as u16).wrapping_add(SEQUENCE_AHEAD);
         let samples = u32::try_from(media::FRAME).unwrap_or(0);
         let timestamp = timestamp.wrapping_add(frames.wrapping_mul(samples));
-        SessionParameters { sequence, timestamp, ..self.session.clone() }
+        Some(SessionParameters { sequence, timestamp, ..session })
     }
 
     /// How long the call was without a daemon, as far as is known.
@@ -167,6 +194,11 @@ impl Keep {
                 None
             }
         }
+    }
+
+    /// What the caller says, kept beside the state.
+    pub(super) fn hearing(&self, from: u64) -> Hearing {
+        Hearing::new(Some(&self.slots), from)
     }
 
     /// This daemon goes on with the call.
@@ -228,10 +260,10 @@ pub struct Left {
 }
 
 impl Left {
-    /// Its dialog, for [`crate::sip::Endpoint::resume`].
+    /// Its dialog, for [`crate::sip::Endpoint::resume`]; none if the caller has ended it.
     #[must_use]
-    pub fn dialog(&self) -> DialogState {
-        self.call.dialog()
+    pub fn dialog(&self) -> Option<DialogState> {
+        self.call.over.as_ref().is_none_or(|over| over.by_us).then(|| self.call.dialog())
     }
 }
 
@@ -283,7 +315,7 @@ mod tests {
     use crate::base::ManualClock;
     use crate::call::stream::StreamNames;
     use crate::media::{Codec, LatchRule};
-    use crate::sip::{Phase, Role, Transport};
+    use crate::sip::{Role, Transport};
 
     fn kept(clock: &ManualClock) -> KeptCall {
         let here = ([127, 0, 0, 1], 4000).into();
@@ -308,6 +340,7 @@ mod tests {
             local_sdp: None,
             session: None,
             peer_updates: false,
+            invite: None,
         };
         let session = SessionParameters {
             codec: Codec::Pcmu,
@@ -322,6 +355,7 @@ mod tests {
             sequence: 100,
             timestamp: 1000,
             cname: "x".into(),
+            confirmed: true,
             silence: Duration::ZERO,
         };
         let record = CallRecord {
@@ -344,12 +378,14 @@ mod tests {
             media: MediaStats { packets_out: 9, ..MediaStats::default() },
             dialog,
             stream: &Stream::new(here, StreamNames::draw(|| 1), Duration::ZERO),
-            session: &session,
+            session: Some(&session),
             stats: &media::SessionStats {
                 next: Some((u16::MAX - 2, 8000, clock.now() + media::FRAME_TIME)),
                 ..media::SessionStats::default()
             },
             dialogue: None,
+            hear_from: 0,
+            over: None,
         };
         KeptCall::new(parts, clock)
     }
@@ -362,11 +398,15 @@ mod tests {
         clock.advance(Duration::from_millis(320));
         let kept: KeptCall = serde_json::from_slice(&bytes).expect("what was written");
         // 300 ms after the packet that was due next: fifteen frames later, and one more for the one that is under way.
-        let session = kept.session(clock.uptime());
+        let session = kept.session(clock.uptime()).expect("agreed on");
         assert_eq!(session.sequence, (u16::MAX - 2).wrapping_add(16 + SEQUENCE_AHEAD));
         assert_eq!((session.timestamp, session.ssrc), (8000 + 16 * 160, 1));
         assert_eq!(kept.dialog().local_cseq, 1 + CSEQ_AHEAD);
         assert_eq!(kept.gap(clock.uptime()), Duration::from_millis(320));
+        let over = Over { reason: "agent_hangup".into(), ended_us: 9, by_us: true };
+        let dialog = DialogState { phase: Phase::Terminating, ..kept.dialog() };
+        let over = KeptCall { dialog, over: Some(over), ..serde_json::from_slice(&bytes).expect("what was written") };
+        assert_eq!(over.dialog().phase, Phase::Confirmed, "BYE can be sent again");
         let record = kept.record();
         assert_eq!((record.turns, record.media.packets_out, record.from.reveal().as_str()), (3, 9, "caller"));
     }

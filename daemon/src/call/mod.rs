@@ -7,9 +7,11 @@
 //!  exchange     a call rings: who answers, is there room → 200, or the right refusal
 //!    stream       offer and answer → what the media thread is told
 //!    conversation one task per call: sip, media, dialogue and engine, joined
+//!      hearing      what the caller says, for this engine or the next
 //!      shelf        audio that waits until it may be heard; credit for the engine
 //!      keep         what of it outlives the daemon
 //!    phrases      what agents always say, rendered ahead of time
+//!      rendered     the same on the disk, for the next daemon
 //!    record       from the dialogue's turn to what is kept of it
 //!  restore      a daemon that starts goes on with the calls of the one before
 //!  agents       which agent answers which number
@@ -18,12 +20,15 @@
 pub mod agents;
 mod conversation;
 mod exchange;
+mod hearing;
 mod keep;
 mod phrases;
 mod record;
+mod rendered;
 mod restore;
 mod shelf;
 pub mod stream;
 
 pub use exchange::{Exchange, Parts, Random};
 pub use keep::{Left, left};
+pub use rendered::Rendered;

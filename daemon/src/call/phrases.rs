@@ -2,13 +2,15 @@
 //! without an engine.
 //!
 //! Enters: texts of agents; an engine. Leaves: audio, from memory. Never here: a call. The audio outlives the engine
-//! that rendered it.
+//! that rendered it, and where there is a disk for it, the daemon.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use callbox_wire::{CallId, ClauseId, Event, Request, TurnId};
 
+use super::rendered::Rendered;
 use super::shelf::{Phrase, Samples};
 use crate::dialogue::{Agent, Cutter, StoredPhrase};
 use crate::engine::{Engine, EngineState, News};
@@ -40,6 +42,7 @@ pub(super) fn fixed_texts(agent: &Agent) -> impl Iterator<Item = String> + '_ {
 #[derive(Clone, Default)]
 pub(super) struct PhraseBook {
     phrases: Arc<Mutex<HashMap<String, Phrase>>>,
+    rendered: Option<Rendered>,
     line: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -57,6 +60,20 @@ pub(super) enum RenderError {
 }
 
 impl PhraseBook {
+    /// With what was rendered before.
+    pub(super) fn new(rendered: Option<Rendered>, texts: &[String], now: SystemTime) -> Self {
+        let book = Self { rendered, ..Self::default() };
+        book.load(texts, now);
+        book
+    }
+
+    fn load(&self, texts: &[String], now: SystemTime) {
+        let Some(rendered) = &self.rendered else { return };
+        let found = texts.iter().filter_map(|text| Some((text.clone(), rendered.load(text, now)?)));
+        let found: Vec<_> = found.collect();
+        self.lock().extend(found);
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Phrase>> {
         self.phrases.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,6 +152,11 @@ impl PhraseBook {
                     Some(News::Event(_) | News::Ready) => {}
                     Some(News::Lost) | None => return Err(RenderError::Lost),
                 }
+            }
+            if let Some(rendered) = &self.rendered
+                && let Err(error) = rendered.store(text, &frames)
+            {
+                tracing::warn!(%error, "a fixed phrase cannot be kept: the next daemon has to render it again");
             }
             self.lock().insert(text.clone(), frames.into());
         }

@@ -12,7 +12,7 @@ use super::keep::Left;
 use super::record::timestamp;
 use crate::base::CallId;
 use crate::sip::{Call, Phase};
-use crate::storage::Record;
+use crate::storage::Timestamp;
 use crate::telemetry::{agent_span, call_span};
 
 /// Daemons in a row that may die at work with a call; after the last it is ended rather than tried again.
@@ -27,16 +27,29 @@ impl Exchange {
         for mut left in left {
             left.keep.take();
             let id = left.call.dialog.call;
-            let Some(place) = calls.iter().position(|call| call.id() == id) else {
-                self.note_end(&left, "lost_dialog");
-                tracing::warn!(call = %id, "a call of an earlier daemon has no dialog and is over");
-                continue;
-            };
-            let sip = calls.swap_remove(place);
-            if left.crashes > 0 {
-                tokio::time::sleep(SUSPECT).await;
+            let place = calls.iter().position(|call| call.id() == id);
+            let sip = place.map(|place| calls.swap_remove(place));
+            match (sip, left.call.over.clone()) {
+                (sip, Some(over)) => {
+                    if let Some(sip) = sip {
+                        sip.hangup().await;
+                    }
+                    self.note_end(left, &over.reason, Some(Timestamp(over.ended_us))).await;
+                }
+                (None, None) if left.call.dialog.phase == Phase::Ringing => {
+                    tracing::info!(call = %id, "a call that rang while the daemon before died was refused");
+                }
+                (None, None) => {
+                    tracing::warn!(call = %id, "a call of an earlier daemon has no dialog and is over");
+                    self.note_end(left, "lost_dialog", None).await;
+                }
+                (Some(sip), None) => {
+                    if left.crashes > 0 {
+                        tokio::time::sleep(SUSPECT).await;
+                    }
+                    self.go_on(id, left, sip).await;
+                }
             }
-            self.go_on(id, left, sip).await;
         }
     }
 
@@ -46,37 +59,32 @@ impl Exchange {
         let over = match (&agent, left.call.dialog.phase) {
             _ if left.crashes >= MOST_CRASHES => Some("crashes"),
             (None, _) => Some("no_agent"),
-            // No ACK, so no call for the caller; or a BYE that nobody may have heard.
-            (_, Phase::Confirmed) => None,
+            (_, Phase::Confirmed | Phase::Answered) => None,
             _ => Some("restart"),
         };
-        if let Some(reason) = over {
+        let (Some(agent), Some(parameters), None) = (agent, left.call.session(uptime), over) else {
+            let reason = over.unwrap_or("restart");
             tracing::warn!(call = %id, reason, crashes = left.crashes, "a call of an earlier daemon is ended");
-            self.note_end(&left, reason);
             sip.hangup().await;
-            return;
-        }
-        let (Some(agent), Some(dialogue)) = (agent, left.call.dialogue.clone()) else {
-            self.note_end(&left, "restart");
-            sip.hangup().await;
-            return;
+            return self.note_end(left, reason, None).await;
         };
         left.keep.enter();
-        let parameters = left.call.session(uptime);
-        let opened = self
-            .media
-            .adopt(left.rtp, left.rtcp)
-            .and_then(|sockets| self.media.resume(sockets, parameters.clone(), left.call.target));
+        let opened = self.media.adopt(left.rtp, left.rtcp).and_then(|(sockets, missed)| {
+            let session = self.media.resume(sockets, parameters.clone(), left.call.target)?;
+            Ok((session, missed.frames(&parameters, left.call.target)))
+        });
         left.keep.leave();
-        let session = match opened {
-            Ok(session) => session,
+        let (session, missed) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 tracing::error!(call = %id, %error, "a call of an earlier daemon has no media and is ended");
                 sip.hangup().await;
                 return;
             }
         };
-        let gap = left.call.gap(uptime);
+        let (gap, hear_from) = (left.call.gap(uptime), left.call.hear_from);
+        // One of which the caller has heard nothing begins as every call does.
+        let before = left.call.dialogue.clone().map(|dialogue| Before { dialogue, gap, hear_from, missed });
         let up = Up {
             record: left.call.record(),
             agent,
@@ -85,7 +93,7 @@ impl Exchange {
             parameters,
             stream: left.call.stream.clone(),
             keep: Some(left.keep),
-            before: Some(Before { dialogue, gap }),
+            before,
         };
         let exchange = Arc::clone(self);
         let span = call_span(id);
@@ -94,11 +102,11 @@ impl Exchange {
         self.calls.spawn(async move { exchange.converse(up).await }.instrument(span));
     }
 
-    /// The end of a call that does not go on.
-    fn note_end(&self, left: &Left, reason: &str) {
+    /// The end of a call that does not go on; now, unless it is known.
+    async fn note_end(&self, left: Left, reason: &str, ended: Option<Timestamp>) {
         let mut record = left.call.record();
-        record.ended = Some(timestamp(self.clock.as_ref(), self.clock.now()));
+        record.ended = ended.or_else(|| Some(timestamp(self.clock.as_ref(), self.clock.now())));
         record.end_reason = Some(reason.to_owned());
-        self.storage.record(Record::Call(Box::new(record)));
+        self.record_end(record, Some(left.keep)).await;
     }
 }

@@ -65,9 +65,14 @@ impl Stream {
         self
     }
 
-    /// Whether the peer has put us on hold.
+    /// Whether the peer has put us on hold: it does not listen (RFC 3264 §8.4), and what it may send is music.
     pub fn on_hold(&self) -> bool {
-        !self.direction.receives()
+        !self.direction.sends()
+    }
+
+    /// Whether audio of the peer is to be expected.
+    pub fn receives(&self) -> bool {
+        self.direction.receives()
     }
 
     /// Answers an offer: our SDP, and the media.
@@ -116,6 +121,7 @@ impl Stream {
             timestamp: self.names.timestamp,
             cname: format!("{:016x}", self.names.cname),
             silence: self.silence,
+            confirmed: true,
         };
         Agreed { codec: codec.name(), session }
     }
@@ -170,7 +176,10 @@ mod tests {
 
         let hold = caller.offer().replace("a=sendrecv", "a=inactive");
         let (_, held) = box_.answer(&hold).expect("hold is no refusal");
-        assert!(!held.session.send && box_.on_hold());
+        assert!(!held.session.send && box_.on_hold() && !box_.receives());
+        let music = caller.offer().replace("a=sendrecv", "a=sendonly");
+        let (answer, held) = box_.answer(&music).expect("hold is no refusal");
+        assert!(answer.contains("a=recvonly") && !held.session.send && box_.on_hold() && box_.receives());
     }
 
     #[test]

@@ -293,7 +293,8 @@ pub struct Models {
     pub dir: PathBuf,
     /// Which set of models to load.
     pub pack: String,
-    /// Folder for weights in the form that this machine computes fastest; may be emptied at any time.
+    /// Folder for weights in the form that this machine computes fastest, and for what agents always say, rendered; may
+    /// be emptied at any time.
     pub cache: PathBuf,
 }
 

@@ -28,6 +28,9 @@ pub struct Agent {
     pub greeting: Phrase<300>,
     /// The last words of a call.
     pub goodbye: Phrase<300>,
+    /// How long a call rings before it is answered, in milliseconds. Default 0; at most 30 000.
+    #[serde(default = "defaults::ring")]
+    pub ring_ms: Millis<0, 30_000>,
     /// Said after each [`TurnTaking::silence_ms`] without a word; after the last of them the call ends.
     #[serde(default = "defaults::silence_prompts")]
     pub silence_prompts: Vec<Phrase<300>>,
@@ -386,7 +389,11 @@ impl TryFrom<String> for NumberPattern {
 }
 
 mod defaults {
-    use super::Phrase;
+    use super::{Millis, Phrase};
+
+    pub(super) const fn ring() -> Millis<0, 30_000> {
+        Millis(0)
+    }
 
     pub(super) fn silence_prompts() -> Vec<Phrase<300>> {
         ["Are you still there?", "I cannot hear you. Is anybody there?"].map(phrase).to_vec()

@@ -8,7 +8,7 @@ use super::io::{Action, HangupReason, StoredPhrase};
 use super::machine::{Dialogue, Engine, Phase, Resume};
 use super::record::{Outcome, TurnKind};
 
-/// Engines lost in one call before it is ended.
+/// Engines lost in one call, with no answer heard in between, before it is ended.
 const MOST_LOSSES: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 
@@ -67,6 +67,7 @@ impl Dialogue {
             return;
         }
         let was_speaking = self.ears.utterance().is_some();
+        let folded = std::mem::take(&mut self.folded);
         self.utterance_over();
         self.ears.reset();
         self.losses += 1;
@@ -96,6 +97,10 @@ impl Dialogue {
             phrase = Some(StoredPhrase::OneMoment);
             resume = Resume::Repeat;
         }
+        if matches!(resume, Resume::Repeat) && !folded.is_empty() {
+            // The beginning of a long question was understood.
+            self.history.interrupted(&folded, "");
+        }
         self.engine = Engine::Down { since: self.now, resume };
         if self.phase == Phase::Live && self.leaving.is_none() {
             if self.losses > MOST_LOSSES {
@@ -106,9 +111,22 @@ impl Dialogue {
         }
     }
 
+    /// What the caller was saying will be heard after all.
+    pub(super) fn recorded(&mut self) {
+        if let Engine::Down { resume: resume @ Resume::Repeat, .. } = &mut self.engine {
+            *resume = Resume::Listen;
+        }
+    }
+
+    pub(super) fn soothe(&mut self, out: &mut Vec<Action>) {
+        self.soothe_at = None;
+        self.play_stored(StoredPhrase::OneMoment, out);
+    }
+
     pub(super) fn engine_ready(&mut self, out: &mut Vec<Action>) {
         let Engine::Down { resume, .. } = std::mem::replace(&mut self.engine, Engine::Up) else { return };
         self.idle_since = self.now;
+        self.soothe_at = None;
         if self.phase != Phase::Live || self.leaving.is_some() {
             return;
         }

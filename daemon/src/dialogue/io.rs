@@ -85,8 +85,13 @@ pub enum Input {
     },
     /// The engine is gone, and with it the listening stream and all work.
     EngineLost,
+    /// What the caller has said since [`super::Dialogue::unheard_from`] will be heard by the next engine: nothing of it
+    /// need be asked for. Comes before [`Input::EngineReady`].
+    Recorded,
     /// An engine has taken over; its listening stream begins at sample 0.
     EngineReady,
+    /// The caller has put the agent on hold, or is back. Meanwhile nobody listens, and what is heard is music.
+    Hold(bool),
     /// The daemon is going to stop: end the call politely.
     Drain,
     /// The call is over, whoever ended it.
@@ -257,7 +262,9 @@ impl fmt::Debug for Input {
             Self::Dtmf(_) => f.write_str("Dtmf"),
             Self::Failed { turn, role, failure } => write!(f, "Failed({turn}, {role:?}, {failure:?})"),
             Self::EngineLost => f.write_str("EngineLost"),
+            Self::Recorded => f.write_str("Recorded"),
             Self::EngineReady => f.write_str("EngineReady"),
+            Self::Hold(held) => write!(f, "Hold({held})"),
             Self::Drain => f.write_str("Drain"),
             Self::HungUp => f.write_str("HungUp"),
             Self::Tick => f.write_str("Tick"),

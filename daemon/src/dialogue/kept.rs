@@ -1,5 +1,5 @@
 //! A conversation that outlives its process. Enters: a dialogue, or what was kept of one; leaves: the other. Kept is what
-//! the caller would miss: what was said, what is owed to them. Speech that was going on is lost with the audio.
+//! the caller would miss: what was said, what is owed to them. Speech that was going on is with whoever keeps the audio.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,11 +8,16 @@ use callbox_wire::{CallId, ChatMessage, ClauseId, TurnId};
 use serde::{Deserialize, Serialize};
 
 use super::agent::Agent;
+use super::endpoint::samples;
 use super::io::HangupReason;
-use super::machine::{Dialogue, Engine, Phase, Resume, TAIL};
+use super::machine::{Dialogue, Engine, PREROLL, Phase, Resume, TAIL};
 use super::prompt::History;
 use super::record::TurnKind;
 use super::turn::Turn;
+
+/// A caller who is owed something is asked for patience if there is no engine so soon. One that has outlived the daemon
+/// is there at once.
+const SOOTHE: Duration = Duration::from_millis(700);
 
 /// A dialogue as plain data. Holds words of a caller: memory is its only place. Prints nothing.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -71,12 +76,17 @@ impl Dialogue {
             }
             _ => None,
         };
+        // The beginning of a long question was understood, and the rest of it is not known yet.
+        let understood =
+            self.turn.as_ref().and_then(|turn| turn.caller.as_deref()).is_some_and(|words| !words.is_empty());
+        let folded = if understood { "" } else { self.folded.as_str() };
+        let pending = [pending, folded].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
         let asks_again = matches!(&self.engine, Engine::Down { resume: Resume::Repeat, .. });
         Some(Kept {
             answered_ago: self.now.saturating_duration_since(self.answered),
             next_turn: self.next_turn,
             messages: messages.to_vec(),
-            pending: pending.to_owned(),
+            pending,
             interrupted,
             prompts: self.prompts,
             misses: self.misses,
@@ -87,6 +97,18 @@ impl Dialogue {
             closing: self.closing.map(|(reason, _)| reason),
             leaving: self.leaving.map(|(reason, _)| reason),
         })
+    }
+
+    /// From which sample of the listening stream another engine would have to hear the caller again: where the words
+    /// begin that were not understood so far.
+    #[must_use]
+    pub fn unheard_from(&self) -> u64 {
+        let attempt = self.turn.as_ref().filter(|turn| turn.owns_utterance || turn.caller.is_none());
+        if let Some((turn, span)) = attempt.and_then(|turn| Some((turn, turn.span.as_ref()?))) {
+            let understood = turn.caller.as_deref().is_some_and(|words| !words.is_empty());
+            return if understood { span.end } else { span.start };
+        }
+        self.ears.utterance().map_or_else(|| self.ears.head(), |said| said.onset.saturating_sub(samples(PREROLL)))
     }
 
     /// How long the call has been answered.
@@ -119,6 +141,7 @@ impl Dialogue {
             None if kept.speaking => Resume::Repeat,
             None => Resume::Listen,
         };
+        dialogue.soothe_at = (!matches!(resume, Resume::Listen)).then_some(now + SOOTHE);
         dialogue.engine = Engine::Down { since: now, resume };
         dialogue
     }

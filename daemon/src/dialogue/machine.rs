@@ -18,7 +18,7 @@ use super::timers::Timer;
 use super::turn::Turn;
 
 /// Speech is transcribed from this long before it was noticed: the ears notice a soft consonant late.
-const PREROLL: Duration = Duration::from_millis(200);
+pub(super) const PREROLL: Duration = Duration::from_millis(200);
 /// The engine remembers 30 s; older speech of the same utterance is lost.
 const LONGEST_SPAN: Duration = Duration::from_secs(28);
 /// An utterance this long is not transcribed again from its beginning after each pause.
@@ -85,7 +85,10 @@ pub struct Dialogue {
     /// How much longer than usual this caller pauses.
     pub(super) slack: Duration,
     pub(super) engine: Engine,
+    /// Engines lost since an answer was heard to its end.
     pub(super) losses: u32,
+    /// When the caller is asked for patience, if there is no engine by then.
+    pub(super) soothe_at: Option<Instant>,
     /// A stored phrase is playing, at most until then.
     pub(super) stored_until: Option<Instant>,
     /// The call has to end: why, and when the turn in progress is cut short for it.
@@ -96,6 +99,8 @@ pub struct Dialogue {
     pub(super) keys_by: Option<Instant>,
     /// The playout is empty.
     pub(super) drained: bool,
+    /// The caller has put the agent on hold.
+    pub(super) held: bool,
 }
 
 /// Prints no words.
@@ -131,12 +136,14 @@ impl Dialogue {
             slack: Duration::ZERO,
             engine: Engine::Up,
             losses: 0,
+            soothe_at: None,
             stored_until: None,
             closing: None,
             leaving: None,
             keys: String::new(),
             keys_by: None,
             drained: true,
+            held: false,
             agent,
         }
     }
@@ -149,7 +156,9 @@ impl Dialogue {
             (Phase::Over, _) => return,
             (_, Input::HungUp) => return self.end(out),
             (_, Input::Drain) => self.close(HangupReason::Drain),
+            (_, Input::Hold(held)) => self.hold_changed(held),
             (_, Input::EngineLost) => self.engine_lost(out),
+            (_, Input::Recorded) => self.recorded(),
             (_, Input::EngineReady) => self.engine_ready(out),
             (Phase::Waiting, Input::Answered) => self.answer(out),
             (Phase::Live, input) => self.live(input, out),
@@ -165,7 +174,9 @@ impl Dialogue {
 
     fn live(&mut self, input: Input, out: &mut Vec<Action>) {
         match input {
-            Input::Activity { at, speech } if self.is_up() => self.activity(at, speech, out),
+            Input::Activity { at, speech } if self.is_up() => {
+                self.activity(at, if self.held { 0.0 } else { speech }, out);
+            }
             Input::Heard { turn, transcript } => self.heard(turn, &transcript, out),
             Input::Token { turn, text } => {
                 let (now, mut clauses) = (self.now, Vec::new());
@@ -216,6 +227,15 @@ impl Dialogue {
         }
     }
 
+    /// Waits begin anew when the caller is back: nobody was silent, and nothing was stuck.
+    fn hold_changed(&mut self, held: bool) {
+        self.held = held;
+        self.idle_since = self.now;
+        if let Some(turn) = &mut self.turn {
+            turn.progress = self.now;
+        }
+    }
+
     /// The turn in progress, if this is its name and it waits for something: that something has come.
     pub(super) fn current(&mut self, id: TurnId) -> Option<&mut Turn> {
         let now = self.now;
@@ -235,6 +255,7 @@ impl Dialogue {
         match timer {
             Timer::Leave => self.hang_up(out),
             Timer::StoredOver => self.stored_over(),
+            Timer::Soothe => self.soothe(out),
             Timer::GiveUp => self.leave(HangupReason::EngineLost, out),
             Timer::MaxDuration => self.close(HangupReason::MaxDuration),
             Timer::Close => self.say_goodbye(out),

@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Leave,
     /// The stored phrase should have been heard.
     StoredOver,
+    /// Another daemon has taken over the call, and has no engine yet.
+    Soothe,
     /// The engine did not come back.
     GiveUp,
     /// The call has lasted long enough.
@@ -96,6 +98,7 @@ impl Dialogue {
             Engine::Down { since, .. } => Some((since + seconds(limits.engine_seconds), Timer::GiveUp)),
             Engine::Up => None,
         };
+        let soothe = self.soothe_at.filter(|_| !self.is_up()).map(|at| (at, Timer::Soothe));
         let saying_goodbye = self.turn.as_ref().is_some_and(|turn| turn.closes.is_some());
         let (longest, close) = match self.closing {
             Some(_) if saying_goodbye => (None, None),
@@ -105,9 +108,10 @@ impl Dialogue {
         };
         let idle = self.is_idle() && self.closing.is_none();
         let keys = self.keys_by.filter(|_| idle).map(|at| (at, Timer::Keys));
-        let silence = (idle && keys.is_none()).then(|| (self.idle_since + rules.silence_ms.get(), Timer::Silence));
+        let silence =
+            (idle && keys.is_none() && !self.held).then(|| (self.idle_since + rules.silence_ms.get(), Timer::Silence));
         let speculate = self.ears.quiet_at(rules.speculate_ms.get()).filter(|_| self.is_up() && self.turn.is_none());
-        [stored, give_up, longest, close, keys, silence, speculate.map(|at| (at, Timer::Speculate)), None]
+        [stored, soothe, give_up, longest, close, keys, silence, speculate.map(|at| (at, Timer::Speculate))]
     }
 
     fn turn_timers(&self, turn: &Turn) -> [Option<(Instant, Timer)>; 7] {
@@ -116,6 +120,8 @@ impl Dialogue {
         let retry = turn.retry_at.map(|at| (at, Timer::Retry));
         let waits = turn.retry_at.is_none() && turn.failure.is_none() && (turn.decided || !turn.is_ready());
         let knows_nothing = turn.caller.as_deref() == Some("");
+        // On hold nothing is played; only a goodbye does not wait for the caller to come back.
+        let waits = waits && (!self.held || turn.closes.is_some());
         let stuck = (waits && !knows_nothing).then_some((turn.progress + STUCK, Timer::Stuck));
         let mut decide = None;
         let mut backchannel = None;

@@ -147,6 +147,7 @@ impl Dialogue {
             self.utterance_over();
         }
         if turn.kind == TurnKind::Answer {
+            self.losses = 0;
             self.history.answered(turn.caller.as_deref().unwrap_or_default(), &turn.generated());
             self.prompts = 0;
             self.slack = self.slack * 3 / 4;

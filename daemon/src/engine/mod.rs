@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use process::{EngineProcess, Launch, RestartPolicy};
+pub use process::{EngineProcess, Launch, RestartPolicy, identity};
 pub use router::{Port, Refused};
 pub use scripted::{Script, ScriptedAnswer, ScriptedEngine};
 

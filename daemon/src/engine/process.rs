@@ -4,10 +4,12 @@
 //! messages mean.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,22 +49,34 @@ impl Launch {
         let mut paths: Vec<&OsStr> = vec![self.program.as_os_str()];
         paths.extend(self.arguments.iter().map(OsString::as_os_str));
         for part in paths {
-            digest.update(part.as_bytes());
-            // The program and the models as they are now; folders change by themselves.
-            if let Some(file) = std::fs::metadata(part).ok().filter(std::fs::Metadata::is_file) {
-                digest.update(
-                    [file.len(), file.mtime().cast_unsigned(), file.mtime_nsec().cast_unsigned()]
-                        .map(u64::to_le_bytes)
-                        .concat(),
-                );
-            }
-            digest.update([0]);
+            identify(part, &mut digest);
         }
-        let name = hex::encode(digest.finalize().get(..6).unwrap_or_default());
-        self.socket.set_extension(format!("{name}.sock"));
+        self.socket.set_extension(format!("{}.sock", name(digest)));
         self.outlives = true;
         self
     }
+}
+
+/// A file as it is now, in a few letters: another path, length or time gives others.
+#[must_use]
+pub fn identity(file: &Path) -> String {
+    let mut digest = Sha256::new();
+    identify(file.as_os_str(), &mut digest);
+    name(digest)
+}
+
+fn identify(part: &OsStr, digest: &mut Sha256) {
+    digest.update(part.as_bytes());
+    // The program and the models as they are now; folders change by themselves.
+    if let Some(file) = std::fs::metadata(part).ok().filter(std::fs::Metadata::is_file) {
+        let facts = [file.len(), file.mtime().cast_unsigned(), file.mtime_nsec().cast_unsigned()];
+        digest.update(facts.map(u64::to_le_bytes).concat());
+    }
+    digest.update([0]);
+}
+
+fn name(digest: Sha256) -> String {
+    hex::encode(digest.finalize().get(..6).unwrap_or_default())
 }
 
 /// When to give up on an engine, and when to try again.
@@ -104,7 +118,8 @@ impl EngineProcess {
         Self { launch, policy }
     }
 
-    fn spawn(&self) -> Result<Child, String> {
+    /// `lock`: of an engine that outlives us; it is held as long as that lives.
+    fn spawn(&self, lock: Option<File>) -> Result<Child, String> {
         let program = self.launch.program.display();
         if let Err(error) = std::fs::remove_file(&self.launch.socket)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -115,12 +130,17 @@ impl EngineProcess {
         command.args(&self.launch.arguments).arg("--socket").arg(&self.launch.socket).kill_on_drop(true);
         // The daemon alone speaks to the service manager.
         command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
-        if self.launch.outlives {
-            command.args(["--linger", LINGER]).stdin(Stdio::null());
-        } else {
-            command.arg("--guard-stdin").stdin(Stdio::piped());
+        match lock.as_ref().map(File::try_clone) {
+            Some(Ok(lock)) => command.args(["--linger", LINGER]).stdin(lock),
+            Some(Err(error)) => return Err(format!("{program} cannot be started: {error}")),
+            None => command.arg("--guard-stdin").stdin(Stdio::piped()),
+        };
+        let child = command.spawn().map_err(|error| format!("{program} cannot be started: {error}"))?;
+        if let (Some(mut lock), Some(pid)) = (lock, child.id()) {
+            let noted = lock.set_len(0).and_then(|()| lock.write_all(pid.to_string().as_bytes()));
+            noted.map_err(|error| format!("the engine's lock cannot be written: {error}"))?;
         }
-        command.spawn().map_err(|error| format!("{program} cannot be started: {error}"))
+        Ok(child)
     }
 
     /// Waits for the socket, which appears when the engine is ready.
@@ -146,26 +166,50 @@ impl EngineProcess {
         }
     }
 
-    /// The engine of an earlier daemon, if there is one; comes back with the reason of its end.
-    async fn take_over(&self, wiring: &mut Wiring) -> Option<String> {
-        if !self.launch.outlives {
-            return None;
+    /// The engine of an earlier daemon, if one lives or is being loaded: comes back with the reason of its end. Else the
+    /// lock that the next engine is to hold.
+    async fn take_over(&self, wiring: &mut Wiring) -> Result<File, String> {
+        let path = self.launch.socket.with_extension("lock");
+        let open = || File::options().create(true).truncate(false).read(true).write(true).open(&path);
+        let lock = open().map_err(|error| format!("{} cannot be opened: {error}", path.display()))?;
+        if lock.try_lock().is_ok() {
+            return Ok(lock);
         }
-        let stream = UnixStream::connect(&self.launch.socket).await.ok()?;
-        let pid = stream.peer_cred().ok()?.pid().and_then(Pid::from_raw)?;
-        let taken = TakenOver(pidfd_open(pid, PidfdFlags::empty()).ok()?);
-        tracing::info!(pid = pid.as_raw_nonzero(), "the engine of an earlier daemon goes on");
+        let limit = sleep(self.policy.start_limit);
+        tokio::pin!(limit);
+        let stream = loop {
+            if let Ok(stream) = UnixStream::connect(&self.launch.socket).await {
+                break stream;
+            }
+            if lock.try_lock().is_ok() {
+                return Ok(lock);
+            }
+            tokio::select! {
+                () = &mut limit => {
+                    drop(TakenOver::of(std::fs::read_to_string(&path).ok().and_then(|pid| pid.parse().ok())));
+                    return Err("the engine of an earlier daemon did not become ready".into());
+                }
+                () = sleep(Duration::from_millis(20)) => {}
+            }
+        };
+        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        let Some(taken) = TakenOver::of(pid) else { return Err("the engine of an earlier daemon has ended".into()) };
+        tracing::info!(pid, "the engine of an earlier daemon goes on");
         let reason = self.converse(stream, wiring).await;
         drop(taken);
-        Some(reason)
+        Err(reason)
     }
 
     /// One life of the engine. Comes back with the reason of its end.
     async fn live(&self, wiring: &mut Wiring) -> String {
-        if let Some(reason) = self.take_over(wiring).await {
-            return reason;
-        }
-        let mut child = match self.spawn() {
+        let lock = match self.launch.outlives {
+            true => match self.take_over(wiring).await {
+                Ok(lock) => Some(lock),
+                Err(reason) => return reason,
+            },
+            false => None,
+        };
+        let mut child = match self.spawn(lock) {
             Ok(child) => child,
             Err(reason) => return reason,
         };
@@ -209,6 +253,14 @@ impl EngineProcess {
 
 /// An engine that is no child of ours; it ends like one.
 struct TakenOver(OwnedFd);
+
+impl TakenOver {
+    /// None if it has ended.
+    fn of(pid: Option<i32>) -> Option<Self> {
+        let pid = pid.and_then(Pid::from_raw)?;
+        Some(Self(pidfd_open(pid, PidfdFlags::empty()).ok()?))
+    }
+}
 
 impl Drop for TakenOver {
     fn drop(&mut self) {

@@ -26,6 +26,7 @@ use thread_priority::{
 use tokio::sync::watch;
 
 use super::media_session::{Control, MediaSession, Shared};
+use super::missed::Missed;
 use super::ports::PortPool;
 use super::session::{Outgoing, Session, SessionParameters};
 use super::socket::Reservation;
@@ -177,11 +178,11 @@ impl Media {
         self.resume(reservation, parameters, None)
     }
 
-    /// Takes over the sockets of a call that an earlier process has served.
+    /// Takes over the sockets of a call that an earlier process has served, and what they were sent meanwhile.
     ///
     /// # Errors
     /// [`MediaError::Bind`] if they are no bound UDP sockets.
-    pub fn adopt(&self, rtp: OwnedFd, rtcp: OwnedFd) -> Result<Reservation, MediaError> {
+    pub fn adopt(&self, rtp: OwnedFd, rtcp: OwnedFd) -> Result<(Reservation, Missed), MediaError> {
         Reservation::adopt(rtp, rtcp, |port| self.pool.claim(port))
             .map_err(|source| MediaError::Bind { address: self.config.bind, source })
     }

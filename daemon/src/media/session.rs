@@ -54,6 +54,9 @@ pub struct SessionParameters {
     pub timestamp: u32,
     /// Names us in RTCP; random as well (RFC 7022), at most 255 bytes.
     pub cname: String,
+    /// Whether the far end has agreed to be sent to, by an ACK. Before it only who has sent something gets anything: an
+    /// INVITE with an address of somebody else must not aim our audio at them.
+    pub confirmed: bool,
     /// After how long without RTP and RTCP [`Event::Silence`] is told, each time; zero for never.
     pub silence: Duration,
 }
@@ -248,7 +251,8 @@ impl Session {
         }
         self.tell_silence(now);
         self.hear(now);
-        let to = self.latch.target().filter(|_| self.parameters.send);
+        let wanted = self.parameters.send && (self.parameters.confirmed || self.heard.is_some());
+        let to = self.latch.target().filter(|_| wanted);
         let (events, dropped) = (&mut self.events, &mut self.stats.events_dropped);
         let samples = self.playout.next(to.is_some(), |event| *dropped += u64::from(events.push(event).is_err()));
         let samples = samples.unwrap_or([0; FRAME]);

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::missed::Missed;
 use super::ports::PortLease;
 
 /// DSCP EF (RFC 3246), in the place of the old type of service.
@@ -14,7 +15,10 @@ const EXPEDITED: u32 = 46 << 2;
 const RECEIVE_BUFFER: usize = 64 << 10;
 
 /// Datagrams that a socket's buffer may hold.
-const STALE: usize = 4096;
+const WAITING: usize = 4096;
+
+/// A packet of 200 ms and its header.
+const LONGEST: usize = 2048;
 
 /// Bound ports that wait for a session. Dropping it frees them.
 #[derive(Debug)]
@@ -35,22 +39,31 @@ impl Reservation {
         Ok(Self { rtp, rtcp, address, port, lease: Some(lease) })
     }
 
-    /// Takes over sockets that an earlier process has bound. What they were sent meanwhile is old, and dropped.
+    /// Takes over sockets that an earlier process has bound, and what the RTP socket was sent meanwhile.
     /// `lease`: of their port, if that still is one of ours.
-    pub(super) fn adopt(rtp: OwnedFd, rtcp: OwnedFd, lease: impl FnOnce(u16) -> Option<PortLease>) -> io::Result<Self> {
+    pub(super) fn adopt(
+        rtp: OwnedFd,
+        rtcp: OwnedFd,
+        lease: impl FnOnce(u16) -> Option<PortLease>,
+    ) -> io::Result<(Self, Missed)> {
         let (rtp, rtcp) = (UdpSocket::from(rtp), UdpSocket::from(rtcp));
-        for socket in [&rtp, &rtcp] {
+        let mut missed = Missed::default();
+        for (socket, wanted) in [(&rtp, true), (&rtcp, false)] {
             socket.set_nonblocking(true)?;
+            let mut buffer = [0; LONGEST];
             // Not for ever: somebody may be sending faster than this can read.
-            for _ in 0..STALE {
-                // Other errors are ICMP's, about packets that were sent.
-                if socket.recv_from(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-                    break;
+            for _ in 0..WAITING {
+                match socket.recv_from(&mut buffer) {
+                    Ok((length, source)) if wanted => missed.0.push((source, buffer[..length].to_vec())),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // Other errors are ICMP's, about packets that were sent.
+                    _ => {}
                 }
             }
         }
         let bound = rtp.local_addr()?;
-        Ok(Self { rtp, rtcp, address: bound.ip(), port: bound.port(), lease: lease(bound.port()) })
+        let reservation = Self { rtp, rtcp, address: bound.ip(), port: bound.port(), lease: lease(bound.port()) };
+        Ok((reservation, missed))
     }
 
     /// Descriptors of both sockets, RTP first, for whoever keeps them beyond this process.

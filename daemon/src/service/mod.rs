@@ -7,12 +7,14 @@
 //! ```text
 //!  inherited   descriptors that were handed to this process, by name
 //!  slots       a state in memory that the manager keeps, never half written
+//!  tail        beside it, the end of a stream
 //!  watchdog    WATCHDOG=1, while every loop of the daemon beats
 //!  mod         READY=1, STATUS=, RELOADING=1, STOPPING=1, EXTEND_TIMEOUT_USEC=, FDSTORE=1, FDSTOREREMOVE=1
 //! ```
 
 mod inherited;
 mod slots;
+mod tail;
 mod watchdog;
 
 use std::io;
@@ -22,9 +24,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 pub use inherited::{Inherited, InheritedError};
 pub use slots::Slots;
+pub use tail::Tail;
 
 use crate::base::{Clock, Pulse};
 use watchdog::Watchdog;
@@ -50,6 +55,7 @@ enum Message {
     Remove { name: String },
     Watch { name: &'static str, pulse: Pulse },
     Flush(SyncSender<()>),
+    Settle(oneshot::Sender<()>),
 }
 
 impl Service {
@@ -130,6 +136,17 @@ impl Service {
         }
     }
 
+    /// Waits until all that was said before has been sent, at most a second: what the manager was given is safe then.
+    pub async fn settled(&self) {
+        if self.is_present() {
+            let (done, wait) = oneshot::channel();
+            self.send(Message::Settle(done));
+            if timeout(FLUSH, wait).await.is_err() {
+                tracing::warn!("the service manager does not read: a call would not outlive a crash now");
+            }
+        }
+    }
+
     fn send(&self, message: Message) {
         if let Some(queue) = &self.0
             && queue.try_send(message).is_err()
@@ -198,6 +215,7 @@ impl Line {
             }
             // Whoever asked may have gone.
             Message::Flush(done) => done.try_send(()).unwrap_or_default(),
+            Message::Settle(done) => done.send(()).unwrap_or_default(),
         }
     }
 

@@ -12,6 +12,8 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{MemfdFlags, memfd_create};
 use sha2::{Digest as _, Sha256};
 
+use super::Tail;
+
 /// The beginning of such a file; a change of the layout changes it.
 const MAGIC: &[u8; 8] = b"CALLBOX1";
 /// Whether a process is at work with the state, and how many in a row have died so.
@@ -89,6 +91,14 @@ impl Slots {
         let crashes = if inside == 0 { 0 } else { crashes.saturating_add(1) };
         self.mark(CRASHES, crashes);
         crashes
+    }
+
+    /// The end of a stream that lies in the same file; what an earlier process has left of it is there.
+    ///
+    /// # Errors
+    /// If there are too many descriptors.
+    pub fn tail(&self, length: usize, most: u64) -> io::Result<Tail> {
+        Tail::within(self.file.try_clone()?, FIRST + 2 * CAPACITY, length, most)
     }
 
     /// Another descriptor of the same file.

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::admission::Limits;
 use super::dialog::{Action, Command, CommandError, Core, CoreConfig, Dial, DialogState, EndReason, Notice, Refused};
 use super::handle::{Call, EVENTS, Handle, IncomingCall, OutgoingCall, Shared};
+use super::message::Message;
 use super::transaction::{self, Flow, Timers, Transport, TxnEvent, TxnLayer, TxnStats};
 use super::uri::Uri;
 use crate::base::{CallId, Clock, SystemClock, spawn_essential};
@@ -87,9 +89,6 @@ pub enum SipError {
     /// The endpoint was shut down, or is draining.
     #[error("the SIP endpoint takes no new calls")]
     Closed,
-    /// The snapshot is of a call that was not established, or of one that is here already.
-    #[error("the call cannot be restored")]
-    NotRestorable,
 }
 
 pub(super) fn bind_error(protocol: &'static str, address: SocketAddr, error: &std::io::Error) -> SipError {
@@ -133,7 +132,6 @@ pub struct Stats {
 pub(super) enum Ask {
     Command { call: CallId, command: Command, reply: Option<oneshot::Sender<Result<(), CommandError>>> },
     Dial { dial: Dial, reply: oneshot::Sender<Handle> },
-    Restore { state: Box<DialogState>, reply: oneshot::Sender<Result<Handle, CommandError>> },
     Drain(bool),
     Limit(Limits),
     HangUpAll,
@@ -158,8 +156,9 @@ impl Endpoint {
         Ok((endpoint, incoming))
     }
 
-    /// Binds, and goes on with established calls of an earlier process before anything of the network is read, so that
-    /// no request finds its dialog missing. A dialog that cannot go on is left out.
+    /// Binds, and goes on with calls of an earlier process before anything of the network is read, so that no request
+    /// finds its dialog missing. A call that rang is refused, one whose 200 was not acknowledged is answered again. A
+    /// dialog that cannot go on is left out.
     ///
     /// # Errors
     /// [`SipError::Bind`] names the address and what to do.
@@ -194,11 +193,8 @@ impl Endpoint {
             figures: Arc::clone(&figures),
             retry_after: limits.retry_after,
         };
-        let mut calls = Vec::new();
-        for state in dialogs {
-            let call = task.core.restore(state, task.clock.now()).ok().and_then(|call| task.open(call));
-            calls.extend(call.map(Call::new));
-        }
+        let calls = dialogs.into_iter().filter_map(|state| task.restore(state)).map(Call::new).collect();
+        layer.listen();
         spawn_essential(task.run(events, questions));
         Ok((Self { asks, layer, figures }, incoming, calls))
     }
@@ -240,17 +236,6 @@ impl Endpoint {
         let (reply, answer) = oneshot::channel();
         self.asks.send(Ask::Dial { dial, reply }).await.map_err(|_| SipError::Closed)?;
         answer.await.map(OutgoingCall::new).map_err(|_| SipError::Closed)
-    }
-
-    /// Continues an established call from its snapshot.
-    ///
-    /// # Errors
-    /// [`SipError::NotRestorable`].
-    pub async fn restore(&self, state: DialogState) -> Result<Call, SipError> {
-        let (reply, answer) = oneshot::channel();
-        self.asks.send(Ask::Restore { state: Box::new(state), reply }).await.map_err(|_| SipError::Closed)?;
-        let handle = answer.await.map_err(|_| SipError::Closed)?.map_err(|_| SipError::NotRestorable)?;
-        Ok(Call::new(handle))
     }
 
     /// New calls get 503 from now on; calls in progress stay.
@@ -325,7 +310,10 @@ impl Task {
             };
             let actions = tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => self.core.handle(event, self.clock.now()),
+                    Some(event) => {
+                        let call = self.core.call_of(&event);
+                        self.guarded(call, |core, now| core.handle(event, now))
+                    }
                     // The layer is gone: so are all calls.
                     None => break,
                 },
@@ -333,7 +321,7 @@ impl Task {
                     Ask::Stop => break,
                     ask => self.on_ask(ask),
                 },
-                () = due => self.core.tick(self.clock.now()),
+                () = due => self.guarded(None, Core::tick),
                 _ = sweep.tick() => self.hang_up_orphans(),
             };
             self.perform(actions);
@@ -348,10 +336,12 @@ impl Task {
         let now = self.clock.now();
         match ask {
             Ask::Command { call, command, reply } => {
-                let (actions, outcome) = match self.core.command(call, command, now) {
-                    Ok(actions) => (actions, Ok(())),
-                    Err(error) => (Vec::new(), Err(error)),
-                };
+                let mut outcome = Err(CommandError::Gone);
+                let actions = self.guarded(Some(call), |core, now| {
+                    let done = core.command(call, command, now);
+                    outcome = done.as_ref().map(drop).map_err(|error| *error);
+                    done.unwrap_or_default()
+                });
                 if let Some(reply) = reply {
                     // Whoever asked and left does not want to know.
                     let _left = reply.send(outcome);
@@ -366,11 +356,6 @@ impl Task {
                 }
                 actions
             }
-            Ask::Restore { state, reply } => {
-                let outcome = self.core.restore(*state, now).and_then(|c| self.open(c).ok_or(CommandError::Gone));
-                drop(reply.send(outcome));
-                Vec::new()
-            }
             Ask::Drain(draining) => {
                 self.core.drain(draining);
                 Vec::new()
@@ -383,6 +368,34 @@ impl Task {
             Ask::HangUpAll => self.core.hang_up_all(now),
             Ask::Stop => Vec::new(),
         }
+    }
+
+    /// Lets the core work. A panic in it is our bug: it costs the call that was worked on, and not the others.
+    fn guarded(
+        &mut self,
+        call: Option<CallId>,
+        work: impl FnOnce(&mut Core, std::time::Instant) -> Vec<Action>,
+    ) -> Vec<Action> {
+        let (core, now) = (&mut self.core, self.clock.now());
+        let worked = catch_unwind(AssertUnwindSafe(|| work(core, now)));
+        worked.unwrap_or_else(|_| {
+            tracing::error!(
+                call = call.map(tracing::field::display),
+                "a bug of ours: signalling panicked; this call is ended"
+            );
+            call.map(|call| self.core.expel(call, now)).unwrap_or_default()
+        })
+    }
+
+    /// Goes on with a call of an earlier process, or refuses it.
+    fn restore(&mut self, state: DialogState) -> Option<Handle> {
+        let (call, flow) = (state.call, state.flow);
+        let invite = state.invite.as_ref().and_then(|raw| Message::parse(raw.reveal()).ok());
+        let invite = invite.and_then(|invite| Some((self.layer.adopt(&invite, flow)?, invite)));
+        let actions = self.core.restore(state, invite, self.clock.now()).ok()?;
+        let handle = self.open(call);
+        self.perform(actions);
+        handle
     }
 
     /// Makes the handle of a call that the core has just begun.

@@ -135,6 +135,11 @@ impl IncomingCall {
         self.handle.command(Command::Reject { status, reason: reason.to_owned(), retry_after }).await
     }
 
+    /// The dialog so far as plain data, see [`Call::snapshot`].
+    pub fn snapshot(&self) -> DialogState {
+        self.handle.state()
+    }
+
     /// Resolves when the caller has given up, or the call has ended otherwise. Cancel-safe.
     pub async fn cancelled(&self) -> EndReason {
         self.handle.ended().await
@@ -257,7 +262,7 @@ impl Call {
         drop(self.handle.command(Command::Hangup).await);
     }
 
-    /// The dialog as plain data: keep it, and [`super::Endpoint::restore`] continues the call after a crash.
+    /// The dialog as plain data: keep it, and [`super::Endpoint::resume`] continues the call after a crash.
     pub fn snapshot(&self) -> DialogState {
         self.handle.state()
     }

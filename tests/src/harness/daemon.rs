@@ -352,19 +352,28 @@ paths = ["agents"]
 
     /// Process id of its engine.
     pub fn engine(&self) -> Option<Pid> {
-        let own = self.process.pid()?.as_raw_nonzero().get();
-        let entries = fs::read_dir("/proc").ok()?;
-        entries.flatten().find_map(|entry| {
-            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            // pid (comm) state ppid …; comm may hold anything, so it is cut at its last parenthesis.
-            let (head, rest) = stat.rsplit_once(')')?;
-            let parent: i32 = rest.split_whitespace().nth(1)?.parse().ok()?;
-            let (pid, comm) = head.split_once(" (")?;
+        self.engines().first().copied()
+    }
+
+    /// Process ids of all engines that run for it.
+    pub fn engines(&self) -> Vec<Pid> {
+        let own = self.process.pid();
+        processes("callbox-engine", |parent, pid| {
             // One that was taken over is nobody's child; it listens in this folder.
-            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let ours = parent == own || String::from_utf8_lossy(&command).contains(&*self.dir.path().to_string_lossy());
-            (ours && comm.starts_with("callbox-engine")).then(|| Pid::from_raw(pid.parse().ok()?)).flatten()
+            let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+            parent == own || String::from_utf8_lossy(&command).contains(&*self.dir.path().to_string_lossy())
         })
+    }
+
+    /// Process ids of the programs that make phonemes for its engines.
+    pub fn espeaks(&self) -> Vec<Pid> {
+        let engines = self.engines();
+        processes("espeak-ng", |parent, _| parent.is_some_and(|parent| engines.contains(&parent)))
+    }
+
+    /// Its database.
+    pub fn database(&self) -> PathBuf {
+        self.dir.path().join("callbox.db")
     }
 
     /// What the daemon itself holds, its engine not counted.
@@ -398,10 +407,28 @@ paths = ["agents"]
 impl Drop for Daemon {
     fn drop(&mut self) {
         // An engine may outlive its daemon by design; a test's must not.
-        if let Some(engine) = self.engine() {
+        for engine in self.engines() {
             kill_process(engine, Signal::KILL).unwrap_or_default();
         }
     }
+}
+
+/// Running processes whose name begins so, and whose parent and id are as wanted.
+fn processes(name: &str, wanted: impl Fn(Option<Pid>, Pid) -> bool) -> Vec<Pid> {
+    let number = |text: &str| text.trim().parse().ok().and_then(Pid::from_raw);
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let process = entries.filter_map(|entry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // pid (comm) state ppid …; comm may hold anything, so it is cut at its last parenthesis.
+        let (head, rest) = stat.rsplit_once(')')?;
+        let (pid, comm) = head.split_once(" (")?;
+        let mut fields = rest.split_whitespace();
+        let runs = !matches!(fields.next()?, "Z" | "X");
+        let parent = number(fields.next()?);
+        let pid = number(pid)?;
+        (runs && comm.starts_with(name) && wanted(parent, pid)).then_some(pid)
+    });
+    process.collect()
 }
 
 /// The models folder of `make models`.

@@ -31,6 +31,8 @@ pub struct Calls<'a> {
     lasting: Duration,
     count: u32,
     per_second: u32,
+    tcp: bool,
+    keys: Vec<(&'a str, String)>,
 }
 
 /// One call of a scenario, from 127.0.0.1, by `sipp`; the methods change that.
@@ -44,6 +46,8 @@ pub fn scenario(name: &str) -> Calls<'_> {
         lasting: Duration::ZERO,
         count: 1,
         per_second: 10,
+        tcp: false,
+        keys: Vec::new(),
     }
 }
 
@@ -73,11 +77,34 @@ impl<'a> Calls<'a> {
         Self { count, per_second, ..self }
     }
 
+    /// Over TCP, all calls on one connection.
+    pub fn over_tcp(self) -> Self {
+        Self { tcp: true, ..self }
+    }
+
+    /// With a value for a keyword of the scenario.
+    pub fn with(mut self, keyword: &'a str, value: impl ToString) -> Self {
+        self.keys.push((keyword, value.to_string()));
+        self
+    }
+
     /// Starts calling `user` at `to`.
     ///
     /// # Errors
     /// If sipp is not installed, or the scenario does not exist.
     pub fn start(self, user: &str, to: SocketAddr) -> anyhow::Result<Sipp> {
+        self.run(&[&to.to_string(), "-s", user])
+    }
+
+    /// Starts waiting for its calls.
+    ///
+    /// # Errors
+    /// As [`Calls::start`].
+    pub fn answer(self) -> anyhow::Result<Sipp> {
+        self.run(&[])
+    }
+
+    fn run(self, what: &[&str]) -> anyhow::Result<Sipp> {
         let dir = TempDir::new()?;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(self.name).with_extension("xml");
         let mut text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -89,12 +116,29 @@ impl<'a> Calls<'a> {
         fs::write(&xml, text)?;
         let from = SocketAddr::new(self.source, free_port());
         let mut command = Command::new("sipp");
-        command.current_dir(dir.path()).arg("-sf").arg(&xml).arg(to.to_string()).args(["-s", user, "-nostdin"]);
+        command.current_dir(dir.path()).arg("-sf").arg(&xml).args(what).arg("-nostdin");
         command.args(["-i", &from.ip().to_string(), "-p", &from.port().to_string(), "-mi", "127.0.0.1"]);
         command.args(["-mp", &free_port().to_string(), "-key", "caller", self.caller]);
         command.args(["-key", "audio_port", &self.audio_port.to_string(), "-d", &self.lasting.as_millis().to_string()]);
         command.args(["-m", &self.count.to_string(), "-l", &self.count.to_string()]);
-        command.args(["-r", &self.per_second.to_string(), "-trace_err", "-error_file", "errors"]);
+        command.args([
+            "-r",
+            &self.per_second.to_string(),
+            "-trace_err",
+            "-error_file",
+            "errors",
+            "-trace_logs",
+            "-log_file",
+            "logged",
+        ]);
+        command.args(["-t", if self.tcp { "t1" } else { "u1" }]);
+        for (keyword, value) in &self.keys {
+            match *keyword {
+                // The one that sipp sorts messages by.
+                "call_id" => command.args(["-cid_str", value]),
+                keyword => command.args(["-key", keyword, value]),
+            };
+        }
         let process = Process::start("sipp", &mut command, &dir.path().join("log"))?;
         Ok(Sipp { dir, process, from })
     }
@@ -106,11 +150,24 @@ impl Sipp {
         self.from
     }
 
+    /// What the scenario has logged.
+    pub fn logged(&self) -> String {
+        fs::read_to_string(self.dir.path().join("logged")).unwrap_or_default()
+    }
+
     /// Waits for the end of all its calls.
     ///
     /// # Errors
     /// If one of them did not go as the scenario says.
     pub async fn done(mut self, limit: Duration) -> anyhow::Result<()> {
+        self.ended(limit).await
+    }
+
+    /// As [`Sipp::done`], for whoever has more to ask.
+    ///
+    /// # Errors
+    /// As [`Sipp::done`].
+    pub async fn ended(&mut self, limit: Duration) -> anyhow::Result<()> {
         let status = self.process.ended(limit).await?;
         let errors = fs::read_to_string(self.dir.path().join("errors")).unwrap_or_default();
         ensure!(status.success(), "sipp: {status}\n{}\n{}", tail(&errors), tail(&self.process.log()));

@@ -46,6 +46,20 @@ fn what_was_lost_before_it_was_heard_is_asked_for() {
 }
 
 #[test]
+fn what_was_recorded_is_answered_and_not_asked_for() {
+    for lost in (2016..4000).step_by(31) {
+        let mut line = line(&[ASKS]);
+        line.records_audio = true;
+        line.at(lost, Input::EngineLost);
+        line.at(lost + 2000, Input::EngineReady);
+        line.run(20_000);
+        let answer = line.records().into_iter().rfind(|record| record.kind == TurnKind::Answer);
+        assert_eq!(answer.map(|record| record.outcome), Some(Outcome::Completed), "lost at {lost} ms");
+        assert!(line.records().iter().all(|record| record.kind != TurnKind::Repeat), "lost at {lost} ms");
+    }
+}
+
+#[test]
 fn an_engine_lost_between_turns_is_not_noticed() {
     let mut line = line(&[(5024, 6016)]);
     line.at(2500, Input::EngineLost);
@@ -145,7 +159,15 @@ fn a_hang_up_cancels_and_ends_everything() {
 }
 
 #[test]
-fn an_engine_that_is_lost_again_and_again_ends_the_call() {
+fn an_engine_that_is_lost_again_and_again_ends_the_call_unless_answers_are_heard() {
+    let mut patient = line(&[ASKS, (18_016, 19_008), (38_016, 39_008), (58_016, 59_008), (78_016, 79_008)]);
+    for loss in 0..5 {
+        patient.at(4500 + loss * 20_000, Input::EngineLost);
+        patient.at(6500 + loss * 20_000, Input::EngineReady);
+    }
+    patient.run(100_000);
+    assert!(patient.hung_up().is_none_or(|(_, reason)| reason != HangupReason::EngineLost));
+
     let mut line = line(&[ASKS]);
     for loss in 0..4 {
         line.at(4500 + loss * 4000, Input::EngineLost);

@@ -1,7 +1,7 @@
 //! What the caller hears when the daemon dies and another goes on.
 
 use super::sim::{FAST, Line};
-use crate::dialogue::{Action, HangupReason, Input, Mark, Outcome, TurnKind};
+use crate::dialogue::{Action, HangupReason, Input, Mark, Outcome, StoredPhrase, TurnKind};
 
 const ANSWER: &str = "We open at nine in the morning. We close at six in the evening. On Sunday we are closed all day.";
 const QUESTION: &str = "When do you open?";
@@ -79,4 +79,38 @@ fn whenever_it_is_cut_off_the_next_question_is_answered() {
             line.times(|action| matches!(action, Action::Mark(Mark::Listening)))
         );
     }
+}
+
+#[test]
+fn a_question_that_was_cut_off_anywhere_is_answered_if_it_was_recorded() {
+    for at in (1900..6000).step_by(37) {
+        for gap in [40, 900, 5000] {
+            let mut line = line(&[ASKS]);
+            line.records_audio = true;
+            line.run(at);
+            line.crash(gap);
+            line.run(at + gap + 16_000);
+            let asked_for = line.records().iter().any(|record| record.kind == TurnKind::Repeat);
+            assert!(!asked_for, "cut off at {at} ms for {gap} ms: the caller had to say it again");
+            let answer = line.records().into_iter().rfind(|record| record.kind == TurnKind::Answer);
+            let answer = answer.unwrap_or_else(|| panic!("cut off at {at} ms for {gap} ms: no answer"));
+            assert_eq!(
+                (answer.outcome, answer.generated.reveal().as_str()),
+                (Outcome::Completed, ANSWER),
+                "at {at} ms"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_caller_who_is_owed_something_is_asked_for_patience_if_there_is_no_engine() {
+    let mut line = line(&[ASKS]);
+    line.run(2500);
+    line.crash(GAP);
+    line.forget_engine();
+    line.run(2500 + GAP + 699);
+    assert!(line.stored().is_empty());
+    line.run(2500 + GAP + 701);
+    assert_eq!(line.stored(), [StoredPhrase::OneMoment]);
 }

@@ -43,7 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             Input::PlayoutDrained, Input::Dtmf('5'), Input::Dtmf('#'), Input::Tick, Input::Answered,
             Input::Activity { at: 5, speech: f32::NAN },
         ]).prop_map(Step::Other),
-        1 => prop::sample::select(vec![Input::EngineLost, Input::EngineReady, Input::EngineReady, Input::Drain]).prop_map(Step::Other),
+        1 => prop::sample::select(vec![Input::EngineLost, Input::Recorded, Input::EngineReady, Input::EngineReady, Input::Drain]).prop_map(Step::Other),
     ];
     prop::collection::vec(step, 0..300)
 }

@@ -44,6 +44,26 @@ fn a_call_is_greeted_answered_and_ended() {
     assert_eq!(line.log.last().map(|(_, action)| action.clone()), Some(Action::Hangup(reason)), "and nothing after it");
 }
 
+#[test]
+fn on_hold_nobody_is_silent_and_music_is_no_question() {
+    let music = (5024, 60_000);
+    let mut line = Line::new(FAST, &[music, (66_016, 67_008)], &["When do you open?"], &[ANSWER]);
+    line.at(0, Input::Answered);
+    line.at(4000, Input::Hold(true));
+    line.at(62_000, Input::Hold(false));
+    line.run(65_000);
+    assert_eq!((line.records().len(), line.hung_up()), (1, None), "the greeting, and no prompt");
+    line.run(75_000);
+    assert_eq!(line.questions(), ["When do you open?"]);
+    // A box that stops does not wait for the caller to come back.
+    let mut line = Line::new(FAST, &[], &[], &[]);
+    line.at(0, Input::Answered);
+    line.at(4000, Input::Hold(true));
+    line.at(5000, Input::Drain);
+    line.run(60_000);
+    assert_eq!(line.hung_up().map(|(_, reason)| reason), Some(HangupReason::Drain));
+}
+
 /// The committed answer starts at the later of two instants, to the millisecond: the end of the turn, and the end of a
 /// pipeline that began at the speculation. "We open at nine." is one clause, complete with its fifth event.
 #[test]

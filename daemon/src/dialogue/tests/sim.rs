@@ -48,6 +48,10 @@ pub(super) struct Line {
     due: BTreeMap<(u64, u64), Due>,
     order: u64,
     head: u64,
+    /// The millisecond at which the listening stream began.
+    began: u64,
+    /// What the engine has not heard is heard by the next one.
+    pub(super) records_audio: bool,
     /// When the caller speaks, in milliseconds.
     speech: Vec<(u64, u64)>,
     /// What the ears hear in the transcriptions to come; the last one is repeated.
@@ -87,6 +91,8 @@ impl Line {
             due: BTreeMap::new(),
             order: 0,
             head: 0,
+            began: 0,
+            records_audio: false,
             speech: speech.to_vec(),
             words: words.iter().copied().collect(),
             answers: answers.iter().copied().collect(),
@@ -155,10 +161,7 @@ impl Line {
                 if !self.engine {
                     return;
                 }
-                self.head += 512;
-                let middle = self.now - 16;
-                let speaks = self.speech.iter().any(|(from, to)| (*from..*to).contains(&middle));
-                Input::Activity { at: self.head, speech: if speaks { 0.95 } else { 0.02 } }
+                self.window(self.now - 16)
             }
             Due::Input(Input::Audio { turn, clause }) if self.released.contains(&turn) => {
                 self.give(turn, clause);
@@ -172,6 +175,7 @@ impl Line {
             }
             Due::Input(Input::PlayoutDrained) => return self.send_frame(),
             Due::Input(Input::EngineLost) => {
+                self.began += self.dialogue.unheard_from() / 16;
                 self.engine = false;
                 self.due.retain(|_, due| {
                     matches!(
@@ -193,7 +197,18 @@ impl Line {
             Due::Input(Input::EngineReady) => {
                 self.engine = true;
                 self.head = 0;
-                Input::EngineReady
+                if !self.records_audio {
+                    self.began = self.now;
+                    return self.tell(Input::EngineReady);
+                }
+                self.tell(Input::Recorded);
+                self.tell(Input::EngineReady);
+                // Faster than real time.
+                while self.began + self.head / 16 + 32 <= self.now {
+                    let window = self.window(self.began + self.head / 16 + 16);
+                    self.tell(window);
+                }
+                return;
             }
             Due::Input(input) => input,
         };
@@ -201,10 +216,18 @@ impl Line {
         self.tell(input);
     }
 
+    /// What the ears make of 32 ms.
+    fn window(&mut self, middle: u64) -> Input {
+        self.head += 512;
+        let speaks = self.speech.iter().any(|(from, to)| (*from..*to).contains(&middle));
+        Input::Activity { at: self.head, speech: if speaks { 0.95 } else { 0.02 } }
+    }
+
     /// The daemon dies with its engine and its playout; so much later another one goes on, which has an engine at once.
     pub(super) fn crash(&mut self, gap: u64) {
         let kept = serde_json::to_string(&self.dialogue.kept().expect("a call that is up")).expect("plain data");
         let kept = serde_json::from_str(&kept).expect("what was written");
+        self.began += self.dialogue.unheard_from() / 16;
         self.due.retain(|_, due| matches!(due, Due::Window));
         self.playout.clear();
         self.held.clear();
@@ -215,6 +238,11 @@ impl Line {
         let gap = Duration::from_millis(gap);
         self.dialogue = Dialogue::restore(CallId(1), agent, kept, gap, self.instant(self.now));
         self.at(self.now, Input::EngineReady);
+    }
+
+    /// No engine is ready after all.
+    pub(super) fn forget_engine(&mut self) {
+        self.due.retain(|_, due| matches!(due, Due::Window));
     }
 
     fn tell(&mut self, input: Input) {

@@ -9,10 +9,10 @@ use super::machine::{Ctx, Due, Machine};
 use super::screen::{Refusal, capabilities, screen};
 use super::session::settle;
 use super::state::{DialogState, Phase, contact_uri};
-use super::{Action, Command, CommandError, Dial, EndReason, Invitation, Notice, RING_LIMIT};
+use super::{Action, Command, CommandError, Dial, EndReason, Invitation, Notice, TRYING};
 use crate::base::CallId;
 use crate::sip::message::{Message, Method, Start};
-use crate::sip::transaction::{Flow, Timers, TxId, TxnEvent};
+use crate::sip::transaction::{Flow, Timers, Transport, TxId, TxnEvent};
 use crate::sip::uri::{NameAddr, called_number};
 
 /// What the core has to know.
@@ -123,20 +123,79 @@ impl Core {
         self.calls.keys().copied()
     }
 
-    /// Takes in a dialog that outlived its process. One without ACK counts as confirmed; others cannot be continued.
+    /// Takes in a dialog that outlived its process. `invite`: the transaction in which its INVITE is still to be
+    /// answered. If it rang, it is refused with 503 and is no call; if it was answered but not acknowledged, it is
+    /// answered again. Without a transaction a dialog without ACK counts as confirmed.
     ///
     /// # Errors
-    /// [`CommandError::WrongState`] for a dialog that was not established, or is here already.
-    pub fn restore(&mut self, mut state: DialogState, now: Instant) -> Result<CallId, CommandError> {
-        if !matches!(state.phase, Phase::Confirmed | Phase::Answered) || self.calls.contains_key(&state.call) {
+    /// [`CommandError::WrongState`] for a dialog that cannot go on, or is here already.
+    pub fn restore(
+        &mut self,
+        mut state: DialogState,
+        invite: Option<(TxId, Message)>,
+        now: Instant,
+    ) -> Result<Vec<Action>, CommandError> {
+        if self.calls.contains_key(&state.call) {
             return Err(CommandError::WrongState);
         }
-        state.phase = Phase::Confirmed;
-        let call = state.call;
-        let mut machine = Machine::new(state, None);
-        machine.renew(now);
-        self.insert(machine);
-        Ok(call)
+        let (mut actions, retry) = (Vec::new(), self.config.retry_after);
+        match (state.phase, &invite) {
+            (Phase::Confirmed, _) | (Phase::Answered, None) => {
+                (state.phase, state.invite) = (Phase::Confirmed, None);
+                let mut machine = Machine::new(state, None);
+                machine.renew(now);
+                self.insert(machine);
+            }
+            (Phase::Answered, Some((tx, _))) => {
+                self.transactions.insert(*tx, state.call);
+                let mut machine = Machine::new(state, invite);
+                machine.send_2xx(&mut context(&mut self.config, &mut self.next_tx, &mut actions, now));
+                self.insert(machine);
+            }
+            (Phase::Ringing, Some(_)) => {
+                let mut machine = Machine::new(state, invite);
+                let mut ctx = context(&mut self.config, &mut self.next_tx, &mut actions, now);
+                machine.reject_now(503, Some(retry), EndReason::Shutdown, &mut ctx);
+                actions.retain(|action| !matches!(action, Action::Notify { .. }));
+            }
+            _ => return Err(CommandError::WrongState),
+        }
+        Ok(actions)
+    }
+
+    /// The call that an event belongs to, if it is known already.
+    pub fn call_of(&self, event: &TxnEvent) -> Option<CallId> {
+        match event {
+            TxnEvent::Request { msg, .. } => {
+                dialog_key(msg.call_id(), msg.to_tag()).and_then(|key| self.dialogs.get(&key)).copied()
+            }
+            TxnEvent::Stray2xx { msg, .. } => {
+                dialog_key(msg.call_id(), msg.from_tag()).and_then(|key| self.dialogs.get(&key)).copied()
+            }
+            TxnEvent::Ack { tx, .. }
+            | TxnEvent::Cancel { tx }
+            | TxnEvent::Response { tx, .. }
+            | TxnEvent::Ended { tx } => self.transactions.get(tx).copied(),
+        }
+    }
+
+    /// Ends a call whose machine cannot be trusted any more, without asking that.
+    pub fn expel(&mut self, call: CallId, now: Instant) -> Vec<Action> {
+        let Some(mut machine) = self.calls.remove(&call) else { return Vec::new() };
+        self.dialogs.retain(|_, c| *c != call);
+        self.deadlines.retain(|(_, c)| *c != call);
+        self.transactions.retain(|_, c| *c != call);
+        let mut actions = Vec::new();
+        let mut ctx = context(&mut self.config, &mut self.next_tx, &mut actions, now);
+        let told = machine.told;
+        if matches!(machine.state.phase, Phase::Confirmed | Phase::Answered | Phase::Terminating) {
+            machine.reoffer = None;
+            machine.bye(EndReason::Timeout, &mut ctx);
+        } else {
+            machine.finish(EndReason::Timeout, &mut ctx);
+        }
+        actions.retain(|action| !told || !matches!(action, Action::Notify { .. }));
+        actions
     }
 
     /// Something came from below.
@@ -216,6 +275,10 @@ impl Core {
             return match known.filter(|c| self.calls.get(c).is_some_and(same_peer)) {
                 Some(call) => {
                     self.transactions.insert(tx, call);
+                    if let Some(machine) = self.calls.get_mut(&call).filter(|_| flow.transport == Transport::Tcp) {
+                        // The connection of before may be gone, and with it the way back (RFC 3261 §18).
+                        machine.state.flow = Flow { peer: flow.peer, ..machine.state.flow };
+                    }
                     self.with_call(call, now, actions, |m, ctx| m.on_request(tx, request, ctx));
                     // Answered at once: only a re-INVITE or an UPDATE that waits is still to be found by its number.
                     let waits = |m: &Machine| m.reoffer.as_ref().is_some_and(|r| r.tx == tx);
@@ -291,7 +354,6 @@ impl Core {
             Ok(session) => session,
             Err(refusal) => return ctx.respond(tx, refusal.response(&invite, &tag)),
         };
-        ctx.respond(tx, Message::response(&invite, 100, None));
         let invitation = Invitation {
             from: invite.header("From").and_then(NameAddr::parse).map_or_else(String::new, |a| a.uri.to_owned()).into(),
             to_user,
@@ -301,7 +363,7 @@ impl Core {
         };
         ctx.notify(call, Notice::Incoming(Box::new(invitation)));
         let mut machine = Machine::new(state, Some((tx, invite)));
-        machine.deadline = Some((now + RING_LIMIT, Due::Ring));
+        machine.deadline = Some((now + TRYING, Due::Trying));
         self.transactions.insert(tx, call);
         self.insert(machine);
     }

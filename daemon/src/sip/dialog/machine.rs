@@ -53,6 +53,8 @@ impl Ctx<'_> {
 /// What happens when the deadline passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
+    /// The INVITE has had no response at all.
+    Trying,
     /// Nobody answered: 480, or CANCEL.
     Ring,
     /// No ACK came.
@@ -215,6 +217,7 @@ impl Machine {
 
     fn on_deadline(&mut self, due: Due, ctx: &mut Ctx<'_>) {
         match due {
+            Due::Trying => self.trying(ctx),
             Due::Ring => self.hangup(EndReason::Timeout, ctx),
             Due::Ack => self.bye(EndReason::NoAck, ctx),
             Due::Offer => self.refuse_pending_offer(488, ctx),

@@ -34,6 +34,8 @@ pub const SUPPORTED: &str = "100rel, timer";
 /// Bodies that we process, in an Accept header.
 pub const ACCEPT: &str = "application/sdp";
 
+/// How long an INVITE may stay without any response (RFC 3261 §17.2.1).
+pub const TRYING: Duration = Duration::from_millis(200);
 /// How long an incoming call may ring, an outgoing one may take: the three minutes of timer C.
 pub const RING_LIMIT: Duration = Duration::from_secs(180);
 /// How long the owner of a call may think about an offer before it is refused.

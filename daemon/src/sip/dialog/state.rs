@@ -76,6 +76,8 @@ pub struct DialogState {
     /// Whether their Allow names UPDATE.
     #[serde(default)]
     pub peer_updates: bool,
+    /// UAS: the INVITE as it came, as long as another process may have to answer it. Its Via says where to.
+    pub invite: Option<Pii<Vec<u8>>>,
 }
 
 impl DialogState {
@@ -101,6 +103,7 @@ impl DialogState {
             local_sdp: None,
             session: None,
             peer_updates: allows_update(invite),
+            invite: Some(invite.to_bytes().into()),
         })
     }
 

@@ -4,7 +4,7 @@ use super::machine::{Ctx, Due, Machine, Reoffer};
 use super::screen::{Refusal, capabilities, screen};
 use super::session::{SessionTimer, settle, stated};
 use super::state::Phase;
-use super::{ALLOW, CommandError, EndReason, Notice, OFFER_LIMIT, SUPPORTED};
+use super::{ALLOW, CommandError, EndReason, Notice, OFFER_LIMIT, RING_LIMIT, SUPPORTED};
 use crate::sip::message::{Message, Method};
 use crate::sip::transaction::TxId;
 
@@ -35,6 +35,7 @@ impl Machine {
                     (true, Some(_)) => {}
                     (false, _) => ctx.respond(tx, response),
                 }
+                self.deadline = Some((ctx.now + RING_LIMIT, Due::Ring));
                 Ok(())
             }
             _ => Err(CommandError::WrongState),
@@ -42,18 +43,31 @@ impl Machine {
     }
 
     pub(super) fn answer(&mut self, sdp: String, ctx: &mut Ctx<'_>) -> Result<(), CommandError> {
-        match (&self.invite, self.state.phase) {
-            (Some((tx, request)), Phase::Ringing) => {
-                let response = self.session_response(request, self.state.session, Some(&sdp));
-                ctx.respond(*tx, response);
-                self.state.phase = Phase::Answered;
-                self.renew(ctx.now);
-                self.state.local_sdp = Some(sdp);
-                self.deadline = Some((ctx.now + ctx.timers.t1x64(), Due::Ack));
-                Ok(())
-            }
-            _ => Err(CommandError::WrongState),
+        if self.invite.is_none() || self.state.phase != Phase::Ringing {
+            return Err(CommandError::WrongState);
         }
+        self.state.phase = Phase::Answered;
+        self.state.local_sdp = Some(sdp);
+        self.send_2xx(ctx);
+        Ok(())
+    }
+
+    /// 200 with our SDP: for the first time, or because nobody knows whether the process before has sent it.
+    pub(super) fn send_2xx(&mut self, ctx: &mut Ctx<'_>) {
+        if let (Some((tx, request)), Some(sdp)) = (&self.invite, &self.state.local_sdp) {
+            ctx.respond(*tx, self.session_response(request, self.state.session, Some(sdp)));
+            self.deadline = Some((ctx.now + ctx.timers.t1x64(), Due::Ack));
+            self.renew(ctx.now);
+        }
+    }
+
+    /// 100, because 200 ms have passed (RFC 3261 §17.2.1). Not before: until then the peer repeats its INVITE, to
+    /// whatever process there is.
+    pub(super) fn trying(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some((tx, request)) = &self.invite {
+            ctx.respond(*tx, Message::response(request, 100, None));
+        }
+        self.deadline = Some((ctx.now + RING_LIMIT, Due::Ring));
     }
 
     pub(super) fn reject(&mut self, status: u16, retry: Option<u32>, ctx: &mut Ctx<'_>) -> Result<(), CommandError> {
@@ -96,7 +110,7 @@ impl Machine {
         {
             return;
         }
-        self.invite = None;
+        (self.invite, self.state.invite) = (None, None);
         match self.state.phase {
             Phase::Answered => {
                 self.state.phase = Phase::Confirmed;

@@ -1,5 +1,8 @@
 //! Our own UAC against our own UAS, and the handles' promises.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::sip::{Call, CallEvent, DialRequest, EndReason, OutgoingCall, Phase, Progress, SipError, Transport};
 
@@ -115,10 +118,31 @@ async fn a_restored_call_hangs_up_from_another_endpoint() {
     let (b, mut incoming) = endpoint(8).await;
     let (mut caller, callee) = established(&a, &b, &mut incoming, Transport::Udp).await;
     let json = serde_json::to_string(&callee.snapshot()).unwrap();
-    let (c, _) = endpoint(9).await;
-    let restored = c.restore(serde_json::from_str(&json).unwrap()).await.unwrap();
-    restored.hangup().await;
+    let (_c, _, restored) = Endpoint::resume(config(9), vec![serde_json::from_str(&json).unwrap()]).await.unwrap();
+    restored[0].hangup().await;
     assert_eq!(ended(&mut caller).await, EndReason::RemoteHangup);
+}
+
+#[tokio::test]
+async fn a_panic_of_ours_ends_one_call_and_the_others_go_on() {
+    let (a, _) = endpoint(14).await;
+    let (broken, mut good) = (Arc::new(AtomicBool::new(false)), seeded(15));
+    let breaks = Arc::clone(&broken);
+    let random = Box::new(move || {
+        assert!(!breaks.swap(false, Ordering::AcqRel), "a bug of ours");
+        good()
+    });
+    let (b, mut incoming) = Endpoint::bind(EndpointConfig { random, ..config(15) }).await.unwrap();
+    let (mut unlucky, mut callee) = established(&a, &b, &mut incoming, Transport::Udp).await;
+    let (lucky, mut other) = established(&a, &b, &mut incoming, Transport::Udp).await;
+    // BYE wants a branch.
+    broken.store(true, Ordering::Release);
+    callee.hangup().await;
+    assert_eq!((ended(&mut unlucky).await, ended(&mut callee).await), (EndReason::RemoteHangup, EndReason::Timeout));
+    lucky.hangup().await;
+    assert_eq!(ended(&mut other).await, EndReason::RemoteHangup);
+    until_empty(&a).await;
+    until_empty(&b).await;
 }
 
 #[tokio::test]

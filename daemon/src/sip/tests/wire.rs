@@ -4,7 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::sip::{CallEvent, EndReason};
+use crate::sip::message::Method;
+use crate::sip::{CallEvent, DialogState, EndReason};
 
 #[tokio::test]
 async fn the_2xx_is_repeated_until_the_ack_and_copies_make_no_second_call() {
@@ -13,7 +14,6 @@ async fn the_2xx_is_repeated_until_the_ack_and_copies_make_no_second_call() {
     let invite = peer.request("INVITE", "c1", 1, "", OFFER);
     peer.send(&invite).await;
     peer.send(&invite).await;
-    peer.status(100).await;
     let ring = soon(incoming.recv()).await.unwrap();
     let mut call = ring.answer(OFFER.into()).await.unwrap();
     let first = peer.status(200).await;
@@ -30,6 +30,97 @@ async fn the_2xx_is_repeated_until_the_ack_and_copies_make_no_second_call() {
     }
     assert!(matches!(soon(call.event()).await, CallEvent::Ended(EndReason::RemoteHangup)));
     assert!(incoming.try_recv().is_err(), "one INVITE, one call");
+    until_empty(&b).await;
+}
+
+/// An endpoint in a process of its own that dies, as far as one process can show that; where its socket lives on.
+struct Mortal {
+    runtime: tokio::runtime::Runtime,
+    socket: std::net::UdpSocket,
+}
+
+impl Mortal {
+    async fn start(seed: u64) -> (Self, mpsc::Receiver<IncomingCall>, Raw) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let config = Self::config(&socket, seed);
+        let handle = runtime.handle().clone();
+        let bound = tokio::task::spawn_blocking(move || handle.block_on(Endpoint::bind(config))).await;
+        let (_, incoming) = bound.unwrap().unwrap();
+        let peer = Raw::new(socket.local_addr().unwrap()).await;
+        (Self { runtime, socket }, incoming, peer)
+    }
+
+    fn config(socket: &std::net::UdpSocket, seed: u64) -> EndpointConfig {
+        EndpointConfig {
+            udp: vec![socket.local_addr().unwrap()],
+            inherited: vec![socket.try_clone().unwrap().into()],
+            ..config(seed)
+        }
+    }
+
+    async fn die(self, state: &DialogState) -> (Endpoint, mpsc::Receiver<IncomingCall>, Vec<crate::sip::Call>) {
+        self.runtime.shutdown_background();
+        let state = serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap();
+        Endpoint::resume(Self::config(&self.socket, 77), vec![state]).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_rang_in_another_process_is_refused_once_and_stays_refused() {
+    let (before, mut incoming, peer) = Mortal::start(40).await;
+    let invite = peer.request("INVITE", "c1", 1, "", OFFER);
+    peer.send(&invite).await;
+    let ring = soon(incoming.recv()).await.unwrap();
+    ring.ringing().await.unwrap();
+    let tag = peer.status(180).await.to_tag().unwrap().to_owned();
+    let state = ring.snapshot();
+    std::mem::forget(ring);
+    let (b, mut incoming, calls) = before.die(&state).await;
+    assert!(calls.is_empty(), "it is no call");
+    let refusal = peer.status(503).await;
+    assert_eq!((refusal.to_tag(), refusal.cseq()), (Some(tag.as_str()), Some(1)));
+    assert!(refusal.header("Retry-After").is_some());
+    assert!(refusal.header("Via").unwrap().contains("z9hG4bK-c1-INVITE-1"));
+    peer.send(peer.request("CANCEL", "c1", 1, "", "").replace("-CANCEL-", "-INVITE-")).await;
+    loop {
+        let answer = peer.receive().await;
+        if answer.method() == Some(Method::Cancel) {
+            assert_eq!(answer.status(), 200, "RFC 3261 §9.2");
+            break;
+        }
+    }
+    peer.send(&invite).await;
+    assert_eq!(peer.status(503).await.to_tag(), Some(tag.as_str()), "a copy is told the same");
+    peer.send(peer.request("ACK", "c1", 1, &tag, "").replace("-ACK-", "-INVITE-")).await;
+    assert!(incoming.try_recv().is_err(), "no second call");
+    until_empty(&b).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_was_not_acknowledged_is_given_again_by_the_next_process() {
+    let (before, mut incoming, peer) = Mortal::start(41).await;
+    peer.send(peer.request("INVITE", "c1", 1, "", OFFER)).await;
+    let call = soon(incoming.recv()).await.unwrap().answer(OFFER.into()).await.unwrap();
+    let first = peer.status(200).await;
+    let state = call.snapshot();
+    std::mem::forget(call);
+    let (b, _incoming, mut calls) = before.die(&state).await;
+    let again = peer.status(200).await;
+    assert_eq!((first.to_tag(), &first.body), (again.to_tag(), &again.body));
+    let tag = first.to_tag().unwrap();
+    peer.send(peer.request("ACK", "c1", 1, tag, "").replace("-ACK-", "-other-")).await;
+    assert!(matches!(soon(calls[0].event()).await, CallEvent::Confirmed { answer: None }));
+    assert!(calls[0].snapshot().invite.is_none(), "nothing is left to be answered");
+    drop(calls);
+    let bye = loop {
+        let message = peer.receive().await;
+        if message.status() == 0 {
+            break message;
+        }
+    };
+    assert_eq!((bye.method(), bye.to_tag()), (Some(Method::Bye), Some("t-c1")));
+    peer.send(Message::response(&bye, 200, None).to_bytes()).await;
     until_empty(&b).await;
 }
 

@@ -161,6 +161,11 @@ pub trait TxnLayer: Send + Sync {
     fn request(&self, tx: TxId, request: Message, to: NextHop);
     /// Sends the ACK of a 2xx, which is no transaction.
     fn ack(&self, ack: Message, to: NextHop);
+    /// Goes on with the server transaction of an INVITE that an earlier process has received, its Via stamped; it has had
+    /// no final response, or nobody knows. None if there is no way to answer it: its connection ended with the process.
+    fn adopt(&self, invite: &Message, flow: Flow) -> Option<TxId>;
+    /// Reads the sockets from now on.
+    fn listen(&self);
     /// Forgets a transaction without another word.
     fn abandon(&self, tx: TxId);
     /// Our addresses: UDP, TCP.
@@ -175,7 +180,7 @@ pub trait TxnLayer: Send + Sync {
     fn shutdown(&self);
 }
 
-/// Binds the sockets and starts the layer.
+/// Binds the sockets and builds the layer; [`TxnLayer::listen`] lets it read.
 ///
 /// # Errors
 /// [`SipError::Bind`] names the address.

@@ -17,7 +17,7 @@ use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::{Transaction, TransactionEvent, TransactionEventSender};
 use rsipstack::transport::udp::UdpConnection;
 use rsipstack::transport::{SipAddr, SipConnection};
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +75,8 @@ pub(super) struct RsipLayer {
     udp: Vec<Udp>,
     udp_addresses: Vec<SocketAddr>,
     pub(super) streams: Streams,
+    /// Until they are listened to.
+    listeners: Mutex<Vec<TcpListener>>,
     admission: Mutex<Admission>,
     /// What the routing table said in this second; asked for every datagram where a socket is bound to no address.
     routes: Mutex<HashMap<IpAddr, IpAddr>>,
@@ -127,6 +129,7 @@ impl RsipLayer {
             udp_addresses: udp.iter().map(|u| u.local).collect(),
             udp,
             streams,
+            listeners: Mutex::default(),
             admission: Mutex::new(Admission::new(config.limits.clone())),
             routes: Mutex::default(),
             clock,
@@ -139,12 +142,7 @@ impl RsipLayer {
             refusals: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
         });
-        for index in 0..layer.udp.len() {
-            layer.until_shutdown(layer.clone().read_udp(index));
-        }
-        for listener in listeners {
-            layer.until_shutdown(layer.clone().accept(listener));
-        }
+        *lock(&layer.listeners) = listeners;
         let inner = layer.inner.clone();
         layer.until_shutdown(async move { inner.process_timer().await });
         layer.until_shutdown(layer.clone().sweep());
@@ -245,15 +243,27 @@ impl RsipLayer {
         method: Method,
         origin: &Origin,
     ) {
-        let tx = Transaction::new_server(key.clone(), request, self.inner.clone(), Some(origin.conn.clone()));
-        let id = self.next.fetch_add(2, Ordering::Relaxed);
         // An INVITE may ring as long as the core allows; anything else is answered at once or never.
         let deadline = (method != Method::Invite).then(|| self.clock.now() + self.t1x64);
-        lock(&self.table).insert(id, Entry { to: tx.tu_sender.clone(), key, deadline });
-        self.running.fetch_add(1, Ordering::Relaxed);
+        let (id, tx) = self.serve(key, request, origin.conn.clone(), deadline);
         // Sent from the reader, so that requests arrive in the order of the wire.
         self.emit(TxnEvent::Request { tx: id, flow: origin.flow, msg: Box::new(message) }).await;
         tokio::spawn(self.clone().drive(id, tx));
+    }
+
+    /// A server transaction; somebody has to drive it.
+    fn serve(
+        &self,
+        key: TransactionKey,
+        request: Request,
+        conn: SipConnection,
+        deadline: Option<Instant>,
+    ) -> (TxId, Transaction) {
+        let tx = Transaction::new_server(key.clone(), request, self.inner.clone(), Some(conn));
+        let id = self.next.fetch_add(2, Ordering::Relaxed);
+        lock(&self.table).insert(id, Entry { to: tx.tu_sender.clone(), key, deadline });
+        self.running.fetch_add(1, Ordering::Relaxed);
+        (id, tx)
     }
 
     /// One task per transaction: its timers run only while somebody waits for it.
@@ -442,6 +452,29 @@ impl TxnLayer for RsipLayer {
                 drop(conn.send(ack, Some(&sip_addr(to.transport, peer))).await);
             }
         });
+    }
+
+    fn adopt(&self, invite: &Message, flow: Flow) -> Option<TxId> {
+        let layer = self.me.upgrade()?;
+        let conn = match flow.transport {
+            Transport::Udp => self.udp_towards(flow.peer)?.conn.clone(),
+            Transport::Tcp => return None,
+        };
+        let SipMessage::Request(request) = to_rsip(invite)? else { return None };
+        let key = TransactionKey::from_request(&request, TransactionRole::Server).ok()?;
+        let (id, tx) = self.serve(key, request, conn, None);
+        tokio::spawn(layer.drive(id, tx));
+        Some(id)
+    }
+
+    fn listen(&self) {
+        let Some(layer) = self.me.upgrade() else { return };
+        for index in 0..self.udp.len() {
+            self.until_shutdown(layer.clone().read_udp(index));
+        }
+        for listener in std::mem::take(&mut *lock(&self.listeners)) {
+            self.until_shutdown(layer.clone().accept(listener));
+        }
     }
 
     fn abandon(&self, tx: TxId) {

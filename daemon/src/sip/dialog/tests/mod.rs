@@ -88,7 +88,7 @@ impl Bench {
     /// A call up to a phase.
     fn ringing(&mut self, call: &str) -> (CallId, TxId) {
         let (tx, actions) = self.receive(invite(call));
-        assert_eq!(statuses(&actions), [100]);
+        assert!(statuses(&actions).is_empty(), "an INVITE that is answered soon has no 100");
         (notices(&actions)[0].0, tx)
     }
 
@@ -183,14 +183,15 @@ fn a_restored_dialog_answers_bye_and_sends_one() {
     assert_eq!(Some(&state), b.core.state(id));
 
     let mut fresh = bench();
-    fresh.core.restore(state.clone(), fresh.clock.now()).unwrap();
+    fresh.core.restore(state.clone(), None, fresh.clock.now()).unwrap();
     let (_, actions) = fresh.receive(request(Method::Bye, "c", 2, &state.local_tag));
     assert_eq!(statuses(&actions), [200]);
     assert!(fresh.core.is_empty());
 
     let mut fresh = bench();
-    fresh.core.restore(state.clone(), fresh.clock.now()).unwrap();
-    assert_eq!(fresh.core.restore(state.clone(), fresh.clock.now()), Err(CommandError::WrongState));
+    fresh.core.restore(state.clone(), None, fresh.clock.now()).unwrap();
+    let again = fresh.core.restore(state.clone(), None, fresh.clock.now());
+    assert!(matches!(again, Err(CommandError::WrongState)));
     let actions = fresh.ask(id, Command::Hangup);
     let (tx, bye) = requests(&actions).remove(0);
     assert!(matches!(&bye.start, Start::Request { method: Method::Bye, uri } if uri == "sip:alice@10.0.0.9:5070"));
