@@ -54,7 +54,7 @@ async fn answer_all(mut incoming: mpsc::Receiver<IncomingCall>) {
             }
             if call.to_user == "carrier" {
                 // The scenario wants the answer after that to its PRACK.
-                sleep(Duration::from_millis(300)).await;
+                sleep(Duration::from_millis(600)).await;
             }
             if let Ok(call) = call.answer(ANSWER.to_owned()).await {
                 stay(call).await;
@@ -64,7 +64,13 @@ async fn answer_all(mut incoming: mpsc::Receiver<IncomingCall>) {
 }
 
 async fn stay(mut call: Call) {
-    while !matches!(call.event().await, CallEvent::Ended(_)) {}
+    loop {
+        match call.event().await {
+            CallEvent::Ended(_) => return,
+            CallEvent::Offer { reply, .. } => drop(reply.accept(ANSWER.to_owned()).await),
+            _ => {}
+        }
+    }
 }
 
 async fn sipp(folder: &Path, arguments: &[&str]) {

@@ -401,12 +401,13 @@ impl Conversation {
     async fn signalled(&mut self, state: &mut State, event: CallEvent) {
         match event {
             CallEvent::Offer { sdp, reply } => {
-                let replied = match self.stream.answer(&sdp) {
-                    Ok((answer, agreed)) => {
+                let replied = match sdp.map(|sdp| self.stream.answer(&sdp)) {
+                    None => reply.accept(self.stream.offer()).await,
+                    Some(Ok((answer, agreed))) => {
                         self.agreed(state, agreed);
                         reply.accept(answer).await
                     }
-                    Err(error) => {
+                    Some(Err(error)) => {
                         tracing::info!(%error, "a change of media was refused");
                         reply.refuse(error.status()).await
                     }

@@ -156,8 +156,8 @@ pub enum CallEvent {
     },
     /// The peer wants other media, or puts us on hold. Unanswered for five seconds, or dropped, it is refused.
     Offer {
-        /// SDP.
-        sdp: String,
+        /// SDP; none asks for ours, which [`CallEvent::Confirmed`] answers.
+        sdp: Option<String>,
         /// Answer with this.
         reply: OfferReply,
     },
@@ -186,7 +186,7 @@ pub struct OfferReply {
 }
 
 impl OfferReply {
-    /// 200 with our answer.
+    /// 200 with our answer, or with our offer where theirs was none.
     ///
     /// # Errors
     /// [`CallGone`] if it is too late.

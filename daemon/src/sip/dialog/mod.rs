@@ -102,10 +102,10 @@ pub enum Notice {
         /// The answer to our offer.
         answer: Option<String>,
     },
-    /// re-INVITE or UPDATE with SDP: reply with [`Command::AcceptOffer`] or [`Command::RefuseOffer`].
+    /// re-INVITE, or UPDATE with SDP: reply with [`Command::AcceptOffer`] or [`Command::RefuseOffer`].
     Offer {
-        /// The offer.
-        sdp: String,
+        /// The offer; none asks for ours, of all that we want now (RFC 6337 §5.3), and [`Notice::Confirmed`] answers it.
+        sdp: Option<String>,
     },
     /// INFO, already answered 200.
     Info {
@@ -146,7 +146,7 @@ pub enum Command {
     Hangup,
     /// 200 to the pending offer.
     AcceptOffer {
-        /// Our answer.
+        /// Our answer, or our offer where theirs was none.
         sdp: String,
     },
     /// A final refusal of the pending offer; the session stays as it was.

@@ -114,7 +114,7 @@ impl Machine {
         match self.state.phase {
             Phase::Answered => {
                 self.state.phase = Phase::Confirmed;
-                self.deadline = None;
+                self.deadline.take_if(|(_, due)| *due == Due::Ack);
                 ctx.notify(self.state.call, Notice::Confirmed { answer: ack.sdp() });
             }
             Phase::Terminating if self.bye_owed => self.bye(EndReason::LocalHangup, ctx),
@@ -170,7 +170,13 @@ impl Machine {
     }
 
     fn on_reoffer(&mut self, tx: TxId, method: Method, request: Message, ctx: &mut Ctx<'_>) {
-        if self.state.phase != Phase::Confirmed || self.reoffer.is_some() {
+        // The ACK may come after what was sent after it: offer and answer are complete without it, if ours was the answer.
+        let settled = match self.state.phase {
+            Phase::Confirmed => true,
+            Phase::Answered => self.invite.as_ref().is_some_and(|(_, invite)| invite.sdp().is_some()),
+            _ => false,
+        };
+        if !settled || self.reoffer.is_some() {
             // RFC 3261 §14.2, RFC 3311 §5.2: one at a time; "a randomly chosen value between 0 and 10".
             let seconds = u32::try_from((ctx.random)() % 11).unwrap_or(0);
             let status = if self.state.phase == Phase::Terminating { 481 } else { 500 };
@@ -185,29 +191,18 @@ impl Machine {
             Err(refusal) => return ctx.respond(tx, refusal.response(&request, "")),
         };
         self.state.refresh_target(&request);
-        match (request.sdp(), method) {
-            (Some(sdp), _) => {
-                if method == Method::Invite {
-                    ctx.respond(tx, Message::response(&request, 100, None));
-                }
-                self.reoffer = Some(Reoffer { tx, request, answered: false, session });
-                self.deadline = Some((ctx.now + OFFER_LIMIT, Due::Offer));
-                ctx.notify(self.state.call, Notice::Offer { sdp });
-            }
-            (None, Method::Update) => {
-                ctx.respond(tx, self.session_response(&request, session, None));
-                self.state.session = session;
-                self.renew(ctx.now);
-            }
-            (None, _) => {
-                // No offer: we repeat ours, the ACK brings the answer (RFC 3261 §14.2).
-                let sdp = self.state.local_sdp.clone().unwrap_or_default();
-                ctx.respond(tx, self.session_response(&request, session, Some(&sdp)));
-                self.state.session = session;
-                self.renew(ctx.now);
-                self.reoffer = Some(Reoffer { tx, request, answered: true, session });
-            }
+        let sdp = request.sdp();
+        if (&sdp, method) == (&None, Method::Update) {
+            ctx.respond(tx, self.session_response(&request, session, None));
+            self.state.session = session;
+            return self.renew(ctx.now);
         }
+        if method == Method::Invite {
+            ctx.respond(tx, Message::response(&request, 100, None));
+        }
+        self.reoffer = Some(Reoffer { tx, request, answered: false, session });
+        self.deadline = Some((ctx.now + OFFER_LIMIT, Due::Offer));
+        ctx.notify(self.state.call, Notice::Offer { sdp });
     }
 
     pub(super) fn accept_offer(&mut self, sdp: String, ctx: &mut Ctx<'_>) -> Result<(), CommandError> {

@@ -354,21 +354,40 @@ fn requests_within_the_dialog() {
 }
 
 #[test]
+fn an_offer_may_overtake_the_ack() {
+    let mut b = bench();
+    let (id, tx) = b.answered("c");
+    let tag = b.tag(id);
+    let (_, actions) = b.receive(request(Method::Update, "c", 2, &tag));
+    assert_eq!(statuses(&actions), [200]);
+    let (_, actions) = b.receive(request(Method::Invite, "c", 3, &tag).with_sdp(Some("hold")));
+    assert_eq!(notices(&actions), [(id, Notice::Offer { sdp: Some("hold".into()) })]);
+    let msg = Box::new(request(Method::Ack, "c", 1, &tag));
+    assert_eq!(notices(&b.event(TxnEvent::Ack { tx, msg })), [(id, Notice::Confirmed { answer: None })]);
+    assert_eq!(statuses(&b.pass(OFFER_LIMIT)), [488], "the owner did not reply");
+}
+
+#[test]
 fn re_invites_are_offers() {
     let mut b = bench();
     let id = b.confirmed("c");
     let tag = b.tag(id);
     let (tx, actions) = b.receive(request(Method::Invite, "c", 2, &tag).with_sdp(Some("hold")));
-    assert_eq!((statuses(&actions), notices(&actions)), (vec![100], vec![(id, Notice::Offer { sdp: "hold".into() })]));
+    assert_eq!(
+        (statuses(&actions), notices(&actions)),
+        (vec![100], vec![(id, Notice::Offer { sdp: Some("hold".into()) })])
+    );
     let (_, actions) = b.receive(request(Method::Invite, "c", 3, &tag).with_sdp(Some("again")));
     assert_eq!(statuses(&actions), [500]);
     let actions = b.ask(id, Command::AcceptOffer { sdp: "held".into() });
     assert_eq!(response(&actions).sdp().as_deref(), Some("held"));
     b.event(TxnEvent::Ack { tx, msg: Box::new(request(Method::Ack, "c", 2, &tag)) });
     b.event(TxnEvent::Ended { tx });
-    // Without SDP we repeat ours; unanswered offers are refused and leave the call alone.
+    // Without SDP ours is wanted, whatever was agreed on; unanswered offers are refused and leave the call alone.
     let (tx, actions) = b.receive(request(Method::Invite, "c", 4, &tag));
-    assert_eq!(response(&actions).sdp().as_deref(), Some("held"));
+    assert_eq!((statuses(&actions), notices(&actions)), (vec![100], vec![(id, Notice::Offer { sdp: None })]));
+    let actions = b.ask(id, Command::AcceptOffer { sdp: "ours".into() });
+    assert_eq!(response(&actions).sdp().as_deref(), Some("ours"));
     let msg = Box::new(request(Method::Ack, "c", 4, &tag).with_sdp(Some("new")));
     assert_eq!(notices(&b.event(TxnEvent::Ack { tx, msg })), [(id, Notice::Confirmed { answer: Some("new".into()) })]);
     b.receive(request(Method::Update, "c", 5, &tag).with_sdp(Some("late")));
@@ -376,6 +395,7 @@ fn re_invites_are_offers() {
     assert_eq!(b.core.state(id).unwrap().phase, Phase::Confirmed);
     // A re-INVITE whose 2xx is never acknowledged ends the call.
     let (tx, _) = b.receive(request(Method::Invite, "c", 6, &tag));
+    b.ask(id, Command::AcceptOffer { sdp: "ours".into() });
     let actions = b.event(TxnEvent::Ended { tx });
     assert_eq!(notices(&actions), ended(id, EndReason::NoAck));
 }
