@@ -21,7 +21,7 @@ async fn ten_random_kills_lose_no_call_no_record_and_no_resource() -> anyhow::Re
     let report = run(&plan, Setup { log: "info", ..Setup::new(Engine::Pack("tiny")) }).await?;
     let text = report.sentences().join("\n");
     println!("{text}");
-    ensure!(report.confirmed >= 5, "too few calls:\n{text}");
+    ensure!(report.confirmed > 3, "no call but the first ones:\n{text}");
     ensure!(report.lost.is_empty() && report.records.is_empty() && report.left.is_empty(), "{text}");
     ensure!(report.integrity == "ok", "{text}");
     Ok(())
