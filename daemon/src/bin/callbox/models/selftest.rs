@@ -2,9 +2,8 @@
 //! answer, the ears hear that. Enters: the files of a pack, and what must come of them; leaves: what came, or one sentence
 //! about the first part that failed. Never here: the network, another pack than the one that is tested.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,10 +11,9 @@ use callbox::base::{Clock as _, SystemClock};
 use callbox::config::Config;
 use callbox::models::{self, Installed, PackFiles, SelfTest, Use};
 use callbox_wire::{ChatMessage, ChatRole, EARS_RATE, Event, Request, Role, Sampling, TurnId};
-use tokio::process::Command;
 
 use crate::private::{CALL, Private};
-use crate::{say, transcribe};
+use crate::{owner, say, transcribe};
 
 /// Loading, importing weights for the first time, and the call, on a slow machine.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -99,35 +97,17 @@ fn holds(text: &str, word: &str) -> bool {
 pub(super) async fn apart(config: &Config, arguments: &[&Path]) -> Result<()> {
     let cache = &config.models.cache;
     let program = std::env::current_exe().context("this program cannot be found")?;
-    let mut command = Command::new(program);
-    command.args(["models", "test"]).args(arguments);
-    if let Some(path) = &config.path {
-        command.arg("--config").arg(path);
-    }
+    let mut command = owner::callbox(&program, config, &["models", "test"]);
+    command.args(arguments);
     // Without a cache yet, the weights are imported for this test only.
     let instead;
-    let owner = if let Ok(meta) = cache.metadata() {
+    if owner::become_owner_of(cache, &mut command) {
         command.arg("--weights").arg(cache);
-        Some((meta.uid(), meta.gid())).filter(|(user, _)| rustix::process::getuid().is_root() && *user != 0)
     } else {
         instead = tempfile::tempdir().context("a temporary folder is needed for the weights")?;
         command.arg("--weights").arg(instead.path());
-        None
-    };
-    if let Some((user, group)) = owner {
-        command.uid(user).gid(group);
     }
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = tokio::time::timeout(LIMIT, command.output())
-        .await
-        .with_context(|| format!("it did not end within {} s", LIMIT.as_secs()))?
-        .context("it could not be started")?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    bail!("{}", last.trim_start_matches("callbox: "))
+    owner::succeeds(command, LIMIT).await.map(drop)
 }
 
 #[cfg(test)]
