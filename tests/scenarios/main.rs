@@ -9,6 +9,8 @@ mod operations;
 mod peers;
 mod start;
 mod survival;
+mod trunks;
+mod updates;
 
 use std::time::Duration;
 

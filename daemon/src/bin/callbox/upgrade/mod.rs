@@ -81,26 +81,21 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     let way_back = way_back(&kept, &trusted, format, &now, previous.as_deref()).await?;
     let file = kept.place(incoming, &format.file_name(&next))?;
-    let service = Service::look(&config).await?;
+    let mut service = Service::look(&config).await?;
     let backup = back_up(&config, &service).await?;
     let before = kept.previous();
     // Before the installation: after a power cut in the middle of it `callbox rollback` knows the way.
     kept.set_previous(Some(&way_back))?;
 
     println!("{NAME} {} is in use and kept; installing {}", now.version, next.version);
-    let installed = format.install(&file, false).await;
-    let answers = match installed {
-        Ok(()) => service.answers(limit.duration()).await,
-        Err(error) => Err(error),
-    };
-    let Err(reason) = answers else {
+    let Err(reason) = replace(format, &file, false, &mut service, limit.duration()).await else {
         kept.prune(&[&way_back, &file])?;
         println!("{NAME} {} is installed{}", next.version, service.verdict());
         println!("`callbox rollback` goes back to {}", now.version);
         return Ok(ExitCode::SUCCESS);
     };
     eprintln!("callbox: {} does not do: {reason:#}; going back to {}", next.version, now.version);
-    restore(format, &way_back, &service, limit.duration()).await.with_context(|| {
+    replace(format, &way_back, true, &mut service, limit.duration()).await.with_context(|| {
         format!(
             "{} does not do ({reason:#}), and going back to {} failed, too; the database as it was is {backup}",
             next.version, now.version
@@ -120,9 +115,9 @@ pub(crate) async fn roll_back(arguments: RollbackArguments) -> Result<ExitCode> 
     let now = format.installed().await?;
     let earlier = format.read(&target).await?;
     ensure!(earlier.version != now.version, "{NAME} {} is in use already; {nothing}", now.version);
-    let service = Service::look(&config).await?;
+    let mut service = Service::look(&config).await?;
     println!("going back from {NAME} {} to {}", now.version, earlier.version);
-    restore(format, &target, &service, limit.duration()).await?;
+    replace(format, &target, true, &mut service, limit.duration()).await?;
     // Once more leads forward again, if the package of the later version is here.
     let later = kept.file(&format.file_name(&now)).filter(|path| path.exists());
     kept.set_previous(later.as_deref())?;
@@ -183,9 +178,9 @@ async fn back_up(config: &Config, service: &Service) -> Result<String> {
     Ok(made["path"].as_str().unwrap_or_default().to_owned())
 }
 
-/// Installs an earlier version and waits until it answers calls.
-async fn restore(format: Format, file: &Path, service: &Service, limit: Duration) -> Result<()> {
-    format.install(file, true).await?;
-    service.start_again().await?;
+/// Installs a version and waits until it answers calls.
+async fn replace(format: Format, file: &Path, back: bool, service: &mut Service, limit: Duration) -> Result<()> {
+    format.install(file, back).await?;
+    service.renew().await?;
     service.answers(limit).await
 }

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use super::NAME;
 use crate::owner;
 
-/// Installing waits for the service to start, and for another package manager that is at work.
+/// Installing waits for another package manager that is at work.
 const INSTALL: Duration = Duration::from_secs(1200);
 
 const ASK: Duration = Duration::from_secs(60);
@@ -124,7 +124,8 @@ impl Format {
                 }
             }
         }
-        command.arg(file);
+        // The maintainer script leaves the restart to us: it would wait as long as systemd tries.
+        command.arg(file).env("CALLBOX_UPGRADE", "1");
         owner::succeeds(command, INSTALL).await.map(drop)
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Service {
     config: Config,
     /// This program; later versions of it lie in the same place.
     program: PathBuf,
-    /// Nothing if it did not run.
+    /// What is to be replaced; nothing if it did not run.
     pid: Option<u32>,
 }
 
@@ -59,22 +59,20 @@ impl Service {
         if self.pid.is_some() { " and answers calls" } else { "; the service did not run, so no call was tried" }
     }
 
-    /// Starts it, if it ran once and systemd has given it up.
-    pub(super) async fn start_again(&self) -> Result<()> {
-        if self.pid.is_none() || look().await?.state == "active" {
+    /// Has systemd start what is installed now, if it ran before, and forget what became of the last one.
+    pub(super) async fn renew(&mut self) -> Result<()> {
+        if self.pid.is_none() {
             return Ok(());
         }
+        self.pid = Some(look().await?.pid);
         systemctl(&["reset-failed", SOCKET, UNIT]).await?;
-        systemctl(&["start", "--no-block", SOCKET, UNIT]).await.map(drop)
+        systemctl(&["start", "--no-block", SOCKET]).await?;
+        systemctl(&["restart", "--no-block", UNIT]).await.map(drop)
     }
 
     /// Waits until the daemon says that it is ready, and has answered a call.
     pub(super) async fn answers(&self, limit: Duration) -> Result<()> {
         let Some(old) = self.pid else { return Ok(()) };
-        if look().await?.pid == old {
-            // The package manager has left it to us.
-            systemctl(&["restart", "--no-block", UNIT]).await?;
-        }
         let begun = SystemClock.now();
         let (mut why, mut calls) = ("it was not ready".to_owned(), 0);
         loop {
