@@ -25,7 +25,7 @@ const ASK: Duration = Duration::from_secs(60);
 const CRASHES: u32 = 4;
 
 /// So many self-test calls that were taken and failed.
-const CALLS: u32 = 3;
+const CALLS: u32 = 2;
 
 /// The service as it was before.
 pub(super) struct Service {
