@@ -5,6 +5,7 @@
 #   packaging/publish.sh [DIR]
 set -euo pipefail
 sign=$(realpath "$(dirname "$0")")/sign.sh
+[ -z "${CALLBOX_UPDATE_KEY:-}" ] || CALLBOX_UPDATE_KEY=$(realpath "$CALLBOX_UPDATE_KEY")
 cd "${1:-$(dirname "$0")/../dist}"
 
 GNUPGHOME=$(mktemp -d)

@@ -15,7 +15,8 @@ if [ ! -e "$public" ]; then
         exit 1
     fi
     echo "sign: no CALLBOX_UPDATE_KEY: making a key for this computer, $key" >&2
-    mkdir -p -m 700 "${key%/*}"
+    mkdir -p "${key%/*}"
+    chmod 700 "${key%/*}"
     minisign -G -W -p "$public" -s "$key" >/dev/null
 fi
 if [ "${1:-}" = --public ]; then

@@ -85,8 +85,8 @@ manifest = tree / "pack.toml"
 text = manifest.read_text().replace("1.1.0", "1.2.0").replace(before, hashlib.sha256(content).hexdigest())
 manifest.write_text(text)
 PYTHON
-    tar --zstd --format=ustar -cf "$gifts/callbox-tiny-1.2.0.tar.zst" -C "$tree" --no-recursion \
-        $(tar --zstd -tf "$gifts/callbox-tiny-1.1.0.tar.zst")
+    tar --zstd -tf "$gifts/callbox-tiny-1.1.0.tar.zst" >"$work/entries"
+    tar --zstd --format=ustar -cf "$gifts/callbox-tiny-1.2.0.tar.zst" -C "$tree" --no-recursion --files-from "$work/entries"
     rm -rf "$tree"
 }
 
@@ -143,14 +143,14 @@ installs_packs() {
 }
 
 refuses_packs() {
-    local install="callbox models install"
+    local install=(callbox models install)
     says "$suite: a pack that speaks nonsense" "did not pass its self-test, and what was in use still is: to" \
-        $install /opt/gifts/callbox-tiny-1.2.0.tar.zst
-    says "$suite: an older pack" "tiny 1.0.0 is older than 1.1.0" $install /opt/gifts/callbox-tiny-1.0.0.tar.zst
-    says "$suite: half a pack" "is not what was signed" $install /opt/gifts/cut/callbox-tiny-1.1.0.tar.zst
-    says "$suite: a stranger's pack" "signed with a key that is not trusted here" $install /opt/gifts/strange/callbox-tiny-1.1.0.tar.zst
+        "${install[@]}" /opt/gifts/callbox-tiny-1.2.0.tar.zst
+    says "$suite: an older pack" "tiny 1.0.0 is older than 1.1.0" "${install[@]}" /opt/gifts/callbox-tiny-1.0.0.tar.zst
+    says "$suite: half a pack" "is not what was signed" "${install[@]}" /opt/gifts/cut/callbox-tiny-1.1.0.tar.zst
+    says "$suite: a stranger's pack" "signed with a key that is not trusted here" "${install[@]}" /opt/gifts/strange/callbox-tiny-1.1.0.tar.zst
     x sh -c 'mkdir /mnt/full && mount -t tmpfs -o size=100m tmpfs /mnt/full'
-    says "$suite: a pack on a full disk" "the disk of /mnt/full is too full" $install --dir /mnt/full /opt/gifts/callbox-tiny-1.1.0.tar.zst
+    says "$suite: a pack on a full disk" "the disk of /mnt/full is too full" "${install[@]}" --dir /mnt/full /opt/gifts/callbox-tiny-1.1.0.tar.zst
     is "$suite: nothing is left of it on the full disk" "$(x find /mnt/full -type f ! -name .lock)" ""
     is "$suite: nothing of them is left, what was in use is" "$(versions) $(serves)" "1.0.0 1.1.0 current previous packs/tiny/1.1.0"
     has "$suite: back to the pack before" "$(x callbox models rollback tiny | xargs)" "pack tiny 1.0.0 is in use again callboxd goes on"
@@ -158,12 +158,12 @@ refuses_packs() {
 }
 
 refuses_packages() {
-    local upgrade="callbox upgrade --offline"
+    local upgrade=(callbox upgrade --offline)
     says "$suite: an upgrade by somebody else than root" "is for root" \
-        setpriv --reuid=callbox --regid=callbox --clear-groups $upgrade /opt/gifts/callbox_99.0.0-1_amd64.deb
-    says "$suite: a changed package" "is not what was signed" $upgrade /opt/gifts/cut/callbox_99.0.0-1_amd64.deb
-    says "$suite: a stranger's package" "signed with a key that is not trusted here" $upgrade /opt/gifts/strange/callbox_99.0.0-1_amd64.deb
-    says "$suite: an upgrade without a way back" "give it with --previous FILE" $upgrade /opt/gifts/callbox_99.0.0-1_amd64.deb
+        setpriv --reuid=callbox --regid=callbox --clear-groups "${upgrade[@]}" /opt/gifts/callbox_99.0.0-1_amd64.deb
+    says "$suite: a changed package" "is not what was signed" "${upgrade[@]}" /opt/gifts/cut/callbox_99.0.0-1_amd64.deb
+    says "$suite: a stranger's package" "signed with a key that is not trusted here" "${upgrade[@]}" /opt/gifts/strange/callbox_99.0.0-1_amd64.deb
+    says "$suite: an upgrade without a way back" "give it with --previous FILE" "${upgrade[@]}" /opt/gifts/callbox_99.0.0-1_amd64.deb
     says "$suite: a rollback without an upgrade" "no earlier version is kept here" callbox rollback
     is "$suite: the version stays" "$(version)" "$present"
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use callbox::base::{Clock as _, SystemClock};
 use callbox::call::agents::Agents;
 use callbox::config::Config;
 use serde_json::{Value, json};
@@ -22,7 +23,7 @@ use crate::private::EngineArgs;
 const QUESTION: &str = "Hello, can you hear me?";
 
 /// How long the record of a call that has ended may take.
-const RECORD: Duration = Duration::from_secs(10);
+const RECORD: Duration = Duration::from_secs(5);
 
 /// See [`crate::Command::Selftest`].
 #[derive(clap::Args, Debug)]
@@ -52,6 +53,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut questions = questions::read(None, &[arguments.say], &[])?;
     questions.iter_mut().for_each(Question::uncheck);
     questions::voice(&mut questions, &config).await?;
+    let before = calls(&config).await?;
     let line = Line::open(&to, CodecArg::Pcmu, transport, 1).await?;
     let manners = Manners { patience: arguments.patience / 20, ..Manners::default() };
     let heard = line.call(&to, &questions, manners, None).await?;
@@ -60,8 +62,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     report.add(0, &questions, &heard);
     report.summarise();
     ensure!(report.passed(), "{to} took the call and did not answer the question: `callbox call list` has the record");
-    let (caller, agent) = record(&config).await?;
-    ensure!(!caller.is_empty(), "{to} answered something, and its ears understood nothing");
+    let (caller, agent) = record(&config, &before).await?;
     ensure!(!agent.is_empty(), "{to} did not find an answer to {caller:?}");
     let latency = report.longest_ms().unwrap_or_default();
     if arguments.json {
@@ -89,25 +90,35 @@ fn own_address(config: &Config) -> Result<(String, TransportArg)> {
     Ok((format!("sip:{number}@{}", SocketAddr::new(host, address.port())), transport))
 }
 
-/// What the daemon understood and answered in the call that we made.
-async fn record(config: &Config) -> Result<(String, String)> {
-    let socket = &config.http.socket;
+/// Calls that the daemon knows, newest first.
+async fn calls(config: &Config) -> Result<Vec<Value>> {
+    let page: Value = client::read(&config.http.socket, "/api/v1/calls?limit=100").await?;
+    Ok(page["calls"].as_array().cloned().unwrap_or_default())
+}
+
+/// What the daemon understood and answered in the call that we made, which is none of those `before`.
+async fn record(config: &Config, before: &[Value]) -> Result<(String, String)> {
     let ours = |call: &&Value| {
-        call["state"] == "ended" && call["from"].as_str().is_some_and(|from| from.contains("callbox-dial"))
+        let from_us = call["from"].as_str().is_some_and(|from| from.contains("callbox-dial"));
+        from_us && call["state"] == "ended" && !before.iter().any(|known| known["id"] == call["id"])
     };
-    let look = async {
-        loop {
-            let page: Value = client::read(socket, "/api/v1/calls?limit=50").await?;
-            let id = page["calls"].as_array().into_iter().flatten().find(ours).and_then(|call| call["id"].as_str());
-            if let Some(id) = id {
-                return client::read::<Value>(socket, &format!("/api/v1/calls/{id}")).await;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    let call = tokio::time::timeout(RECORD, look).await.context("callboxd has no record of the call")??;
     let text = |turn: &Value, field: &str| turn[field].as_str().unwrap_or_default().to_owned();
-    let turns = call["exchanges"].as_array().cloned().unwrap_or_default();
-    let asked = turns.iter().find(|turn| !text(turn, "caller_text").is_empty());
-    Ok(asked.map(|turn| (text(turn, "caller_text"), text(turn, "agent_text"))).unwrap_or_default())
+    let begun = SystemClock.now();
+    loop {
+        let mut said = String::new();
+        let found = calls(config).await?;
+        if let Some(id) = found.iter().find(ours).and_then(|call| call["id"].as_str()) {
+            let call: Value = client::read(&config.http.socket, &format!("/api/v1/calls/{id}")).await?;
+            let turns = call["exchanges"].as_array().cloned().unwrap_or_default();
+            if let Some(turn) = turns.iter().find(|turn| !text(turn, "caller_text").is_empty()) {
+                return Ok((text(turn, "caller_text"), text(turn, "agent_text")));
+            }
+            said = turns.last().map(|turn| text(turn, "heard_text")).unwrap_or_default();
+        }
+        // The record is written after the call.
+        if begun.elapsed() > RECORD {
+            bail!("it took the call, and its ears understood nothing; the last that it said was {said:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
