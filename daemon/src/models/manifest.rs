@@ -76,7 +76,7 @@ impl Default for SelfTest {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// The form of this file; 1 today.
     pub format: u32,
     /// Which pack; `models.pack` of the configuration names it.
     pub pack: String,
