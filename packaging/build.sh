@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The packages. Enters: the executables of `make build`; leaves: callbox_VERSION-1_amd64.deb and
-# callbox-VERSION-1.x86_64.rpm in a folder (dist). The same executables and commit give the same bytes. Nothing is
-# compiled or signed here. FAST=1 packs loosely, for tests.
+# callbox-VERSION-1.x86_64.rpm in a folder (dist). The same executables, commit and public key (sign.sh) give the same
+# bytes. Nothing is compiled or signed here. FAST=1 packs loosely, for tests.
 #   packaging/build.sh [-v VERSION] [DIR]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,12 +27,15 @@ done
 # One tree for both: what lies where on the machine.
 stage=dist/stage doc=dist/stage/usr/share/doc/callbox
 rm -rf "$stage"
-mkdir -p "$stage"/usr/{bin,sbin,libexec/callbox} "$stage"/usr/share/{man/man{1,5,8},bash-completion/completions} \
+mkdir -p "$stage"/usr/{bin,sbin,lib/callbox,libexec/callbox} "$stage"/usr/share/{man/man{1,5,8},bash-completion/completions} \
     "$stage"/usr/share/{zsh/vendor-completions,fish/vendor_completions.d} "$doc"
 built=${CARGO_TARGET_DIR:-$cache/target}/release
 strip -o "$stage/usr/sbin/callboxd" "$built/callboxd"
 strip -o "$stage/usr/bin/callbox" "$built/callbox"
 strip -o "$stage/usr/libexec/callbox/callbox-engine" "$built/callbox-engine"
+
+# Who may send this machine packages and model packs without a repository.
+install -m 644 "$(packaging/sign.sh --public)" "$stage/usr/lib/callbox/callbox.pub"
 
 words=$(mktemp -d)
 trap 'rm -rf "$words"' EXIT
@@ -46,7 +49,7 @@ cp "$words/_callbox" "$stage/usr/share/zsh/vendor-completions/"
 cp "$words/callbox.fish" "$stage/usr/share/fish/vendor_completions.d/"
 
 python3 packaging/inventory.py "$doc/THIRD-PARTY" "$doc/callbox.cdx.json" "$version"
-cp docs/install.md "$doc/install.md"
+cp docs/*.md "$doc/"
 cp CHANGELOG.md "$doc/NEWS.md"
 gzip -9n "$doc"/{THIRD-PARTY,NEWS.md}
 # Debian's own changelog says only which build this is.

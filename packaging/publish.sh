@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # The repositories. Enters: the packages in a folder (dist); leaves: below it apt/ and rpm/, signed, with the public key
-# callbox.asc. CALLBOX_SIGNING_KEY names a file with a secret OpenPGP key (RSA, armoured, no passphrase); without it a
+# callbox.asc, and beside each package the signature of sign.sh, for `callbox upgrade --offline`. CALLBOX_SIGNING_KEY names a file with a secret OpenPGP key (RSA, armoured, no passphrase); without it a
 # key is made for this run and thrown away, which is enough for tests and for nothing else.
 #   packaging/publish.sh [DIR]
 set -euo pipefail
+sign=$(realpath "$(dirname "$0")")/sign.sh
+[ -z "${CALLBOX_UPDATE_KEY:-}" ] || CALLBOX_UPDATE_KEY=$(realpath "$CALLBOX_UPDATE_KEY")
 cd "${1:-$(dirname "$0")/../dist}"
 
 GNUPGHOME=$(mktemp -d)
@@ -41,4 +43,5 @@ id=$("${gpg[@]}" --list-secret-keys --with-colons | awk -F: '$1 == "sec" { print
 rpmsign --define "_gpg_name $id" --define '__gpg /usr/bin/gpg' --addsign rpm/callbox-*.rpm >/dev/null
 createrepo_c --quiet --simple-md-filenames rpm
 "${gpg[@]}" --armor --detach-sign --output rpm/repodata/repomd.xml.asc rpm/repodata/repomd.xml
+"$sign" "$PWD"/apt/pool/*.deb "$PWD"/rpm/*.rpm
 echo "$PWD/apt $PWD/rpm"

@@ -2,7 +2,7 @@
 # The packages, as a person meets them: from a signed repository into a clean machine with a real systemd, started, called,
 # killed, upgraded, removed. Enters: the executables of `make build`, the pack `tiny`; leaves: a line for each thing that
 # must hold, and last "N passed, N failed". What this computer cannot do is counted as skipped, never as passed.
-#   tests/package/test.sh [SUITE]...     default: bookworm trixie bookworm-rpm
+#   tests/package/test.sh [SUITE]...     default: bookworm trixie bookworm-rpm trixie-updates
 # FIGURES=FILE writes the times of the first suite there as JSON.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
@@ -12,7 +12,7 @@ models=${CALLBOX_MODELS:-$cache/models}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 export QUIET=1
 suites=("$@")
-[ $# -gt 0 ] || suites=(bookworm trixie bookworm-rpm)
+[ $# -gt 0 ] || suites=(bookworm trixie bookworm-rpm trixie-updates)
 
 passed=0 failed=0 skipped=0
 work=$(mktemp -d)
@@ -41,12 +41,13 @@ ended() {
 . tests/package/files.sh
 . tests/package/machine.sh
 . tests/package/rpm.sh
+. tests/package/updates.sh
 
 if ! make_packages; then ended; fi
 check_packages
 if why=$("$bed" check); then
     for suite in "${suites[@]}"; do
-        case $suite in *-rpm) on_rpm_machine "$suite" ;; *) on_machine "$suite" ;; esac
+        case $suite in *-rpm) on_rpm_machine "$suite" ;; *-updates) on_update_machine "${suite%-updates}" ;; *) on_machine "$suite" ;; esac
     done
 else
     skip "packages under a real systemd" "$why"

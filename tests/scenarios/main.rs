@@ -12,6 +12,8 @@ mod peers;
 mod signalling;
 mod start;
 mod survival;
+mod trunks;
+mod updates;
 
 use std::time::Duration;
 

@@ -372,6 +372,12 @@ impl NumberPattern {
     pub fn matches(&self, called: &str) -> bool {
         if self.open { called.starts_with(&self.prefix) } else { called == self.prefix }
     }
+
+    /// One of the numbers that are meant, for a call that tries whether they are answered.
+    #[must_use]
+    pub fn example(&self) -> String {
+        if self.prefix.is_empty() { "selftest".to_owned() } else { self.prefix.clone() }
+    }
 }
 
 impl TryFrom<String> for NumberPattern {

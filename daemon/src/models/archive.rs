@@ -48,7 +48,7 @@ pub(super) fn install(model: &Model, file: &ModelFile, downloads: &Path, dir: &P
 }
 
 /// Renames a finished temporary file into place, durably, readable by every user.
-fn publish(mut partial: NamedTempFile, path: &Path) -> Result<(), ModelError> {
+pub(super) fn publish(mut partial: NamedTempFile, path: &Path) -> Result<(), ModelError> {
     use std::os::unix::fs::PermissionsExt;
     partial
         .flush()

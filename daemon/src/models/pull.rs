@@ -120,7 +120,7 @@ fn unfetched(model: &Model, downloads: &Path) -> Vec<Archive> {
 }
 
 /// Held as long as the returned file is open; the kernel lets go of it when the process dies.
-fn lock(dir: &Path) -> Result<File, ModelError> {
+pub(super) fn lock(dir: &Path) -> Result<File, ModelError> {
     let path = dir.join(".lock");
     let file = File::create(&path).map_err(ModelError::io(&path))?;
     match file.try_lock() {

@@ -3,6 +3,7 @@
 mod baresip;
 mod daemon;
 mod http;
+mod kamailio;
 mod manager;
 mod ports;
 mod process;
@@ -20,6 +21,7 @@ use anyhow::Context;
 pub use baresip::Baresip;
 pub use daemon::{AGENT, Daemon, Engine, Setup, Turn, Usage};
 pub use http::get;
+pub use kamailio::Kamailio;
 pub use manager::Manager;
 pub use ports::free_port;
 pub use process::Process;

@@ -16,10 +16,12 @@ mod health;
 mod journal;
 mod logs;
 mod models;
+mod owner;
 mod private;
 mod reload;
 mod say;
 mod transcribe;
+mod upgrade;
 mod wav;
 
 use std::path::PathBuf;
@@ -59,6 +61,12 @@ enum Command {
     Backup(backup::Arguments),
     /// Puts a backup in the place of the database of a daemon that does not run.
     Restore(backup::RestoreArguments),
+    /// Calls the running daemon as a caller would, asks it something, and says whether it answered.
+    Selftest(dial::selftest::Arguments),
+    /// Installs another version of Callbox from a signed package, and goes back by itself if that does not answer calls.
+    Upgrade(upgrade::Arguments),
+    /// Goes back to the version of Callbox from before the last upgrade.
+    Rollback(upgrade::RollbackArguments),
     /// Model packs.
     Models(models::Arguments),
     /// The ears alone: recordings to text.
@@ -101,6 +109,9 @@ async fn main() -> ExitCode {
         Command::SupportBundle(arguments) => bundle::run(arguments).await,
         Command::Backup(arguments) => backup::run(arguments).await,
         Command::Restore(arguments) => backup::restore(arguments).await,
+        Command::Selftest(arguments) => dial::selftest::run(arguments).await,
+        Command::Upgrade(arguments) => upgrade::run(arguments).await,
+        Command::Rollback(arguments) => upgrade::roll_back(arguments).await,
         Command::Models(arguments) => models::run(arguments).await,
         Command::Transcribe(arguments) => transcribe::run(arguments).await,
         Command::Say(arguments) => say::run(arguments).await,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use callbox::config::{Config, Threads};
 use callbox::engine::placement::{self, ModelFiles, Resources};
 use callbox::engine::{Engine, EngineProcess, News, Port, RestartPolicy};
-use callbox::models::{self, Use};
+use callbox::models::{self, PackFiles, Use};
 use callbox_wire::{CallId, Event, Role};
 
 /// The only call of a private engine.
@@ -73,6 +73,11 @@ impl Private {
     pub(crate) async fn start(config: &Config, roles: &[Role]) -> Result<Self> {
         let uses: Vec<Use> = roles.iter().flat_map(|role| uses(*role)).copied().collect();
         let pack = models::resolve(&config.models.dir, &config.models.pack, &uses)?;
+        Self::start_with(config, pack, roles).await
+    }
+
+    /// The same, with these files instead of the configured pack's.
+    pub(crate) async fn start_with(config: &Config, pack: PackFiles, roles: &[Role]) -> Result<Self> {
         let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice };
         let threads = match config.engine.threads {
             Threads::Auto => placement::default_threads(),

@@ -10,6 +10,7 @@ mod line;
 mod measure;
 mod questions;
 mod report;
+pub(crate) mod selftest;
 mod watch;
 
 use std::path::PathBuf;

@@ -93,6 +93,11 @@ impl Report {
         self.unanswered == 0 && self.wrong == 0 && self.cut_off.is_empty()
     }
 
+    /// The longest voice-to-voice.
+    pub(crate) const fn longest_ms(&self) -> Option<usize> {
+        self.voice_to_voice_max_ms
+    }
+
     /// For people.
     pub(crate) fn print(&self) {
         println!();

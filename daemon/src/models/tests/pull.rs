@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::*;
+use super::super::*;
 
 /// Behaves like `pip download`: copies a package off the shelf, or says what it finds in `PACKAGE.fails` and fails once.
 const CLIENT: &str = r#"

@@ -1,0 +1,124 @@
+//! `callbox selftest`: one call to the daemon of this machine. Enters: its configuration; leaves: 0 if it took the call,
+//! understood a question and answered it aloud. What was understood is its own record of the call; that it was answered
+//! is read off the sound.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use callbox::base::{Clock as _, SystemClock};
+use callbox::call::agents::Agents;
+use callbox::config::Config;
+use serde_json::{Value, json};
+
+use super::caller::Manners;
+use super::line::{CodecArg, Line, TransportArg};
+use super::questions::{self, Question};
+use super::report::Report;
+use crate::client;
+use crate::private::EngineArgs;
+
+/// A question that any agent can say something to.
+const QUESTION: &str = "Hello, can you hear me?";
+
+/// How long the record of a call that has ended may take.
+const RECORD: Duration = Duration::from_secs(5);
+
+/// See [`crate::Command::Selftest`].
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    /// What to ask.
+    #[arg(long, value_name = "TEXT", default_value = QUESTION)]
+    say: String,
+    /// Whom to call, instead of the first agent of the configuration.
+    #[arg(long, value_name = "URI")]
+    to: Option<String>,
+    /// How long to wait for each answer, in milliseconds.
+    #[arg(long, default_value_t = 30_000, value_name = "MS")]
+    patience: u32,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let config = arguments.engine.config()?;
+    let (to, transport) = match arguments.to {
+        Some(to) => (to, TransportArg::Udp),
+        None => own_address(&config)?,
+    };
+    let mut questions = questions::read(None, &[arguments.say], &[])?;
+    questions.iter_mut().for_each(Question::uncheck);
+    questions::voice(&mut questions, &config).await?;
+    let before = calls(&config).await?;
+    let line = Line::open(&to, CodecArg::Pcmu, transport, 1).await?;
+    let manners = Manners { patience: arguments.patience / 20, ..Manners::default() };
+    let heard = line.call(&to, &questions, manners, None).await?;
+    line.close().await;
+    let mut report = Report::default();
+    report.add(0, &questions, &heard);
+    report.summarise();
+    ensure!(report.passed(), "{to} took the call and did not answer the question: `callbox call list` has the record");
+    let (caller, agent) = record(&config, &before).await?;
+    ensure!(!agent.is_empty(), "{to} did not find an answer to {caller:?}");
+    let latency = report.longest_ms().unwrap_or_default();
+    if arguments.json {
+        println!("{}", json!({ "to": to, "understood": caller, "answered": agent, "voice_to_voice_ms": latency }));
+    } else {
+        println!("{to} answers calls: it understood {caller:?} and said {agent:?}, after {latency} ms");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first agent, at the first address that the daemon listens on.
+fn own_address(config: &Config) -> Result<(String, TransportArg)> {
+    let agents = Agents::read(&config.agents.paths)?;
+    let number = agents.iter().flat_map(|agent| &agent.numbers).next().context("no agent has a number")?.example();
+    let (address, transport) = match (config.sip.udp.first(), config.sip.tcp.first()) {
+        (Some(address), _) => (address, TransportArg::Udp),
+        (None, Some(address)) => (address, TransportArg::Tcp),
+        (None, None) => bail!("sip.udp and sip.tcp are empty: there is nothing to call"),
+    };
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Ok((format!("sip:{number}@{}", SocketAddr::new(host, address.port())), transport))
+}
+
+/// Calls that the daemon knows, newest first.
+async fn calls(config: &Config) -> Result<Vec<Value>> {
+    let page: Value = client::read(&config.http.socket, "/api/v1/calls?limit=100").await?;
+    Ok(page["calls"].as_array().cloned().unwrap_or_default())
+}
+
+/// What the daemon understood and answered in the call that we made, which is none of those `before`.
+async fn record(config: &Config, before: &[Value]) -> Result<(String, String)> {
+    let ours = |call: &&Value| {
+        let from_us = call["from"].as_str().is_some_and(|from| from.contains("callbox-dial"));
+        from_us && call["state"] == "ended" && !before.iter().any(|known| known["id"] == call["id"])
+    };
+    let text = |turn: &Value, field: &str| turn[field].as_str().unwrap_or_default().to_owned();
+    let begun = SystemClock.now();
+    loop {
+        let mut said = String::new();
+        let found = calls(config).await?;
+        if let Some(id) = found.iter().find(ours).and_then(|call| call["id"].as_str()) {
+            let call: Value = client::read(&config.http.socket, &format!("/api/v1/calls/{id}")).await?;
+            let turns = call["exchanges"].as_array().cloned().unwrap_or_default();
+            if let Some(turn) = turns.iter().find(|turn| !text(turn, "caller_text").is_empty()) {
+                return Ok((text(turn, "caller_text"), text(turn, "agent_text")));
+            }
+            said = turns.last().map(|turn| text(turn, "heard_text")).unwrap_or_default();
+        }
+        // The record is written after the call.
+        if begun.elapsed() > RECORD {
+            bail!("it took the call, and its ears understood nothing; the last that it said was {said:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

@@ -1,0 +1,86 @@
+//! Kamailio, with the configuration that `docs/examples` gives to operators. Enters: boxes; leaves: an address that calls
+//! are sent on from.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Signal, kill_process_group};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::process::tail;
+use super::{Process, eventually, free_port};
+
+const CONFIG: &str = include_str!("../../../docs/examples/kamailio.cfg");
+
+/// A running Kamailio; it ends when dropped.
+pub struct Kamailio {
+    process: Process,
+    _dir: TempDir,
+    address: SocketAddr,
+}
+
+impl Kamailio {
+    /// Starts one in front of these boxes.
+    ///
+    /// # Errors
+    /// If it does not start; the error holds what it said.
+    pub async fn start(boxes: &[SocketAddr]) -> anyhow::Result<Self> {
+        let (dir, port) = (TempDir::new()?, free_port());
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let (list, config) = (dir.path().join("dispatcher.list"), dir.path().join("kamailio.cfg"));
+        let mut lines = String::new();
+        for address in boxes {
+            writeln!(lines, "1 sip:{address}")?;
+        }
+        fs::write(&list, lines)?;
+        let text = CONFIG
+            .replace("192.0.2.1:5060", &address.to_string())
+            .replace("/etc/kamailio/dispatcher.list", &list.display().to_string());
+        ensure!(text.matches(&address.to_string()).count() == 2, "docs/examples/kamailio.cfg listens elsewhere");
+        fs::write(&config, text)?;
+        let mut command = Command::new("kamailio");
+        // In the foreground, its log on standard error, little memory.
+        command
+            .args(["-DD", "-E", "-m", "32", "-M", "4", "-f"])
+            .arg(&config)
+            .arg("-Y")
+            .arg(dir.path())
+            .process_group(0);
+        let process = Process::start("kamailio", &mut command, &dir.path().join("log"))?;
+        let mut kamailio = Self { process, _dir: dir, address };
+        let probe = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
+        let from = probe.local_addr()?;
+        let options = format!(
+            "OPTIONS sip:{address} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK-1\r\nFrom: <sip:test@{from}>;tag=1\r\n\
+             To: <sip:{address}>\r\nCall-ID: up@{from}\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+        );
+        let answers = || async {
+            probe.send_to(options.as_bytes(), address).await.ok()?;
+            let mut buffer = [0; 2048];
+            let answer = tokio::time::timeout(Duration::from_millis(200), probe.recv(&mut buffer)).await;
+            answer.ok()?.ok().filter(|_| buffer.starts_with(b"SIP/2.0 200"))
+        };
+        let up = eventually("an answer of Kamailio", Duration::from_secs(10), answers).await;
+        up.with_context(|| tail(&kamailio.process.log()))?;
+        ensure!(kamailio.process.runs(), "kamailio ended: {}", tail(&kamailio.process.log()));
+        Ok(kamailio)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Kamailio {
+    fn drop(&mut self) {
+        // Its workers would outlive it.
+        if let Some(pid) = self.process.pid() {
+            kill_process_group(pid, Signal::KILL).unwrap_or_default();
+        }
+    }
+}
