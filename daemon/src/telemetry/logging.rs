@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use prometheus_client::metrics::counter::Counter;
-use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing::{Metadata, Subscriber, level_filters::LevelFilter};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
@@ -20,10 +20,14 @@ use super::spans::IdLayer;
 use super::{Metrics, reveal, writer};
 use crate::config::{Log, LogFormat, LogLevel};
 
-/// Crates whose lines hold what peers send: SIP messages with credentials (rsipstack, from debug down; addresses of
-/// callers at warn), request paths (hyper). They are capped here, out of reach of `log.level`.
-const CAPPED: [(&str, Level); 4] =
-    [("rsipstack", Level::ERROR), ("hyper", Level::WARN), ("hyper_util", Level::WARN), ("tower", Level::WARN)];
+/// Crates whose lines hold what peers send: SIP messages with credentials, addresses of callers (rsipstack, whose news
+/// the room `sip` tells itself), request paths (hyper). They are capped here, out of reach of `log.level`.
+const CAPPED: [(&str, LevelFilter); 4] = [
+    ("rsipstack", LevelFilter::OFF),
+    ("hyper", LevelFilter::WARN),
+    ("hyper_util", LevelFilter::WARN),
+    ("tower", LevelFilter::WARN),
+];
 
 /// The log of this process; dropping it writes the lines that wait.
 #[must_use = "dropping it ends the log"]
@@ -243,6 +247,7 @@ mod tests {
                 tracing::trace!(target: "rsipstack::transaction", "Authorization: Digest swordfish");
                 tracing::debug!(target: "rsipstack", "From: +15550100");
                 tracing::warn!(target: "rsipstack::transport::udp", "swordfish");
+                tracing::error!(target: "rsipstack::transport", "swordfish");
             });
             assert!(text.contains("[redacted]"), "{text}");
             assert!(!text.contains("5550100") && !text.contains("swordfish") && !text.contains("rsipstack"), "{text}");
