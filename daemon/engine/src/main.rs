@@ -91,12 +91,12 @@ fn run(args: &Args) -> Result<()> {
         })?;
     }
     let switchboard = Arc::new(Switchboard::default());
+    let roles = load(args, &outlet(&switchboard))?;
+    let listener = listen(&args.socket)?;
     if let Some(seconds) = args.linger {
         let watched = Arc::clone(&switchboard);
         thread::Builder::new().name("linger".into()).spawn(move || linger(&watched, seconds))?;
     }
-    let roles = load(args, &outlet(&switchboard))?;
-    let listener = listen(&args.socket)?;
     tracing::info!(socket = %args.socket.display(), "ready");
     serve(&listener, roles, &switchboard).context("the socket can no longer accept")
 }
@@ -110,7 +110,8 @@ fn hook() {
     }));
 }
 
-/// Ends the process when no daemon has been connected for so long. Loading counts: nobody waits for it for minutes.
+/// Ends the process when no daemon has been connected for so long. Begins when one can connect: importing weights, at
+/// the first start, may take minutes.
 fn linger(switchboard: &Switchboard, seconds: u64) {
     const LOOK: Duration = Duration::from_secs(1);
     let mut alone = 0;
