@@ -85,7 +85,8 @@ pub fn back_up(path: &Path, folder: &Path, keep: usize, now: Timestamp) -> Resul
     sync_folder(folder)?;
 
     let mut removed = Vec::new();
-    for old in list(folder)?.into_iter().skip(keep.max(1)) {
+    // The new one does not count: if clocks were wrong, its name need not be the latest.
+    for old in list(folder)?.into_iter().filter(|old| old.path != target).skip(keep.max(1) - 1) {
         fs::remove_file(&old.path).map_err(file_error(&old.path, "cannot be removed"))?;
         if old.has_hash {
             let hash = beside(&old.path, HASH);

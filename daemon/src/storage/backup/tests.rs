@@ -90,6 +90,8 @@ fn the_newest_are_kept_and_foreign_files_are_left_alone() {
     assert_eq!(times, ["1970-01-01T00:00:05.000Z", "1970-01-01T00:00:04.000Z", "1970-01-01T00:00:03.000Z"]);
     assert!(precious.is_file());
     assert_eq!(fs::read_dir(bed.backups()).expect("read").count(), 7, "three, their hashes, and the letters");
+    let late = bed.back_up(0).expect("made by a clock that was set back");
+    assert!(late.path.is_file() && late.removed.len() == 1, "{late:?}");
 }
 
 #[test]
