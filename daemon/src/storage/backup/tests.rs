@@ -151,6 +151,19 @@ fn what_is_not_whole_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn a_lock_that_is_a_link_is_not_followed() {
+    let bed = Bed::new();
+    drop(bed.with_calls(1));
+    let made = bed.back_up(1).expect("made");
+    let (victim, lock) = (bed.folder.path().join("shadow"), bed.folder.path().join("callbox.db.lock"));
+    fs::remove_file(&lock).expect("removed");
+    std::os::unix::fs::symlink(&victim, &lock).expect("a link");
+    let error = bed.restore(&made.path).expect_err("refused").to_string();
+    assert!(error.contains("callbox.db.lock: cannot be locked") && !victim.exists(), "{error}");
+    assert!(open(&bed.database()).is_err() && !victim.exists());
+}
+
+#[test]
 fn a_damaged_database_makes_no_backup_and_costs_no_older_one() {
     let bed = Bed::new();
     drop(bed.with_calls(500));
