@@ -26,6 +26,7 @@ use crate::call::agents::Agents;
 use crate::call::{self, Exchange, Parts, Random};
 use crate::config::{Config, EngineKind, Threads};
 use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, LiveCalls, Order, Orders, Readiness};
+use crate::dialogue::CONTEXT;
 use crate::engine::placement::{self, ModelFiles, Resources};
 use crate::engine::{Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
 use crate::media::{Media, MediaConfig, MediaThread};
@@ -37,9 +38,6 @@ use crate::telemetry::Metrics;
 
 /// The engine's name in metrics and on its socket.
 const ENGINE: &str = "0";
-
-/// Tokens that one conversation may hold: a prompt, facts, and the history that the dialogue keeps.
-const CONTEXT: usize = 2048;
 
 /// Conversations that the engine thinks about at once.
 const SEQUENCES: usize = 8;
