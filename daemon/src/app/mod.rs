@@ -181,7 +181,13 @@ impl App {
             tokio::spawn(watch_engine(engine.clone(), readiness.clone(), metrics)),
             tokio::spawn(Arc::clone(&exchange).render_phrases()),
             tokio::spawn(operator.run(queue)),
-            tokio::spawn(report::report(service.clone(), readiness.clone(), Arc::clone(&exchange), stopping.clone())),
+            tokio::spawn(report::report(
+                service.clone(),
+                readiness.clone(),
+                Arc::clone(&exchange),
+                storage.handle(),
+                stopping.clone(),
+            )),
         ];
         service.watch("media", media.pulse());
         service.watch("storage", storage.handle().pulse());

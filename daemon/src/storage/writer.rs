@@ -1,10 +1,13 @@
 //! The one thread that writes. Enters: records, through a bounded queue; leaves: rows, all that waits in one
-//! transaction. A full queue drops the newest record; a failing disk drops the batch; both are counted.
+//! transaction. A full queue drops the newest record; a failing disk drops the batch; both are counted. A database that
+//! could not be opened is tried again.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,7 +15,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use rusqlite::{Connection, Transaction, params};
 
-use super::{CallRecord, Direction, Record, TurnRecord};
+use super::open::{Opened, open};
+use super::read::Reader;
+use super::{CallRecord, Direction, Record, StorageError, TurnRecord, lock};
 use crate::base::{Clock, Pulse};
 
 /// Records that may wait: minutes of a hundred calls.
@@ -64,6 +69,9 @@ impl StorageMetrics {
     }
 }
 
+/// Between two attempts to open a database that could not be opened.
+const AGAIN: Duration = Duration::from_secs(2);
+
 const QUEUE_FULL: &str = "queue_full";
 const WRITE_FAILED: &str = "write_failed";
 
@@ -88,13 +96,46 @@ pub(super) struct WriterThread {
     thread: Option<JoinHandle<()>>,
 }
 
-pub(super) fn start(connection: Connection, clock: Arc<dyn Clock>) -> io::Result<(Writer, WriterThread)> {
+/// The database as its writer has it.
+pub(super) struct Database {
+    path: PathBuf,
+    reader: Arc<Reader>,
+    // The lock after the connection: it is given back when nothing is written any more.
+    open: Result<(Connection, lock::Lock), StorageError>,
+}
+
+impl Database {
+    pub(super) fn new(path: PathBuf, reader: Arc<Reader>, opened: Result<Opened, StorageError>) -> Self {
+        let open = opened.map(|opened| share(opened, &reader));
+        Self { path, reader, open }
+    }
+
+    /// Tries again.
+    fn open(&mut self) {
+        self.open = open(&self.path).map(|opened| share(opened, &self.reader));
+    }
+
+    fn write(&mut self, batch: &[Record]) -> Result<(), String> {
+        match &mut self.open {
+            Ok((connection, _)) => write(connection, batch).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn share(opened: Opened, reader: &Reader) -> (Connection, lock::Lock) {
+    reader.set(opened.reader);
+    (opened.writer, opened.lock)
+}
+
+pub(super) fn start(database: Database, clock: Arc<dyn Clock>) -> io::Result<(Writer, WriterThread)> {
     let (queue, messages) = sync_channel(QUEUE);
     let metrics = StorageMetrics::new();
     let fault = Arc::default();
     let pulse = Pulse::default();
+    let tried = clock.now();
     let mut thread =
-        Thread { connection, clock, metrics: metrics.clone(), fault: Arc::clone(&fault), pulse: pulse.clone() };
+        Thread { database, tried, clock, metrics: metrics.clone(), fault: Arc::clone(&fault), pulse: pulse.clone() };
     let thread = std::thread::Builder::new().name("storage".into()).spawn(move || thread.run(&messages))?;
     Ok((Writer { queue: queue.clone(), fault, metrics, pulse }, WriterThread { queue, thread: Some(thread) }))
 }
@@ -139,7 +180,9 @@ impl Drop for WriterThread {
 }
 
 struct Thread {
-    connection: Connection,
+    database: Database,
+    /// When it was opened, or could not be.
+    tried: Instant,
     clock: Arc<dyn Clock>,
     metrics: StorageMetrics,
     fault: Arc<Mutex<Option<String>>>,
@@ -149,8 +192,10 @@ struct Thread {
 impl Thread {
     fn run(&mut self, messages: &Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
+        self.judge(self.opened(), 0);
         loop {
             self.pulse.beat();
+            self.open_again();
             let mut next = match messages.recv_timeout(Pulse::IDLE) {
                 Ok(first) => Some(first),
                 Err(RecvTimeoutError::Timeout) => continue,
@@ -183,22 +228,43 @@ impl Thread {
         if batch.is_empty() {
             return;
         }
+        self.open_again();
         let begun = self.clock.now();
-        let result = write(&mut self.connection, batch);
+        let result = self.database.write(batch);
         self.metrics.commit.observe(self.clock.now().saturating_duration_since(begun).as_secs_f64());
+        match &result {
+            Ok(()) => drop(self.metrics.written.inc_by(batch.len() as u64)),
+            Err(_) => self.metrics.dropped(WRITE_FAILED, batch.len()),
+        }
+        self.judge(result, batch.len());
+    }
+
+    fn opened(&self) -> Result<(), String> {
+        self.database.open.as_ref().map(drop).map_err(ToString::to_string)
+    }
+
+    fn open_again(&mut self) {
+        let now = self.clock.now();
+        if self.database.open.is_err() && now.saturating_duration_since(self.tried) >= AGAIN {
+            self.tried = now;
+            self.database.open();
+            self.judge(self.opened(), 0);
+        }
+    }
+
+    /// Says once that it cannot be written, and once that it can.
+    fn judge(&self, result: Result<(), String>, lost: usize) {
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(()) => {
-                self.metrics.written.inc_by(batch.len() as u64);
                 if fault.take().is_some() {
                     tracing::info!("the database can be written again");
                 }
             }
             Err(error) => {
-                self.metrics.dropped(WRITE_FAILED, batch.len());
                 let sentence = format!("the database cannot be written: {error}");
                 if fault.is_none() {
-                    tracing::error!(lost = batch.len(), "{sentence}; records are lost until it can");
+                    tracing::error!(lost, "{sentence}; records are lost until it can");
                 }
                 *fault = Some(sentence);
             }
