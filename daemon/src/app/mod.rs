@@ -45,6 +45,9 @@ const SEQUENCES: usize = 8;
 /// Loading models, and importing weights at the first start.
 const ENGINE_START: Duration = Duration::from_secs(300);
 
+/// How long the disk may take to open the database, or to write what waits. After that nobody waits for it: it hangs.
+const DISK: Duration = Duration::from_secs(2);
+
 /// How long calls may take to say goodbye.
 const GOODBYES: Duration = Duration::from_secs(30);
 
@@ -103,10 +106,9 @@ impl App {
         // A reload may allow more calls, up to what the ports hold.
         let max_calls = usize::from(config.media.ports.pairs());
 
-        let storage = Storage::open(&config.storage.path, Arc::clone(&clock)).map_err(configuration)?;
+        let (storage, opening) = Storage::begin(&config.storage.path, Arc::clone(&clock)).map_err(machine)?;
         metrics.register(|registry| storage.handle().metrics().register(registry));
         let readiness = Readiness::default();
-        readiness.ready(Latch::Storage);
         let live = LiveCalls::new(max_calls);
         let media = MediaThread::start(MediaConfig {
             bind: config.media.bind,
@@ -163,6 +165,14 @@ impl App {
             service: service.clone(),
         });
         exchange.restore(left, calls).await;
+        // Not before: calls do not wait for a disk.
+        match timeout(DISK, opening.wait()).await {
+            Ok(opened) => opened.map_err(configuration)?,
+            Err(_) => {
+                tracing::error!("storage.path: its disk does not answer; records wait, and are lost if it stays so")
+            }
+        }
+        readiness.ready(Latch::Storage);
         let stopping = CancellationToken::new();
         let operator = operate::Operator {
             exchange: Arc::clone(&exchange),
@@ -190,7 +200,6 @@ impl App {
             )),
         ];
         service.watch("media", media.pulse());
-        service.watch("storage", storage.handle().pulse());
         service.watch("control", control.pulse());
         service.watch("calls", report::beat());
         let serving = tokio::spawn(Arc::clone(&exchange).serve(incoming));
@@ -229,7 +238,7 @@ impl App {
     /// are, to the next daemon.
     pub async fn step_aside(&self) {
         let storage = self.storage.handle();
-        if tokio::task::spawn_blocking(move || storage.flush()).await.is_err() {
+        if !matches!(timeout(DISK, tokio::task::spawn_blocking(move || storage.flush())).await, Ok(Ok(()))) {
             tracing::error!("records of the last moment were lost");
         }
     }

@@ -23,9 +23,10 @@ pub use read::{Cursor, ParseCursorError, StoredCall};
 pub use record::{CallRecord, Direction, MediaStats, Record, Timing, TurnRecord};
 use rusqlite::ErrorCode;
 pub use timestamp::Timestamp;
+use tokio::sync::oneshot;
 pub use writer::StorageMetrics;
 
-use crate::base::{CallId, Clock, Pulse};
+use crate::base::{CallId, Clock};
 
 /// How long SQLite waits for someone else's lock, as of an operator's `sqlite3`, before a write or read fails.
 const BUSY: Duration = Duration::from_secs(5);
@@ -104,6 +105,21 @@ pub struct Storage {
     thread: writer::WriterThread,
 }
 
+/// A database that is being opened.
+#[must_use = "it says whether the database can be used"]
+pub struct Opening(oneshot::Receiver<Result<(), StorageError>>);
+
+impl Opening {
+    /// Waits for as long as the disk takes.
+    ///
+    /// # Errors
+    /// As [`Storage::open`]; nothing is recorded then.
+    pub async fn wait(self) -> Result<(), StorageError> {
+        // A panic of that thread was reported by the hook already.
+        self.0.await.unwrap_or_else(|_| Err(StorageError::Thread(io::ErrorKind::BrokenPipe.into())))
+    }
+}
+
 /// What rooms hold; cheap to clone.
 #[derive(Clone)]
 pub struct StorageHandle {
@@ -129,6 +145,19 @@ impl Storage {
         let database = writer::Database::new(path.to_owned(), Arc::clone(&reader), opened);
         let (writer, thread) = writer::start(database, clock).map_err(StorageError::Thread)?;
         Ok(Self { handle: StorageHandle { writer, reader }, thread })
+    }
+
+    /// As [`Storage::open`], but comes back at once: a disk that hangs holds up nobody. What is recorded meanwhile waits
+    /// in the queue.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn begin(path: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Opening), StorageError> {
+        let reader = Arc::new(read::Reader::default());
+        let (told, opening) = oneshot::channel();
+        let (writer, thread) =
+            writer::begin(path.to_owned(), Arc::clone(&reader), clock, told).map_err(StorageError::Thread)?;
+        Ok((Self { handle: StorageHandle { writer, reader }, thread }, Opening(opening)))
     }
 
     /// For the rooms.
@@ -170,16 +199,10 @@ impl StorageHandle {
         self.reader.call(id)
     }
 
-    /// Why the last batch could not be written; absent if it was.
+    /// Why the last batch could not be written, or that the disk does not answer; absent if all is well.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         self.writer.fault()
-    }
-
-    /// Beats whenever the writer comes round: after each batch, and now and then without one.
-    #[must_use]
-    pub fn pulse(&self) -> Pulse {
-        self.writer.pulse()
     }
 
     /// What is counted here.

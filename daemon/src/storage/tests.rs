@@ -152,6 +152,32 @@ fn a_disk_that_was_full_at_the_start_costs_records_until_there_is_room() {
     drop(thread);
 }
 
+#[tokio::test]
+async fn a_disk_that_hangs_holds_up_nobody() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("callbox.db");
+    // Whoever opens a pipe for writing hangs until somebody reads.
+    let pipe = lock::file(&path);
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+    let clock = Arc::new(crate::base::ManualClock::default());
+    let (storage, opening) = Storage::begin(&path, clock.clone()).expect("at once");
+    let handle = storage.handle();
+    handle.record(Record::Call(Box::new(call(1, 0))));
+    assert_eq!(handle.fault(), None);
+    clock.advance(Duration::from_secs(6));
+    assert!(handle.fault().expect("a fault").contains("does not answer"));
+    let reader = fs::File::open(&pipe).expect("opened with the writer");
+    opening.wait().await.expect("opened");
+    handle.flush();
+    assert_eq!((handle.fault(), handle.calls(9, None).expect("read").len()), (None, 1));
+    drop((storage, reader));
+
+    let (_storage, opening) = Storage::begin(folder.path(), clock).expect("at once");
+    assert!(opening.wait().await.is_err(), "a folder");
+}
+
 #[test]
 fn what_cannot_be_used_is_refused_in_one_sentence_and_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
