@@ -70,6 +70,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     limit_threads(args.threads);
     tracing_subscriber::fmt().json().with_writer(io::stderr).with_max_level(args.log).init();
+    hook();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -90,17 +91,27 @@ fn run(args: &Args) -> Result<()> {
         })?;
     }
     let switchboard = Arc::new(Switchboard::default());
+    let roles = load(args, &outlet(&switchboard))?;
+    let listener = listen(&args.socket)?;
     if let Some(seconds) = args.linger {
         let watched = Arc::clone(&switchboard);
         thread::Builder::new().name("linger".into()).spawn(move || linger(&watched, seconds))?;
     }
-    let roles = load(args, &outlet(&switchboard))?;
-    let listener = listen(&args.socket)?;
     tracing::info!(socket = %args.socket.display(), "ready");
     serve(&listener, roles, &switchboard).context("the socket can no longer accept")
 }
 
-/// Ends the process when no daemon has been connected for so long. Loading counts: nobody waits for it for minutes.
+/// A panic is logged by place, without its message: that may quote what a caller said.
+fn hook() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let thread = thread::current().name().unwrap_or("unnamed").to_owned();
+        tracing::error!(place, thread, "a panic: this is a bug of Callbox");
+    }));
+}
+
+/// Ends the process when no daemon has been connected for so long. Begins when one can connect: importing weights, at
+/// the first start, may take minutes.
 fn linger(switchboard: &Switchboard, seconds: u64) {
     const LOOK: Duration = Duration::from_secs(1);
     let mut alone = 0;
@@ -171,5 +182,28 @@ fn limit_threads(threads: usize) {
             // SAFETY: first statement of main, before any other thread exists that could read the environment.
             unsafe { std::env::set_var(name, threads.to_string()) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn breaks(words: &str) {
+        panic!("no character begins at 9 of {words}");
+    }
+
+    #[test]
+    fn a_panic_tells_its_place_and_no_words() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let log = tracing_subscriber::fmt().with_writer(Mutex::new(file.reopen().expect("opened"))).finish();
+        hook();
+        tracing::subscriber::with_default(log, || {
+            std::panic::catch_unwind(|| breaks("swordfish é")).expect_err("a panic");
+        });
+        let lines = fs::read_to_string(file.path()).expect("text");
+        assert!(lines.contains("main.rs") && !lines.contains("swordfish"), "{lines}");
     }
 }

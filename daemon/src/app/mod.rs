@@ -26,6 +26,7 @@ use crate::call::agents::Agents;
 use crate::call::{self, Exchange, Parts, Random, Rendered};
 use crate::config::{Config, EngineKind, Threads};
 use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, LiveCalls, Order, Orders, Readiness};
+use crate::dialogue::CONTEXT;
 use crate::engine::placement::{self, ModelFiles, Resources};
 use crate::engine::{self, Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
 use crate::media::{Media, MediaConfig, MediaThread};
@@ -38,14 +39,14 @@ use crate::telemetry::Metrics;
 /// The engine's name in metrics and on its socket.
 const ENGINE: &str = "0";
 
-/// Tokens that one conversation may hold: a prompt, facts, and the history that the dialogue keeps.
-const CONTEXT: usize = 2048;
-
 /// Conversations that the engine thinks about at once.
 const SEQUENCES: usize = 8;
 
 /// Loading models, and importing weights at the first start.
 const ENGINE_START: Duration = Duration::from_secs(300);
+
+/// How long the disk may take to open the database, or to write what waits. After that nobody waits for it: it hangs.
+const DISK: Duration = Duration::from_secs(2);
 
 /// How long calls may take to say goodbye.
 const GOODBYES: Duration = Duration::from_secs(30);
@@ -105,10 +106,9 @@ impl App {
         // A reload may allow more calls, up to what the ports hold.
         let max_calls = usize::from(config.media.ports.pairs());
 
-        let storage = Storage::open(&config.storage.path, Arc::clone(&clock)).map_err(configuration)?;
+        let (storage, opening) = Storage::begin(&config.storage.path, Arc::clone(&clock)).map_err(machine)?;
         metrics.register(|registry| storage.handle().metrics().register(registry));
         let readiness = Readiness::default();
-        readiness.ready(Latch::Storage);
         let live = LiveCalls::new(max_calls);
         let media = MediaThread::start(MediaConfig {
             bind: config.media.bind,
@@ -167,6 +167,14 @@ impl App {
             rendered,
         });
         exchange.restore(left, calls).await;
+        // Not before: calls do not wait for a disk.
+        match timeout(DISK, opening.wait()).await {
+            Ok(opened) => opened.map_err(configuration)?,
+            Err(_) => {
+                tracing::error!("storage.path: its disk does not answer; records wait, and are lost if it stays so")
+            }
+        }
+        readiness.ready(Latch::Storage);
         let stopping = CancellationToken::new();
         let operator = operate::Operator {
             exchange: Arc::clone(&exchange),
@@ -185,10 +193,15 @@ impl App {
             tokio::spawn(watch_engine(engine.clone(), readiness.clone(), metrics)),
             tokio::spawn(Arc::clone(&exchange).render_phrases()),
             tokio::spawn(operator.run(queue)),
-            tokio::spawn(report::report(service.clone(), readiness.clone(), Arc::clone(&exchange), stopping.clone())),
+            tokio::spawn(report::report(
+                service.clone(),
+                readiness.clone(),
+                Arc::clone(&exchange),
+                storage.handle(),
+                stopping.clone(),
+            )),
         ];
         service.watch("media", media.pulse());
-        service.watch("storage", storage.handle().pulse());
         service.watch("control", control.pulse());
         service.watch("calls", report::beat());
         let serving = tokio::spawn(Arc::clone(&exchange).serve(incoming));
@@ -227,7 +240,7 @@ impl App {
     /// are, to the next daemon.
     pub async fn step_aside(&self) {
         let storage = self.storage.handle();
-        if tokio::task::spawn_blocking(move || storage.flush()).await.is_err() {
+        if !matches!(timeout(DISK, tokio::task::spawn_blocking(move || storage.flush())).await, Ok(Ok(()))) {
             tracing::error!("records of the last moment were lost");
         }
     }

@@ -1,5 +1,5 @@
-//! What the service manager is told while the daemon runs. Enters: latches, calls; leaves: one line of status when it
-//! changes, and more time while models load. Never here: a caller.
+//! What the service manager is told while the daemon runs. Enters: latches, calls, the database's fault; leaves: one line
+//! of status when it changes, and more time while models load. Never here: a caller.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::base::Pulse;
 use crate::call::Exchange;
 use crate::control::{Latch, Readiness};
 use crate::service::Service;
+use crate::storage::StorageHandle;
 
 /// How often the status is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -41,6 +42,7 @@ pub(super) async fn report(
     service: Service,
     readiness: Readiness,
     exchange: Arc<Exchange>,
+    storage: StorageHandle,
     stopping: CancellationToken,
 ) {
     if !service.is_present() {
@@ -50,7 +52,7 @@ pub(super) async fn report(
     let (mut said, mut looks) = (String::new(), 0);
     loop {
         every.tick().await;
-        let status = sentence(&readiness, exchange.calls());
+        let status = sentence(&readiness, exchange.calls(), storage.fault());
         if status != said {
             service.status(status.clone());
             said = status;
@@ -64,7 +66,7 @@ pub(super) async fn report(
     }
 }
 
-fn sentence(readiness: &Readiness, calls: usize) -> String {
+fn sentence(readiness: &Readiness, calls: usize, fault: Option<String>) -> String {
     let statuses = readiness.statuses();
     let drain = statuses.iter().find_map(|(latch, status)| status.as_ref().err().filter(|_| *latch == Latch::Drain));
     let missing = statuses.iter().find_map(|(latch, status)| Some((latch.as_str(), status.as_ref().err()?)));
@@ -73,11 +75,16 @@ fn sentence(readiness: &Readiness, calls: usize) -> String {
         1 => "1 call".to_owned(),
         calls => format!("{calls} calls"),
     };
-    match (drain, missing) {
+    let mut sentence = match (drain, missing) {
         (Some(because), _) => format!("{because}; {calls}"),
         (None, None) => format!("calls are answered; {calls}"),
         (None, Some((part, because))) => format!("calls are refused: {part}: {because}; {calls}"),
+    };
+    if let Some(fault) = fault {
+        sentence += "; ";
+        sentence += &fault;
     }
+    sentence
 }
 
 #[cfg(test)]
@@ -87,12 +94,14 @@ mod tests {
     #[test]
     fn one_line_says_how_it_is() {
         let readiness = Readiness::default();
-        assert_eq!(sentence(&readiness, 0), "calls are refused: storage: starting; no call");
+        assert_eq!(sentence(&readiness, 0, None), "calls are refused: storage: starting; no call");
         for latch in Latch::ALL {
             readiness.ready(latch);
         }
-        assert_eq!(sentence(&readiness, 2), "calls are answered; 2 calls");
+        assert_eq!(sentence(&readiness, 2, None), "calls are answered; 2 calls");
+        let full = "the database cannot be written: database or disk is full";
+        assert_eq!(sentence(&readiness, 1, Some(full.into())), format!("calls are answered; 1 call; {full}"));
         readiness.not_ready(Latch::Drain, "the daemon is going down");
-        assert_eq!(sentence(&readiness, 1), "the daemon is going down; 1 call");
+        assert_eq!(sentence(&readiness, 1, None), "the daemon is going down; 1 call");
     }
 }

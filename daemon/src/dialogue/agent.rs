@@ -10,6 +10,13 @@ use callbox_wire::Sampling;
 use serde::Deserialize;
 
 use super::io::StoredPhrase;
+use super::prompt::system_prompt;
+
+/// Tokens that one conversation may hold: instructions, facts, the history that is kept, and the answer.
+pub const CONTEXT: usize = 2048;
+
+/// Tokens of [`CONTEXT`] that a question and some history need.
+const TALK: usize = 400;
 
 /// One persona that answers calls.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -190,6 +197,7 @@ impl Agent {
         let invalid = |reason: String| AgentError::Invalid { path: path.to_owned(), reason };
         let agent: Self = toml::from_str(text).map_err(|error| invalid(one_line(&error, text)))?;
         agent.check().map_err(|reason| invalid(reason.to_owned()))?;
+        agent.fits().map_err(invalid)?;
         Ok(agent)
     }
 
@@ -223,6 +231,18 @@ impl Agent {
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, reason)| Err(reason))
     }
 
+    /// A prompt that is too long for the model would be refused in every turn of every call.
+    fn fits(&self) -> Result<(), String> {
+        let room = CONTEXT - TALK - self.sampling.max_tokens as usize;
+        match tokens(&system_prompt(self)) {
+            few if few <= room => Ok(()),
+            many => Err(format!(
+                "persona and facts come to about {many} tokens, and the model has room for {room} beside a conversation: \
+                 shorten them or drop facts"
+            )),
+        }
+    }
+
     /// Whether a call to this number or SIP user is for this agent.
     #[must_use]
     pub fn answers(&self, called: &str) -> bool {
@@ -245,6 +265,16 @@ impl Agent {
         let SamplingConfig { temperature, top_p, repeat_penalty, seed, max_tokens, stop } = self.sampling.clone();
         Sampling { temperature, top_p, repeat_penalty, seed, max_tokens, stop }
     }
+}
+
+/// About how many tokens a model makes of a text, rather too many: one of three letters, as short words are, and one of
+/// each digit, mark and byte beyond ASCII.
+fn tokens(text: &str) -> usize {
+    let (letters, others) = text.chars().fold((0, 0), |(letters, others), c| match c {
+        ' ' | 'A'..='Z' | 'a'..='z' => (letters + 1, others),
+        other => (letters, others + other.len_utf8()),
+    });
+    usize::div_ceil(letters, 3) + others
 }
 
 /// The parser's message as one sentence with its line; toml's own form is a picture of several lines.
@@ -458,6 +488,13 @@ mod tests {
             (format!("{SMALL}[turns]\ncomplete_ms = 500\n"), "desk.toml: turns must have speculate_ms <= complete_ms"),
             (format!("{SMALL}[sampling]\ntop_p = 0.0\n"), "desk.toml: sampling.top_p must be above 0"),
             (format!("{SMALL}[limits]\ncall_seconds = 5\n"), "desk.toml: limits.call_seconds must be 10 to 86400"),
+            (
+                format!(
+                    "{SMALL}facts = [{}]\n",
+                    "'The garage is behind the house and costs ten dollars a night.', ".repeat(90)
+                ),
+                "desk.toml: persona and facts come to about 2",
+            ),
             (SMALL.replace("'Hello.'", "''"), "desk.toml: line 4: a text here has 1 to 300 characters, this one has 0"),
             (SMALL.replace("'desk'\nn", "'a desk'\nn"), "desk.toml: line 1: a name is 1 to 40 letters"),
             (SMALL.replace("+1555*", "+1 555"), "desk.toml: line 2: a number is up to 64 characters"),

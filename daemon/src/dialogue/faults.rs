@@ -23,6 +23,11 @@ impl Dialogue {
             Failure::Invalid => 0,
         };
         out.push(Action::Cancel { turn: turn.id });
+        // The mind holds less than this conversation has become.
+        if (role, failure) == (Role::Mind, Failure::Invalid) && !turn.playing && self.history.halve() {
+            turn.restart(id, now);
+            return;
+        }
         if !turn.playing && turn.retries < most {
             let wait =
                 if failure == Failure::Overloaded { FIRST_BACKOFF * (1 << turn.retries) } else { Duration::ZERO };

@@ -35,7 +35,9 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{Agent, AgentError, Limits, Millis, NumberPattern, Phrase, Probability, SamplingConfig, TurnTaking};
+pub use agent::{
+    Agent, AgentError, CONTEXT, Limits, Millis, NumberPattern, Phrase, Probability, SamplingConfig, TurnTaking,
+};
 pub use clause::Cutter;
 pub use ending::{Ending, ending, is_farewell};
 pub use endpoint::{Edge, Endpointer};

@@ -116,15 +116,24 @@ impl History {
         self.turns.push(ChatMessage { role: ChatRole::User, content: question });
         self.turns.push(ChatMessage { role: ChatRole::Assistant, content: answer });
         if self.chars() > self.budget {
-            self.trim();
+            // To the half: what is kept then stays a known prefix for many turns.
+            self.forget(self.budget / 2);
         }
     }
 
-    /// Forgets the oldest exchanges down to half the budget: what is kept then stays a known prefix for many turns.
-    fn trim(&mut self) {
+    /// Forgets half of what was said, for an engine that cannot hold it all; false if nothing is left to forget.
+    pub(super) fn halve(&mut self) -> bool {
+        let chars = self.chars();
+        self.forget(chars / 2);
+        self.pending = shortened(std::mem::take(&mut self.pending), chars / 2);
+        chars > 0
+    }
+
+    /// Forgets the oldest exchanges until no more than so many characters are held, or none is left.
+    fn forget(&mut self, most: usize) {
         let mut chars = self.chars();
         let mut drop = 0;
-        while chars > self.budget / 2 && drop < self.turns.len() {
+        while chars > most && drop < self.turns.len() {
             chars -= self.turns[drop..drop + 2].iter().map(|message| message.content.chars().count()).sum::<usize>();
             drop += 2;
         }

@@ -118,8 +118,11 @@ impl Link {
                         }
                     }
                 }
-                if let Err(error) = write.write_all(&bytes).await {
-                    return error.into();
+                // An engine that hangs does not read either, and while this waits nobody looks at the heartbeat.
+                match timeout(patience, write.write_all(&bytes)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return error.into(),
+                    Err(_) => return LinkError::Silent(patience),
                 }
             }
         };

@@ -6,6 +6,7 @@ use callbox_wire::frame::{Decoder, encode};
 use callbox_wire::{ChatMessage, ChatRole, ClauseId, Event, Pcm, Request, Role, RoleInfo, Sampling, TurnId, VERSION};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::link::{Link, LinkError};
 use super::router::Router;
@@ -124,6 +125,19 @@ async fn an_engine_that_stops_answering_is_noticed() {
         () = answering => unreachable!("the link stays open"),
     }
     assert!(started.elapsed() >= patience + 2 * beat, "three answers kept it alive: {:?}", started.elapsed());
+
+    // One that does not even read, while calls go on speaking to it.
+    let (near, mut far) = UnixStream::pair().expect("sockets");
+    say(&mut far, &ready(VERSION)).await;
+    let (link, _) = Link::greet(near, Duration::from_secs(1)).await.expect("greeted");
+    let (requests, mut queue) = mpsc::channel(8);
+    let speaking =
+        async { while requests.send(Request::Hear { call: CallId(7), pcm: Pcm(vec![9000; 512]) }).await.is_ok() {} };
+    let carrying = timeout(10 * patience, link.carry(&mut queue, &router, beat, patience));
+    tokio::select! {
+        end = carrying => assert!(matches!(end, Ok(LinkError::Silent(_))), "{end:?}"),
+        () = speaking => unreachable!("the link stays open"),
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::archive::PARTIAL;
 use super::catalogue::{Archive, Catalogue, Model};
@@ -122,7 +125,10 @@ fn unfetched(model: &Model, downloads: &Path) -> Vec<Archive> {
 /// Held as long as the returned file is open; the kernel lets go of it when the process dies.
 pub(super) fn lock(dir: &Path) -> Result<File, ModelError> {
     let path = dir.join(".lock");
-    let file = File::create(&path).map_err(ModelError::io(&path))?;
+    // Never through a link: root comes here, too, and the daemon's user can make links here.
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let file = options.open(&path).map_err(ModelError::io(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ModelError::Busy(dir.to_owned())),

@@ -20,4 +20,4 @@ pub use admission::Limits;
 pub use dialog::{DialogState, EndReason, Phase, Refused, Role};
 pub use endpoint::{DialRequest, Endpoint, EndpointConfig, SipError, Stats};
 pub use handle::{Call, CallEvent, CallGone, IncomingCall, OfferReply, OutgoingCall, Progress};
-pub use transaction::{LOG_DIRECTIVES, Timers, Transport};
+pub use transaction::{Timers, Transport};

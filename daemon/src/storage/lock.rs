@@ -6,20 +6,22 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 /// Held as long as this lives. The file itself stays: removing it would let two holders have two files of one name.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "its being open is the lock")] File);
+pub(super) struct Lock(pub(super) File);
 
 /// The lock's file: a lock on the database's own would end with any descriptor of it that is closed (`fcntl(2)`).
 pub(super) fn file(database: &Path) -> PathBuf {
     super::beside(database, ".lock")
 }
 
-/// Takes it; none if somebody else has it.
+/// Takes it; none if somebody else has it. A link is an error: root comes here, too, and others can make links here.
 pub(super) fn take(database: &Path) -> io::Result<Option<Lock>> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file(database))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let file = options.open(file(database))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(Lock(file))),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

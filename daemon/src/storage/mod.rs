@@ -5,6 +5,7 @@
 pub mod backup;
 mod facts;
 mod lock;
+mod open;
 mod read;
 mod record;
 mod timestamp;
@@ -12,9 +13,7 @@ mod upgrade;
 mod writer;
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +21,12 @@ use std::time::Duration;
 pub use facts::{Facts, facts, recent};
 pub use read::{Cursor, ParseCursorError, StoredCall};
 pub use record::{CallRecord, Direction, MediaStats, Record, Timing, TurnRecord};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::ErrorCode;
 pub use timestamp::Timestamp;
+use tokio::sync::oneshot;
 pub use writer::StorageMetrics;
 
-use crate::base::{CallId, Clock, Pulse};
+use crate::base::{CallId, Clock};
 
 /// How long SQLite waits for someone else's lock, as of an operator's `sqlite3`, before a write or read fails.
 const BUSY: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ const BUSY: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The file cannot be opened or created.
-    #[error("storage.path: {} cannot be opened for writing: {source}; create its folder, or change its owner or the key", path.display())]
+    #[error("storage.path: {} cannot be opened for writing: {source}; {}", path.display(), advice(source))]
     Open {
         /// The database.
         path: PathBuf,
@@ -74,6 +74,14 @@ pub enum StorageError {
     Thread(io::Error),
 }
 
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on its disk",
+        io::ErrorKind::ReadOnlyFilesystem => "mount its disk for writing, or change the key",
+        _ => "create its folder, or change its owner or the key",
+    }
+}
+
 impl StorageError {
     fn from_sqlite(path: &Path, source: rusqlite::Error) -> Self {
         match source.sqlite_error_code() {
@@ -90,13 +98,26 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The open database. Dropping it writes what waits and ends the thread.
+/// The database. Dropping it writes what waits and ends the thread.
 #[must_use = "dropping it closes the database"]
 pub struct Storage {
     handle: StorageHandle,
     thread: writer::WriterThread,
-    // After the thread: the lock is given back when nothing is written any more.
-    _lock: lock::Lock,
+}
+
+/// A database that is being opened.
+#[must_use = "it says whether the database can be used"]
+pub struct Opening(oneshot::Receiver<Result<(), StorageError>>);
+
+impl Opening {
+    /// Waits for as long as the disk takes.
+    ///
+    /// # Errors
+    /// As [`Storage::open`]; nothing is recorded then.
+    pub async fn wait(self) -> Result<(), StorageError> {
+        // A panic of that thread was reported by the hook already.
+        self.0.await.unwrap_or_else(|_| Err(StorageError::Thread(io::ErrorKind::BrokenPipe.into())))
+    }
 }
 
 /// What rooms hold; cheap to clone.
@@ -109,39 +130,34 @@ pub struct StorageHandle {
 impl Storage {
     /// Opens or creates the database, upgrades its schema, starts the writer. `clock` times commits.
     ///
+    /// A disk that is full or read-only is a fault and no error: records are lost and counted until it can be written,
+    /// and it is tried again and again, because whoever calls does not wait for a disk.
+    ///
     /// # Errors
     /// See [`StorageError`]; nothing was changed then.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, StorageError> {
-        let no_lock = |source| StorageError::Open { path: path.to_owned(), source };
-        let lock = lock::take(path).map_err(no_lock)?.ok_or_else(|| StorageError::Used(path.to_owned()))?;
-        // Created here for its mode: SQLite would follow the umask, and gives the WAL the mode of the database.
-        OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| StorageError::Open { path: path.to_owned(), source })?;
-        let connect = |flags| -> Result<Connection, rusqlite::Error> {
-            let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-            connection.busy_timeout(BUSY)?;
-            Ok(connection)
+        let reader = Arc::new(read::Reader::default());
+        let opened = match open::open(path) {
+            Ok(opened) => Ok(opened),
+            Err(error) if open::may_pass(&error) => Err(error),
+            Err(error) => return Err(error),
         };
-        let sqlite = |error| StorageError::from_sqlite(path, error);
-        let mut connection = connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
-        match upgrade::bring_up(&mut connection, upgrade::STEPS).map_err(sqlite)? {
-            upgrade::Outcome::Current => {}
-            upgrade::Outcome::Foreign => return Err(StorageError::Foreign(path.to_owned())),
-            upgrade::Outcome::Newer { found, known } => {
-                return Err(StorageError::Newer { path: path.to_owned(), found, known });
-            }
-        }
-        // NORMAL in WAL: a killed process loses nothing committed; a power cut may cost the last commits, never the file.
-        connection.pragma_update(None, "journal_mode", "wal").map_err(sqlite)?;
-        connection.pragma_update(None, "synchronous", "normal").map_err(sqlite)?;
-        let reader = Arc::new(read::Reader::new(connect(OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?));
-        let (writer, thread) = writer::start(connection, clock).map_err(StorageError::Thread)?;
-        Ok(Self { handle: StorageHandle { writer, reader }, thread, _lock: lock })
+        let database = writer::Database::new(path.to_owned(), Arc::clone(&reader), opened);
+        let (writer, thread) = writer::start(database, clock).map_err(StorageError::Thread)?;
+        Ok(Self { handle: StorageHandle { writer, reader }, thread })
+    }
+
+    /// As [`Storage::open`], but comes back at once: a disk that hangs holds up nobody. What is recorded meanwhile waits
+    /// in the queue.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn begin(path: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Opening), StorageError> {
+        let reader = Arc::new(read::Reader::default());
+        let (told, opening) = oneshot::channel();
+        let (writer, thread) =
+            writer::begin(path.to_owned(), Arc::clone(&reader), clock, told).map_err(StorageError::Thread)?;
+        Ok((Self { handle: StorageHandle { writer, reader }, thread }, Opening(opening)))
     }
 
     /// For the rooms.
@@ -183,16 +199,10 @@ impl StorageHandle {
         self.reader.call(id)
     }
 
-    /// Why the last batch could not be written; absent if it was.
+    /// Why the last batch could not be written, or that the disk does not answer; absent if all is well.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         self.writer.fault()
-    }
-
-    /// Beats whenever the writer comes round: after each batch, and now and then without one.
-    #[must_use]
-    pub fn pulse(&self) -> Pulse {
-        self.writer.pulse()
     }
 
     /// What is counted here.

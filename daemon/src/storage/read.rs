@@ -55,15 +55,22 @@ impl FromStr for Cursor {
     }
 }
 
-pub(super) struct Reader(Mutex<Connection>);
+/// Has no connection while the database cannot be opened.
+#[derive(Default)]
+pub(super) struct Reader(Mutex<Option<Connection>>);
 
 impl Reader {
     pub(super) fn new(connection: Connection) -> Self {
-        Self(Mutex::new(connection))
+        Self(Mutex::new(Some(connection)))
+    }
+
+    pub(super) fn set(&self, connection: Connection) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }
 
     pub(super) fn calls(&self, limit: u32, before: Option<Cursor>) -> Result<Vec<CallRecord>, rusqlite::Error> {
         let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = connection.as_ref().ok_or_else(closed)?;
         let before = before.unwrap_or(Cursor { started: Timestamp(i64::MAX), id: CallId(u64::MAX) });
         connection
             .prepare_cached(&format!(
@@ -75,6 +82,7 @@ impl Reader {
 
     pub(super) fn call(&self, id: CallId) -> Result<StoredCall, rusqlite::Error> {
         let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = connection.as_mut().ok_or_else(closed)?;
         // One transaction, so that call and turns are of one moment.
         let at_once = connection.transaction()?;
         let name = id.to_string();
@@ -98,6 +106,11 @@ impl Reader {
         }
         Ok(StoredCall { call, turns })
     }
+}
+
+fn closed() -> rusqlite::Error {
+    let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+    rusqlite::Error::SqliteFailure(error, Some("the database could not be opened yet".to_owned()))
 }
 
 fn call(row: &Row<'_>) -> Result<CallRecord, rusqlite::Error> {

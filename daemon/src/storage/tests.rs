@@ -6,6 +6,8 @@ use std::io::{BufRead as _, BufReader, Lines};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use rusqlite::Connection;
+
 use super::*;
 use crate::base::{Pii, SystemClock, TurnId};
 
@@ -124,6 +126,56 @@ fn a_database_that_cannot_be_written_is_a_fault_that_heals() {
     handle.flush();
     assert_eq!(handle.fault(), None);
     assert_eq!(handle.calls(9, None).expect("read").len(), 1);
+}
+
+#[test]
+fn a_disk_that_was_full_at_the_start_costs_records_until_there_is_room() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("callbox.db");
+    let full = StorageError::Open { path: path.clone(), source: io::ErrorKind::StorageFull.into() };
+    assert!(open::may_pass(&full) && !open::may_pass(&StorageError::Foreign(path.clone())));
+    let clock = Arc::new(crate::base::ManualClock::default());
+    let reader = Arc::new(read::Reader::default());
+    let database = writer::Database::new(path, Arc::clone(&reader), Err(full));
+    let (writer, thread) = writer::start(database, clock.clone()).expect("a thread");
+    let handle = StorageHandle { writer, reader };
+    handle.record(Record::Call(Box::new(call(1, 0))));
+    handle.flush();
+    let fault = handle.fault().expect("a fault");
+    assert!(fault.ends_with("; make room on its disk"), "{fault}");
+    assert!(handle.calls(9, None).expect_err("closed").to_string().contains("could not be opened yet"));
+    clock.advance(Duration::from_secs(3));
+    handle.record(Record::Call(Box::new(call(2, 0))));
+    handle.flush();
+    assert_eq!((handle.fault(), handle.metrics().write_failed()), (None, 1));
+    assert_eq!(handle.calls(9, None).expect("read").len(), 1);
+    drop(thread);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_up_nobody() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("callbox.db");
+    // Whoever opens a pipe for writing hangs until somebody reads.
+    let pipe = lock::file(&path);
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+    let clock = Arc::new(crate::base::ManualClock::default());
+    let (storage, opening) = Storage::begin(&path, clock.clone()).expect("at once");
+    let handle = storage.handle();
+    handle.record(Record::Call(Box::new(call(1, 0))));
+    assert_eq!(handle.fault(), None);
+    clock.advance(Duration::from_secs(6));
+    assert!(handle.fault().expect("a fault").contains("does not answer"));
+    let reader = fs::File::open(&pipe).expect("opened with the writer");
+    opening.wait().await.expect("opened");
+    handle.flush();
+    assert_eq!((handle.fault(), handle.calls(9, None).expect("read").len()), (None, 1));
+    drop((storage, reader));
+
+    let (_storage, opening) = Storage::begin(folder.path(), clock).expect("at once");
+    assert!(opening.wait().await.is_err(), "a folder");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Calendar time in records. Enters: the clock's wall time; leaves: microseconds for SQLite, RFC 3339 in UTC for people.
 
 use std::fmt;
+use std::ops::Add;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
@@ -16,6 +17,14 @@ impl From<SystemTime> for Timestamp {
             Ok(after) => Self(micros(after)),
             Err(before) => Self(-micros(before.duration())),
         }
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
     }
 }
 

@@ -1,19 +1,25 @@
 //! The one thread that writes. Enters: records, through a bounded queue; leaves: rows, all that waits in one
-//! transaction. A full queue drops the newest record; a failing disk drops the batch; both are counted.
+//! transaction. A full queue drops the newest record; a failing disk drops the batch; both are counted. A database that
+//! could not be opened is tried again. The disk is asked for nothing outside this thread: it may hang.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use rusqlite::{Connection, Transaction, params};
+use tokio::sync::oneshot;
 
-use super::{CallRecord, Direction, Record, TurnRecord};
-use crate::base::{Clock, Pulse};
+use super::open::{Opened, may_pass, open};
+use super::read::Reader;
+use super::{CallRecord, Direction, Record, StorageError, TurnRecord, lock};
+use crate::base::Clock;
 
 /// Records that may wait: minutes of a hundred calls.
 pub(super) const QUEUE: usize = 4096;
@@ -64,6 +70,12 @@ impl StorageMetrics {
     }
 }
 
+/// Between two attempts to open a database that could not be opened.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// A disk that takes longer than this hangs, as far as an operator is concerned.
+const HANGS: Duration = Duration::from_secs(5);
+
 const QUEUE_FULL: &str = "queue_full";
 const WRITE_FAILED: &str = "write_failed";
 
@@ -78,9 +90,13 @@ enum Message {
 pub(super) struct Writer {
     queue: SyncSender<Message>,
     fault: Arc<Mutex<Option<String>>>,
+    since: Since,
+    clock: Arc<dyn Clock>,
     metrics: StorageMetrics,
-    pulse: Pulse,
 }
+
+/// Since when the disk has been busy with what it was asked for; absent if that is nothing.
+type Since = Arc<Mutex<Option<Instant>>>;
 
 /// The thread; dropping it lets it finish what waits.
 pub(super) struct WriterThread {
@@ -88,15 +104,90 @@ pub(super) struct WriterThread {
     thread: Option<JoinHandle<()>>,
 }
 
-pub(super) fn start(connection: Connection, clock: Arc<dyn Clock>) -> io::Result<(Writer, WriterThread)> {
+/// The database as its writer has it.
+pub(super) struct Database {
+    path: PathBuf,
+    reader: Arc<Reader>,
+    // The lock after the connection: it is given back when nothing is written any more.
+    open: Result<(Connection, lock::Lock), StorageError>,
+}
+
+impl Database {
+    pub(super) fn new(path: PathBuf, reader: Arc<Reader>, opened: Result<Opened, StorageError>) -> Self {
+        let open = opened.map(|opened| share(opened, &reader));
+        Self { path, reader, open }
+    }
+
+    /// Tries again.
+    fn open(&mut self) {
+        self.open = open(&self.path).map(|opened| share(opened, &self.reader));
+    }
+
+    fn write(&mut self, batch: &[Record]) -> Result<(), String> {
+        match &mut self.open {
+            Ok((connection, _)) => write(connection, batch).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn share(opened: Opened, reader: &Reader) -> (Connection, lock::Lock) {
+    reader.set(opened.reader);
+    (opened.writer, opened.lock)
+}
+
+/// Writes to a database that was opened, or could not be.
+pub(super) fn start(database: Database, clock: Arc<dyn Clock>) -> io::Result<(Writer, WriterThread)> {
+    spawn(clock, move |_| Some(database))
+}
+
+/// Opens the database in the writer's thread, and tells whether that can be lived with. Whoever does not wait for that any
+/// more reads the answer in the log.
+pub(super) fn begin(
+    path: PathBuf,
+    reader: Arc<Reader>,
+    clock: Arc<dyn Clock>,
+    told: oneshot::Sender<Result<(), StorageError>>,
+) -> io::Result<(Writer, WriterThread)> {
+    spawn(clock, move |fault| match open(&path) {
+        Err(error) if !may_pass(&error) => {
+            *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            if let Err(Err(error)) = told.send(Err(error)) {
+                tracing::error!("{error}; until then no call is recorded");
+            }
+            None
+        }
+        opened => {
+            // Nobody needs to know any more.
+            drop(told.send(Ok(())));
+            Some(Database::new(path, reader, opened))
+        }
+    })
+}
+
+fn spawn(
+    clock: Arc<dyn Clock>,
+    database: impl FnOnce(&Mutex<Option<String>>) -> Option<Database> + Send + 'static,
+) -> io::Result<(Writer, WriterThread)> {
     let (queue, messages) = sync_channel(QUEUE);
     let metrics = StorageMetrics::new();
     let fault = Arc::default();
-    let pulse = Pulse::default();
-    let mut thread =
-        Thread { connection, clock, metrics: metrics.clone(), fault: Arc::clone(&fault), pulse: pulse.clone() };
-    let thread = std::thread::Builder::new().name("storage".into()).spawn(move || thread.run(&messages))?;
-    Ok((Writer { queue: queue.clone(), fault, metrics, pulse }, WriterThread { queue, thread: Some(thread) }))
+    let since = Arc::new(Mutex::new(Some(clock.now())));
+    let writer = Writer { queue: queue.clone(), fault: Arc::clone(&fault), since, clock, metrics: metrics.clone() };
+    let (since, clock) = (Arc::clone(&writer.since), Arc::clone(&writer.clock));
+    let thread = std::thread::Builder::new().name("storage".into()).spawn(move || {
+        let database = database(&fault);
+        let tried = clock.now();
+        set(&since, None);
+        if let Some(database) = database {
+            Thread { database, tried, clock, metrics, fault, since }.run(&messages);
+        }
+    })?;
+    Ok((writer, WriterThread { queue, thread: Some(thread) }))
+}
+
+fn set(since: &Since, at: Option<Instant>) {
+    *since.lock().unwrap_or_else(PoisonError::into_inner) = at;
 }
 
 impl Writer {
@@ -115,11 +206,11 @@ impl Writer {
     }
 
     pub(super) fn fault(&self) -> Option<String> {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.is_some_and(|since| self.clock.now().saturating_duration_since(since) >= HANGS) {
+            return Some("the database cannot be written: its disk does not answer".to_owned());
+        }
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn pulse(&self) -> Pulse {
-        self.pulse.clone()
     }
 
     pub(super) fn metrics(&self) -> &StorageMetrics {
@@ -139,19 +230,22 @@ impl Drop for WriterThread {
 }
 
 struct Thread {
-    connection: Connection,
+    database: Database,
+    /// When it was opened, or could not be.
+    tried: Instant,
     clock: Arc<dyn Clock>,
     metrics: StorageMetrics,
     fault: Arc<Mutex<Option<String>>>,
-    pulse: Pulse,
+    since: Since,
 }
 
 impl Thread {
     fn run(&mut self, messages: &Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
+        self.judge(self.opened(), 0);
         loop {
-            self.pulse.beat();
-            let mut next = match messages.recv_timeout(Pulse::IDLE) {
+            self.open_again();
+            let mut next = match messages.recv_timeout(AGAIN) {
                 Ok(first) => Some(first),
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -183,22 +277,47 @@ impl Thread {
         if batch.is_empty() {
             return;
         }
+        self.open_again();
         let begun = self.clock.now();
-        let result = write(&mut self.connection, batch);
+        set(&self.since, Some(begun));
+        let result = self.database.write(batch);
+        set(&self.since, None);
         self.metrics.commit.observe(self.clock.now().saturating_duration_since(begun).as_secs_f64());
+        match &result {
+            Ok(()) => drop(self.metrics.written.inc_by(batch.len() as u64)),
+            Err(_) => self.metrics.dropped(WRITE_FAILED, batch.len()),
+        }
+        self.judge(result, batch.len());
+    }
+
+    fn opened(&self) -> Result<(), String> {
+        self.database.open.as_ref().map(drop).map_err(ToString::to_string)
+    }
+
+    fn open_again(&mut self) {
+        let now = self.clock.now();
+        if self.database.open.is_err() && now.saturating_duration_since(self.tried) >= AGAIN {
+            self.tried = now;
+            set(&self.since, Some(now));
+            self.database.open();
+            set(&self.since, None);
+            self.judge(self.opened(), 0);
+        }
+    }
+
+    /// Says once that it cannot be written, and once that it can.
+    fn judge(&self, result: Result<(), String>, lost: usize) {
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(()) => {
-                self.metrics.written.inc_by(batch.len() as u64);
                 if fault.take().is_some() {
                     tracing::info!("the database can be written again");
                 }
             }
             Err(error) => {
-                self.metrics.dropped(WRITE_FAILED, batch.len());
                 let sentence = format!("the database cannot be written: {error}");
                 if fault.is_none() {
-                    tracing::error!(lost = batch.len(), "{sentence}; records are lost until it can");
+                    tracing::error!(lost, "{sentence}; records are lost until it can");
                 }
                 *fault = Some(sentence);
             }

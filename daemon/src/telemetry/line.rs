@@ -8,7 +8,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use super::spans::Ids;
 
@@ -25,15 +25,10 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let ids = context
-            .event_scope()
-            .and_then(|mut scope| scope.find_map(|span| span.extensions().get::<Ids>().cloned()))
-            .unwrap_or_default();
+        let ids = ids(context.event_scope());
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
-        let mut fields = Fields(Map::new());
-        event.record(&mut fields);
-        let Fields(mut fields) = fields;
+        let Fields(mut fields) = Fields::of(event);
         let meta = event.metadata();
         match self {
             Self::Json => {
@@ -95,9 +90,21 @@ fn plain(text: &str) -> String {
     })
 }
 
-struct Fields(Map<String, Value>);
+/// The ids of the innermost span.
+pub(super) fn ids<'a, R: LookupSpan<'a>>(scope: Option<Scope<'a, R>>) -> Ids {
+    scope.and_then(|mut scope| scope.find_map(|span| span.extensions().get::<Ids>().cloned())).unwrap_or_default()
+}
+
+/// What an event says, `message` included.
+pub(super) struct Fields(pub(super) Map<String, Value>);
 
 impl Fields {
+    pub(super) fn of(event: &Event<'_>) -> Self {
+        let mut fields = Self(Map::new());
+        event.record(&mut fields);
+        fields
+    }
+
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
         self.0.insert(field.name().into(), value.into());
     }

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use prometheus_client::metrics::counter::Counter;
-use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
-use tracing_journald::{Priority, PriorityMappings};
+use tracing::{Metadata, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -15,20 +14,25 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use super::journal::{Journal, JournalLayer, SOCKET};
 use super::line::Line;
 use super::spans::IdLayer;
 use super::{Metrics, reveal, writer};
 use crate::config::{Log, LogFormat, LogLevel};
 
-/// Crates whose lines hold what peers send: SIP messages with credentials (rsipstack, from debug down; addresses of
-/// callers at warn), request paths (hyper). They are capped here, out of reach of `log.level`.
-const CAPPED: [(&str, Level); 4] =
-    [("rsipstack", Level::ERROR), ("hyper", Level::WARN), ("hyper_util", Level::WARN), ("tower", Level::WARN)];
+/// Crates whose lines hold what peers send: SIP messages with credentials, addresses of callers (rsipstack, whose news
+/// the room `sip` tells itself), request paths (hyper). They are capped here, out of reach of `log.level`.
+const CAPPED: [(&str, LevelFilter); 4] = [
+    ("rsipstack", LevelFilter::OFF),
+    ("hyper", LevelFilter::WARN),
+    ("hyper_util", LevelFilter::WARN),
+    ("tower", LevelFilter::WARN),
+];
 
 /// The log of this process; dropping it writes the lines that wait.
 #[must_use = "dropping it ends the log"]
 pub struct Logging {
-    _thread: Option<writer::LineThread>,
+    _thread: writer::LineThread,
 }
 
 /// Why there is no log; its `Display` is one sentence.
@@ -59,41 +63,26 @@ impl Logging {
             LogFormat::Auto => LogFormat::Json,
             chosen => chosen,
         };
-        let mut thread = None;
-        let (level, handle) = reload::Layer::new(level_filter(config.level));
-        let line = if format == LogFormat::Text { Line::Text { colour: terminal } } else { Line::Json };
-        let lines = || -> Result<_, LoggingError> {
-            let (queue, line_thread, dropped) = writer::start(io::stdout()).map_err(LoggingError::Thread)?;
-            metrics.register(|registry| {
-                registry.register("log_lines_dropped", "Lines lost because standard output was not read", dropped);
-            });
-            Ok((line_thread, line, queue))
+        let dropped = Counter::default();
+        metrics.register(|registry| {
+            registry.register("log_lines_dropped", "Lines lost because the log was not read", dropped.clone());
+        });
+        let journal = match format {
+            LogFormat::Journald => Some(Journal::open(Path::new(SOCKET), dropped.clone())),
+            _ => None,
         };
-        let installed = match format {
-            LogFormat::Journald => match tracing_journald::layer() {
-                Ok(layer) => {
-                    // Without a prefix: the ids are fields that operators type.
-                    let layer = layer
-                        .with_field_prefix(None)
-                        .with_priority_mappings(PriorityMappings {
-                            info: Priority::Informational,
-                            debug: Priority::Debug,
-                            ..PriorityMappings::new()
-                        })
-                        .with_syslog_identifier("callboxd".into());
-                    base(level).with(layer).try_init()
-                }
-                Err(error) if config.format == LogFormat::Journald => return Err(LoggingError::Journald(error)),
-                Err(_) => {
-                    let (line_thread, line, queue) = lines()?;
-                    thread = Some(line_thread);
-                    subscriber(level, line, queue).try_init()
-                }
-            },
+        let (level, handle) = reload::Layer::new(level_filter(config.level));
+        let (installed, thread) = match journal {
+            Some(Err(error)) if config.format == LogFormat::Journald => return Err(LoggingError::Journald(error)),
+            Some(Ok(journal)) => {
+                let (queue, thread) = writer::start(journal, dropped).map_err(LoggingError::Thread)?;
+                (base(level).with(JournalLayer(queue)).try_init(), thread)
+            }
             _ => {
-                let (line_thread, line, queue) = lines()?;
-                thread = Some(line_thread);
-                subscriber(level, line, queue).try_init()
+                let line = if format == LogFormat::Text { Line::Text { colour: terminal } } else { Line::Json };
+                let out = io::BufWriter::new(io::stdout());
+                let (queue, thread) = writer::start(out, dropped).map_err(LoggingError::Thread)?;
+                (subscriber(level, line, queue).try_init(), thread)
             }
         };
         installed.map_err(|_| LoggingError::Twice)?;
@@ -243,6 +232,7 @@ mod tests {
                 tracing::trace!(target: "rsipstack::transaction", "Authorization: Digest swordfish");
                 tracing::debug!(target: "rsipstack", "From: +15550100");
                 tracing::warn!(target: "rsipstack::transport::udp", "swordfish");
+                tracing::error!(target: "rsipstack::transport", "swordfish");
             });
             assert!(text.contains("[redacted]"), "{text}");
             assert!(!text.contains("5550100") && !text.contains("swordfish") && !text.contains("rsipstack"), "{text}");

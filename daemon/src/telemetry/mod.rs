@@ -1,7 +1,8 @@
 //! What operators see of a running daemon. Enters: `tracing` events and spans, and what the rooms count; leaves: log
 //! lines with the call's and the turn's id on each, and a page of metrics. Never here: a caller's number or words, unless
-//! `log.allow_pii` is on; a wait of the thread that logs on whoever reads the log, where lines go to standard output.
+//! `log.allow_pii` is on; a wait of the thread that logs on whoever reads the log.
 
+mod journal;
 mod line;
 mod logging;
 mod metrics;

@@ -1,4 +1,4 @@
-//! Standard output behind a bounded queue. Enters: whole lines from any thread; leaves: the same lines, in order, from
+//! The log's reader behind a bounded queue. Enters: whole lines from any thread; leaves: the same lines, in order, from
 //! one thread. A full queue drops the line and counts it: a log reader that hangs never holds up a call.
 
 use std::io::{self, Write};
@@ -24,16 +24,15 @@ pub(super) struct LineThread {
     thread: Option<JoinHandle<()>>,
 }
 
-pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(LineQueue, LineThread, Counter)> {
+/// `dropped` counts the lines for which there was no room.
+pub(super) fn start(out: impl Write + Send + 'static, dropped: Counter) -> io::Result<(LineQueue, LineThread)> {
     let (lines, queue) = sync_channel(QUEUE);
-    let dropped = Counter::default();
     let thread = std::thread::Builder::new().name("log".into()).spawn(move || drain(&queue, out))?;
-    let writer = LineQueue { lines: lines.clone(), dropped: dropped.clone() };
-    Ok((writer, LineThread { lines, thread: Some(thread) }, dropped))
+    let writer = LineQueue { lines: lines.clone(), dropped };
+    Ok((writer, LineThread { lines, thread: Some(thread) }))
 }
 
-fn drain(queue: &Receiver<Option<Vec<u8>>>, out: impl Write) {
-    let mut out = io::BufWriter::new(out);
+fn drain(queue: &Receiver<Option<Vec<u8>>>, mut out: impl Write) {
     while let Ok(Some(line)) = queue.recv() {
         // There is no place left to say that standard output is gone.
         let mut written = out.write_all(&line);
@@ -127,7 +126,8 @@ mod tests {
     #[test]
     fn a_reader_that_hangs_costs_lines_not_time() {
         let out = Stalled::default();
-        let (queue, thread, dropped) = start(out.clone()).expect("a thread");
+        let dropped = Counter::default();
+        let (queue, thread) = start(io::BufWriter::new(out.clone()), dropped.clone()).expect("a thread");
         let put = QUEUE + 2000;
         for number in 0..put {
             writeln!(queue.make_writer(), "{number}").expect("buffered");

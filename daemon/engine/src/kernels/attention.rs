@@ -208,10 +208,12 @@ fn piece_of(
 macro_rules! attend_some {
     ($name:ident, $generic:ident, $count:literal) => {
         at_level! {
+            // SAFETY: as above.
             unsafe fn $name(
                 pairs: *const Pair, keys: *const u16, values: *const u16, dim: usize, stride: usize, scores: *mut f32,
             ) = $generic
         }
+        // SAFETY: as above.
         #[inline(always)]
         unsafe fn $generic<S: Isa>(
             pairs: *const Pair,

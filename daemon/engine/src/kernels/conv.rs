@@ -172,6 +172,7 @@ struct Shape {
 }
 
 type Tile = [[f32; PANEL]; TILE];
+// SAFETY, for all below: `x` has as many rows as the kernel computes plus the reach, `w` has `taps · cin` panel rows.
 type Kernel = unsafe fn(*const f32, *const Line, Shape, &mut Tile);
 /// Kernels by the rows that they compute, the highest first, the last for one row.
 type Kernels = [(usize, Kernel); 5];
@@ -181,6 +182,7 @@ static PORTABLE: Kernels =
 
 /// # Safety
 /// As [`Kernel`]: `x` has `M` rows plus the reach, `w` has `taps · cin` panel rows.
+// SAFETY: of the caller, as the documentation says.
 unsafe fn portable<const M: usize>(x: *const f32, w: *const Line, shape: Shape, tile: &mut Tile) {
     for tap in 0..shape.taps {
         for input in 0..shape.cin {
@@ -215,6 +217,7 @@ mod x86 {
     /// # Safety
     /// As [`super::Kernel`], and the processor has AVX-512F.
     #[target_feature(enable = "avx512f")]
+    // SAFETY: of the caller, as the documentation says.
     unsafe fn avx512<const M: usize>(x: *const f32, w: *const Line, shape: Shape, tile: &mut Tile) {
         // SAFETY: every pointer below stays within what the caller vouches for; the tile is ours.
         unsafe {
@@ -249,6 +252,7 @@ mod x86 {
     /// # Safety
     /// As [`super::Kernel`], and the processor has AVX2 and FMA.
     #[target_feature(enable = "avx2,fma")]
+    // SAFETY: of the caller, as the documentation says.
     unsafe fn avx2<const M: usize>(x: *const f32, w: *const Line, shape: Shape, tile: &mut Tile) {
         for half in [0, 16] {
             // SAFETY: every pointer below stays within what the caller vouches for; the tile is ours.

@@ -53,6 +53,7 @@ pub(super) trait Isa: Copy {
     /// What [`Isa::dot4_wide`] takes a stored byte to be more than its value.
     const WIDE_OFFSET: f32;
 
+    // SAFETY, for all of these: of the caller, as the trait's documentation says.
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(from: *const f32) -> Self::F;
     unsafe fn store(to: *mut f32, x: Self::F);

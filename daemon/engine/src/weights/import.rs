@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,6 +20,7 @@ use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
 use memmap2::{Advice, Mmap, MmapMut};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use super::gguf::{Gguf, TensorInfo};
 use crate::kernels::Pool;
@@ -33,6 +34,8 @@ const MAGIC: &[u8; 8] = b"CBXPACK\0";
 /// Magic, version, length of the table, hash of the source, length of the file, hash of the table.
 const HEAD: usize = 8 + 4 + 4 + 32 + 8 + 32;
 const ALIGN: usize = 64;
+/// Begins the name of what is being written; whoever writes it has a lock on it.
+const PARTIAL: &str = ".import-";
 
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 struct Entry {
@@ -66,6 +69,7 @@ impl Imported {
     /// If the folder cannot be written, or a tensor cannot be packed; one sentence.
     pub fn open(path: &Path, gguf: &Gguf, cache: &Path, pool: &Pool) -> Result<Self> {
         fs::create_dir_all(cache).with_context(|| format!("cannot make the folder {}", cache.display()))?;
+        sweep(cache).with_context(|| format!("cannot read the folder {}", cache.display()))?;
         let source = source_hash(path, gguf, cache)?;
         let packed = cache.join(format!("{}-v{VERSION}.pack", hex::encode(&source[..16])));
         if let Ok(imported) = Self::read(&packed, &source) {
@@ -176,7 +180,7 @@ fn source_hash(path: &Path, gguf: &Gguf, cache: &Path) -> Result<[u8; 32]> {
     }
     let hash: [u8; 32] = Sha256::digest(gguf.file()).into();
     known.sha256 = hex::encode(hash);
-    let mut file = tempfile::NamedTempFile::new_in(cache)?;
+    let mut file = partial(cache)?;
     file.write_all(&serde_json::to_vec(&known)?)?;
     file.persist(&note)?;
     Ok(hash)
@@ -218,6 +222,32 @@ fn plan(gguf: &Gguf) -> Result<Vec<(Entry, &TensorInfo)>> {
     Ok(plan)
 }
 
+/// What is to be renamed when it is whole.
+fn partial(folder: &Path) -> io::Result<NamedTempFile> {
+    loop {
+        let file = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(folder)?;
+        file.as_file().lock()?;
+        // A sweep that came before the lock took it for something dead.
+        if file.as_file().metadata()?.nlink() > 0 {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes what those left who ended while they wrote.
+fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(PARTIAL);
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let abandoned = File::open(entry.path()).ok().filter(|file| file.try_lock().is_ok());
+            if abandoned.is_some() && fs::remove_file(entry.path()).is_ok() {
+                tracing::info!(file = %entry.path().display(), "removed what an import left that did not end");
+            }
+        }
+    }
+    Ok(())
+}
+
 fn make(path: &Path, gguf: &Gguf, source: &[u8; 32], pool: &Pool) -> Result<()> {
     let mut plan = plan(gguf)?;
     // The table's length depends on its numbers: leave room, then fill it with spaces, which JSON allows.
@@ -231,7 +261,7 @@ fn make(path: &Path, gguf: &Gguf, source: &[u8; 32], pool: &Pool) -> Result<()> 
     let total = plan.last().map_or(data, |(entry, _)| entry.range().end);
 
     let folder = path.parent().context("no folder")?;
-    let mut out = BufWriter::with_capacity(1 << 20, tempfile::NamedTempFile::new_in(folder)?);
+    let mut out = BufWriter::with_capacity(1 << 20, partial(folder)?);
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     out.write_all(&u32::try_from(table.len())?.to_le_bytes())?;
@@ -287,4 +317,19 @@ fn plain(tensor: &TensorInfo, raw: &[u8], rows: usize) -> Result<Vec<f32>> {
     let device = candle_core::Device::Cpu;
     let values = qtensor_from_ggml(tensor.dtype, raw, vec![rows, tensor.cols], &device)?;
     Ok(values.dequantize(&device)?.flatten_all()?.to_vec1()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_import_left_is_swept_and_a_living_one_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dead = folder.path().join(format!("{PARTIAL}dead"));
+        fs::write(&dead, "half").expect("written");
+        let living = partial(folder.path()).expect("a file");
+        sweep(folder.path()).expect("swept");
+        assert!(!dead.exists() && living.path().exists());
+    }
 }

@@ -135,6 +135,30 @@ fn an_engine_that_always_fails_gives_an_apology_and_the_call_goes_on() {
 }
 
 #[test]
+fn a_conversation_that_the_engine_cannot_hold_is_halved_until_it_can() {
+    let asks: Vec<_> = (0..6).map(|n| (2016 + n * 8000, 3008 + n * 8000)).collect();
+    let mut line = Line::new(FAST, &asks, &[QUESTION], &["We open at nine."]);
+    line.at(0, Input::Answered);
+    let (mut seen, mut refused) = (0, 0);
+    for ms in (0..55_000).step_by(5) {
+        line.run(ms);
+        for (_, action) in line.log.split_off(seen) {
+            if let Action::Think { turn, messages, .. } = &action
+                && messages.len() > 4
+            {
+                refused += 1;
+                line.at(ms, Input::Failed { turn: *turn, role: Role::Mind, failure: Failure::Invalid });
+            }
+            line.log.push((ms, action));
+        }
+        seen = line.log.len();
+    }
+    let answers = line.records().into_iter().filter(|record| record.kind == TurnKind::Answer);
+    assert!(answers.clone().all(|record| record.outcome == Outcome::Completed) && answers.count() == 6);
+    assert!(line.stored().is_empty() && refused >= 2, "{refused}");
+}
+
+#[test]
 fn an_engine_that_never_answers_is_given_up() {
     let mut line = line(&[ASKS]);
     line.run(3100);

@@ -206,6 +206,14 @@ async fn two_pulls_do_not_collide_and_a_full_disk_is_seen_before_the_start() {
     lock.try_lock().expect("free");
     assert!(matches!(world.pull().await, Err(ModelError::Busy(_))));
     drop(lock);
+
+    let (victim, link) = (world.root.path().join("shadow"), world.dir().join(".lock"));
+    fs::write(&victim, "precious").expect("written");
+    fs::remove_file(&link).expect("removed");
+    std::os::unix::fs::symlink(&victim, &link).expect("a link");
+    assert!(matches!(world.pull().await, Err(ModelError::Io { .. })), "a link is not followed");
+    assert_eq!(fs::read(&victim).expect("read"), b"precious");
+    fs::remove_file(&link).expect("removed");
     assert!(world.pull().await.is_ok());
 }
 

@@ -21,10 +21,6 @@ use super::endpoint::SipError;
 use super::message::Message;
 use crate::base::Clock;
 
-/// Append this to every log filter. The crate below writes whole messages, credentials and SDES keys included, at
-/// INFO; everything worth knowing is reported by this room itself.
-pub const LOG_DIRECTIVES: &str = "rsipstack=off";
-
 /// A transaction. Server transactions are numbered by the layer (even), client transactions by the core (odd).
 pub type TxId = u64;
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
 use super::{
@@ -50,7 +51,8 @@ pub fn back_up(path: &Path, folder: &Path, keep: usize, now: Timestamp) -> Resul
     let theirs = owner(path).map_err(file_error(path, "cannot be read"))?;
     if !folder.is_dir() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file_error(folder, "cannot be made"))?;
-        give(folder, theirs)?;
+        let made = rustix::fs::open(folder, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        give(&made.map_err(io::Error::from).map_err(file_error(folder, "cannot be read"))?.into(), folder, theirs)?;
     }
     let unwritable = file_error(folder, "cannot be written");
     // Beside the result: on its disk, gone with its handle, mode 0600.
@@ -59,7 +61,7 @@ pub fn back_up(path: &Path, folder: &Path, keep: usize, now: Timestamp) -> Resul
     copy(path, &plain)?;
 
     let packed = scratch.path().join("packed");
-    let (expected, database_bytes) = pack(&plain, &packed).map_err(&unwritable)?;
+    let (packed_file, expected, database_bytes) = pack(&plain, &packed).map_err(&unwritable)?;
     fs::remove_file(&plain).map_err(&unwritable)?;
 
     // Read back what was written, and look at that.
@@ -77,15 +79,16 @@ pub fn back_up(path: &Path, folder: &Path, keep: usize, now: Timestamp) -> Resul
     let hash = scratch.path().join("hash");
     let mut file = fresh(&hash).map_err(&unwritable)?;
     writeln!(file, "{sha256}  {name}").and_then(|()| file.sync_all()).map_err(&unwritable)?;
-    give(&hash, theirs)?;
-    give(&packed, theirs)?;
+    give(&file, &hash, theirs)?;
+    give(&packed_file, &packed, theirs)?;
     // The hash first: a backup without one is none.
     fs::rename(&hash, beside(&target, HASH)).map_err(&unwritable)?;
     fs::rename(&packed, &target).map_err(&unwritable)?;
     sync_folder(folder)?;
 
     let mut removed = Vec::new();
-    for old in list(folder)?.into_iter().skip(keep.max(1)) {
+    // The new one does not count: if clocks were wrong, its name need not be the latest.
+    for old in list(folder)?.into_iter().filter(|old| old.path != target).skip(keep.max(1) - 1) {
         fs::remove_file(&old.path).map_err(file_error(&old.path, "cannot be removed"))?;
         if old.has_hash {
             let hash = beside(&old.path, HASH);
@@ -114,15 +117,16 @@ fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Leaves hash and size of the plain file.
-fn pack(from: &Path, to: &Path) -> io::Result<(String, u64)> {
+/// Leaves the packed file, then hash and size of the plain one.
+fn pack(from: &Path, to: &Path) -> io::Result<(fs::File, String, u64)> {
     let mut reader = Hashed::new(fs::File::open(from)?);
     let mut writer = zstd::stream::write::Encoder::new(fresh(to)?, LEVEL)?;
     writer.include_checksum(true)?;
     io::copy(&mut reader, &mut writer)?;
-    writer.finish()?.sync_all()?;
+    let packed = writer.finish()?;
+    packed.sync_all()?;
     let (_, hash, bytes) = reader.finish();
-    Ok((hash, bytes))
+    Ok((packed, hash, bytes))
 }
 
 fn fresh(path: &Path) -> io::Result<fs::File> {

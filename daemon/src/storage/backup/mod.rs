@@ -12,7 +12,7 @@ mod restore;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 pub use make::{Made, back_up};
@@ -246,13 +246,15 @@ fn owner(path: &Path) -> io::Result<(u32, u32)> {
     Ok((meta.uid(), meta.gid()))
 }
 
-/// What root makes for the daemon is the daemon's; nobody else has files of others to give away.
-fn give(path: &Path, to: (u32, u32)) -> Result<(), BackupError> {
+/// What root makes for the daemon is the daemon's; nobody else has files of others to give away. Never by its path, which
+/// only names it: who can write to the folder can put a link there.
+fn give(file: &File, path: &Path, to: (u32, u32)) -> Result<(), BackupError> {
     let failed = file_error(path, "cannot be given to the owner of the database");
-    if owner(path).map_err(&failed)? == to {
+    let meta = file.metadata().map_err(&failed)?;
+    if (meta.uid(), meta.gid()) == to {
         return Ok(());
     }
-    chown(path, Some(to.0), Some(to.1)).map_err(failed)
+    fchown(file, Some(to.0), Some(to.1)).map_err(failed)
 }
 
 /// A rename is on the disk when its folder is.

@@ -37,7 +37,7 @@ pub fn restore(from: &Path, path: &Path, now: Timestamp) -> Result<Restored, Bac
     let folder = parent(path);
     let unwritable = file_error(folder, "cannot be written");
     let lock = lock::take(path).map_err(file_error(&lock::file(path), "cannot be locked"))?;
-    let Some(_lock) = lock else { return Err(BackupError::Running(path.to_owned())) };
+    let Some(lock::Lock(lock)) = lock else { return Err(BackupError::Running(path.to_owned())) };
 
     fs::metadata(from).map_err(file_error(from, "cannot be read"))?;
     let beside_it = beside(from, HASH);
@@ -61,8 +61,8 @@ pub fn restore(from: &Path, path: &Path, now: Timestamp) -> Result<Restored, Bac
 
     // Whoever had the old one, or the folder, has the new one: a restore by root is for the daemon's user.
     let theirs = owner(path).or_else(|_| owner(folder)).map_err(&unwritable)?;
-    give(scratch.path(), theirs)?;
-    give(&lock::file(path), theirs)?;
+    give(scratch.as_file(), scratch.path(), theirs)?;
+    give(&lock, &lock::file(path), theirs)?;
     scratch.as_file().sync_all().map_err(&unwritable)?;
 
     let moved_aside = move_aside(path, now)?;

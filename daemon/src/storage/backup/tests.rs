@@ -90,6 +90,8 @@ fn the_newest_are_kept_and_foreign_files_are_left_alone() {
     assert_eq!(times, ["1970-01-01T00:00:05.000Z", "1970-01-01T00:00:04.000Z", "1970-01-01T00:00:03.000Z"]);
     assert!(precious.is_file());
     assert_eq!(fs::read_dir(bed.backups()).expect("read").count(), 7, "three, their hashes, and the letters");
+    let late = bed.back_up(0).expect("made by a clock that was set back");
+    assert!(late.path.is_file() && late.removed.len() == 1, "{late:?}");
 }
 
 #[test]
@@ -146,6 +148,19 @@ fn what_is_not_whole_is_refused_and_changes_nothing() {
     holed[page * 4096..(page + 1) * 4096].fill(0);
     forge(&holed);
     refused("is damaged");
+}
+
+#[test]
+fn a_lock_that_is_a_link_is_not_followed() {
+    let bed = Bed::new();
+    drop(bed.with_calls(1));
+    let made = bed.back_up(1).expect("made");
+    let (victim, lock) = (bed.folder.path().join("shadow"), bed.folder.path().join("callbox.db.lock"));
+    fs::remove_file(&lock).expect("removed");
+    std::os::unix::fs::symlink(&victim, &lock).expect("a link");
+    let error = bed.restore(&made.path).expect_err("refused").to_string();
+    assert!(error.contains("callbox.db.lock: cannot be locked") && !victim.exists(), "{error}");
+    assert!(open(&bed.database()).is_err() && !victim.exists());
 }
 
 #[test]

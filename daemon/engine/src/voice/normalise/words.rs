@@ -178,7 +178,7 @@ pub(super) fn labelled(tokens: &[Token], at: usize) -> Spoken {
     code(text).map(|said| (said, 1))
 }
 
-/// Digit by digit, a pause after each four.
+/// Digit by digit; from six digits on, with a pause after each three.
 fn spaced(number: &str) -> String {
     let groups: Vec<String> = match number.len() {
         0..=5 => vec![digits(number)],
