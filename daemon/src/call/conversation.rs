@@ -42,6 +42,8 @@ pub(super) struct Conversation {
     pub(super) parameters: SessionParameters,
     /// Where it is kept.
     pub(super) keep: Option<Keep>,
+    /// The machine's uptime when it began.
+    pub(super) began: Duration,
     pub(super) before: Option<Before>,
 }
 
@@ -187,6 +189,7 @@ impl Conversation {
         let stats = self.session.stats();
         let parts = Parts {
             record: &self.record,
+            began: self.began,
             turns: state.turns,
             media: media_stats(self.record.media, &stats),
             dialog: self.sip.snapshot(),

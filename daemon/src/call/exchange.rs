@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ use crate::engine::{Engine, EngineState};
 use crate::media::{self, Media, MediaSession, SessionParameters};
 use crate::service::Service;
 use crate::sip::{Call, IncomingCall};
-use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle};
+use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle, Timestamp};
 use crate::telemetry::{Metrics, Refusal, agent_span, call_span};
 
 /// Random numbers for names of streams.
@@ -304,7 +305,7 @@ impl Exchange {
             },
         };
         agreed.codec.clone_into(&mut record.codec);
-        record.answered = Some(timestamp(self.clock.as_ref(), self.clock.now()));
+        record.answered = Some(self.present(&record, self.uptime_at(invited)));
         let keep = Keep::begin(&self.service, id, &reservation);
         let session = match self.media.open(reservation, agreed.session.clone()) {
             Ok(session) => session,
@@ -317,14 +318,24 @@ impl Exchange {
         self.metrics.calls.answered.inc();
         self.storage.record(Record::Call(Box::new(record.clone())));
         tracing::info!(codec = record.codec, "answered");
-        let up = Up { record, agent, sip, session, parameters: agreed.session, stream, keep, before: None };
+        let up = Up {
+            record,
+            agent,
+            sip,
+            session,
+            parameters: agreed.session,
+            stream,
+            keep,
+            began: self.uptime_at(invited),
+            before: None,
+        };
         self.converse(up).await;
         Ok(())
     }
 
     /// Holds a conversation to its end, and records that.
     pub(super) async fn converse(self: &Arc<Self>, up: Up) {
-        let Up { mut record, agent, sip, session, parameters, stream, keep, before } = up;
+        let Up { mut record, agent, sip, session, parameters, stream, keep, began, before } = up;
         let active = Active::new(&self.metrics);
         let live = self.live.enter(LiveCall {
             id: record.id,
@@ -350,14 +361,25 @@ impl Exchange {
             port,
             live,
             keep,
+            began,
             before,
         };
         let ended = conversation.hold().await;
 
         drop(active);
         tracing::info!(reason = ended.reason, turns = ended.turns, "ended");
-        record.ended = Some(timestamp(self.clock.as_ref(), self.clock.now()));
+        record.ended = Some(self.present(&record, began));
         self.finish(record, media, ended);
+    }
+
+    /// The machine's uptime at this instant.
+    fn uptime_at(&self, at: Instant) -> Duration {
+        self.clock.uptime().saturating_sub(self.clock.now().saturating_duration_since(at))
+    }
+
+    /// Now, counted from the start of a call: whoever sets the calendar clock meanwhile does not change how long it was.
+    pub(super) fn present(&self, record: &CallRecord, began: Duration) -> Timestamp {
+        record.started + self.clock.uptime().saturating_sub(began)
     }
 
     fn finish(&self, mut record: CallRecord, before: MediaStats, ended: Ended) {
@@ -386,6 +408,8 @@ pub(super) struct Up {
     pub(super) parameters: SessionParameters,
     pub(super) stream: Stream,
     pub(super) keep: Option<Keep>,
+    /// The machine's uptime when it began.
+    pub(super) began: Duration,
     /// What an earlier daemon left of its conversation.
     pub(super) before: Option<Before>,
 }

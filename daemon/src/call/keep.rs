@@ -21,7 +21,7 @@ use crate::sip::DialogState;
 use crate::storage::{CallRecord, Direction, MediaStats, Timestamp};
 
 /// Of the format below: a daemon goes on only with what it understands.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Beginning of all names.
 const PREFIX: &str = "call-";
 /// While the agent speaks, so old may be what is kept of how much was heard.
@@ -43,6 +43,8 @@ pub(super) struct KeptCall {
     codec: String,
     started_us: i64,
     answered_us: Option<i64>,
+    /// The machine's uptime when it began.
+    pub(super) began: Duration,
     pub(super) turns: u32,
     pub(super) media: MediaStats,
     pub(super) dialog: DialogState,
@@ -59,6 +61,7 @@ pub(super) struct KeptCall {
 /// The parts of a call that change.
 pub(super) struct Parts<'a> {
     pub(super) record: &'a CallRecord,
+    pub(super) began: Duration,
     pub(super) turns: u32,
     pub(super) media: MediaStats,
     pub(super) dialog: DialogState,
@@ -70,7 +73,7 @@ pub(super) struct Parts<'a> {
 
 impl KeptCall {
     pub(super) fn new(parts: Parts<'_>, clock: &dyn Clock) -> Self {
-        let Parts { record, turns, media, dialog, stream, session, stats, dialogue } = parts;
+        let Parts { record, began, turns, media, dialog, stream, session, stats, dialogue } = parts;
         let (now, uptime) = (clock.now(), clock.uptime());
         let (sequence, timestamp, due) = stats.next.unwrap_or((session.sequence, session.timestamp, now));
         let due = (uptime + due.saturating_duration_since(now)).saturating_sub(now.saturating_duration_since(due));
@@ -82,6 +85,7 @@ impl KeptCall {
             codec: record.codec.clone(),
             started_us: record.started.0,
             answered_us: record.answered.map(|at| at.0),
+            began,
             turns,
             media,
             dialog,
@@ -338,6 +342,7 @@ mod tests {
         };
         let parts = Parts {
             record: &record,
+            began: Duration::from_secs(50),
             turns: 3,
             media: MediaStats { packets_out: 9, ..MediaStats::default() },
             dialog,

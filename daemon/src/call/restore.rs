@@ -9,7 +9,6 @@ use tracing::Instrument as _;
 use super::conversation::Before;
 use super::exchange::{Exchange, Up};
 use super::keep::Left;
-use super::record::timestamp;
 use crate::base::CallId;
 use crate::sip::{Call, Phase};
 use crate::storage::Record;
@@ -85,6 +84,7 @@ impl Exchange {
             parameters,
             stream: left.call.stream.clone(),
             keep: Some(left.keep),
+            began: left.call.began,
             before: Some(Before { dialogue, gap }),
         };
         let exchange = Arc::clone(self);
@@ -97,7 +97,7 @@ impl Exchange {
     /// The end of a call that does not go on.
     fn note_end(&self, left: &Left, reason: &str) {
         let mut record = left.call.record();
-        record.ended = Some(timestamp(self.clock.as_ref(), self.clock.now()));
+        record.ended = Some(self.present(&record, left.call.began));
         record.end_reason = Some(reason.to_owned());
         self.storage.record(Record::Call(Box::new(record)));
     }
