@@ -46,7 +46,7 @@ cp "$words/_callbox" "$stage/usr/share/zsh/vendor-completions/"
 cp "$words/callbox.fish" "$stage/usr/share/fish/vendor_completions.d/"
 
 python3 packaging/inventory.py "$doc/THIRD-PARTY" "$doc/callbox.cdx.json" "$version"
-cp docs/install.md "$doc/install.md"
+cp docs/{install,hardening}.md "$doc/"
 cp CHANGELOG.md "$doc/NEWS.md"
 gzip -9n "$doc"/{THIRD-PARTY,NEWS.md}
 # Debian's own changelog says only which build this is.
