@@ -27,7 +27,7 @@ async fn a_killed_engine_is_apologised_for_and_replaced() -> anyhow::Result<()> 
     let question = say("Please tell me everything that you know about the hotel.", 0.0, 0.2, dir.path()).await?;
 
     let mut rtp = Rtp::bind().await?;
-    let call = scenario("call").audio_at(rtp.port()?).lasting(Duration::from_secs(60));
+    let call = scenario("call").audio_at(rtp.port()?).lasting(Duration::from_secs(45));
     let call = call.start(Daemon::USER, daemon.sip())?;
     ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
     rtp.say(question.clone());
@@ -63,7 +63,7 @@ async fn a_killed_engine_is_apologised_for_and_replaced() -> anyhow::Result<()> 
 
 #[tokio::test]
 async fn calls_that_vanish_leave_nothing_behind() -> anyhow::Result<()> {
-    let daemon = Daemon::start(Setup::new(Engine::Pack("tiny"))).await?;
+    let daemon = Daemon::start(Setup { silence: 5, ..Setup::new(Engine::Pack("tiny")) }).await?;
     let vanish = || async {
         let calls = scenario("vanish").times(200, 20).start(Daemon::USER, daemon.sip())?;
         calls.done(Duration::from_secs(60)).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use callbox_tests::harness::{
-    AGENT, Baresip, Daemon, Engine, RATE, Setup, eventually, say, scenario, share_heard, transcribe,
+    AGENT, Baresip, Daemon, Engine, Setup, eventually, say, scenario, share_heard, transcribe,
 };
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -37,18 +37,23 @@ async fn judge(daemon: &Daemon, heard: &[i16]) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn baresip_hears_the_answer() -> anyhow::Result<()> {
+async fn baresip_hears_the_answer(parameters: &str) -> anyhow::Result<()> {
     let dir = TempDir::new()?;
     let daemon = Daemon::start(Setup::new(Engine::Pack("tiny"))).await?;
     // Silence while the agent greets, silence while it answers.
     let question = say(QUESTION, 7.0, 14.0, dir.path()).await?;
-    let heard = Baresip::new("softphone")?.call(&daemon.uri(), &question).await?;
-    judge(&daemon, &heard).await?;
-    // The same over TCP: signalling differs, audio does not.
-    let heard = Baresip::new("softphone")?.call(&format!("{};transport=tcp", daemon.uri()), &question).await?;
-    ensure!(heard.len() > RATE as usize * 10, "{} samples over TCP", heard.len());
+    let heard = Baresip::new("softphone")?.call(&(daemon.uri() + parameters), &question).await?;
     judge(&daemon, &heard).await
+}
+
+#[tokio::test]
+async fn baresip_hears_the_answer_over_udp() -> anyhow::Result<()> {
+    baresip_hears_the_answer("").await
+}
+
+#[tokio::test]
+async fn baresip_hears_the_answer_over_tcp() -> anyhow::Result<()> {
+    baresip_hears_the_answer(";transport=tcp").await
 }
 
 #[tokio::test]

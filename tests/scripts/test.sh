@@ -4,8 +4,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
-passed=0 failed=0 skipped=0 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+passed=0 failed=0 skipped=0 log=$(mktemp) beside=
+trap 'rm -f "$log" "$log.packages"; [ -z "$beside" ] || { kill "$beside" 2>/dev/null; wait "$beside"; }' EXIT
+trap 'exit 130' INT TERM
 
 report() { printf -- '--- %s: %s in %d s\n' "$1" "$2" "$3"; }
 
@@ -50,6 +51,10 @@ finish() {
 # One cargo profile for everything: what is tested is what is shipped, and nothing is compiled twice.
 cargo_test() { cargo test --locked --release --no-fail-fast "$@"; }
 
+scenarios() { cargo_test -p callbox-tests --test scenarios -- "$@"; }
+# Scenarios that measure times have the machine for themselves.
+measuring=(a_killed_engine a_voice_on_the_telephone a_killed_daemon)
+
 check format cargo fmt --all --check
 suite tidy cargo_test -p callbox-tests --lib --test tidy
 check clippy cargo clippy --locked --release --workspace --all-targets -- -D warnings
@@ -61,7 +66,12 @@ check licences cargo deny --log-level error check licenses bans sources
 check build cargo build --locked --release --workspace --bins
 check models "$CARGO_TARGET_DIR/release/callbox" models pull tiny
 suite unit cargo_test --workspace --exclude callbox-tests
-# Alone on the machine and one after another: these measure times.
-suite end-to-end cargo_test -p callbox-tests --test scenarios -- --test-threads=1
-script packages tests/package/test.sh
+# Calls last as long as people talk, so most of this time is waiting: the packages' machines run beside them.
+tests/package/test.sh >"$log.packages" 2>&1 &
+beside=$!
+suite "end-to-end" scenarios --test-threads=4 "${measuring[@]/#/--skip=}"
+wait "$beside"
+beside=
+script packages cat "$log.packages"
+suite "end-to-end, times" scenarios --test-threads=1 "${measuring[@]}"
 finish

@@ -123,6 +123,7 @@ impl App {
         endpoint_config.tcp.clone_from(&config.sip.tcp);
         endpoint_config.inherited = inherited.named("sip");
         endpoint_config.advertised = config.sip.advertised;
+        endpoint_config.session_expires = config.sip.session_expires_s;
         endpoint_config.limits = limits(config);
         let left = call::left(&service, &mut inherited);
         let dialogs = left.iter().map(call::Left::dialog).collect();
@@ -152,6 +153,7 @@ impl App {
             engine: engine.clone(),
             media: media.clone(),
             media_bind: config.media.bind,
+            silence: Duration::from_secs(config.media.silence_s.get().into()),
             advertised: config.sip.advertised,
             retry_after: config.sip.limits.retry_after_s.get(),
             storage: storage.handle(),

@@ -40,6 +40,8 @@ pub struct Parts {
     pub media: Media,
     /// Address that media sockets are bound to.
     pub media_bind: IpAddr,
+    /// Without a packet for this long, and without hold, a caller is gone.
+    pub silence: Duration,
     /// Our address as peers see it, if that differs.
     pub advertised: Option<IpAddr>,
     /// Seconds in `Retry-After`.
@@ -74,6 +76,7 @@ pub struct Exchange {
     pub(super) media: Media,
     pub(super) service: Service,
     media_bind: IpAddr,
+    silence: Duration,
     advertised: Option<IpAddr>,
     retry_after: AtomicU32,
     live: LiveCalls,
@@ -119,6 +122,7 @@ impl Exchange {
             media,
             service,
             media_bind: parts.media_bind,
+            silence: parts.silence,
             advertised: parts.advertised,
             retry_after: AtomicU32::new(parts.retry_after),
             live,
@@ -263,7 +267,7 @@ impl Exchange {
             return refused(incoming, NO_PORT);
         };
         let names = StreamNames::draw(&mut *self.random.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut stream = Stream::new((ip, reservation.port()).into(), names);
+        let mut stream = Stream::new((ip, reservation.port()).into(), names, self.silence);
         let (sdp, agreed) = match &incoming.offer {
             Some(offer) => match stream.answer(offer) {
                 Ok((answer, agreed)) => (answer, Some(agreed)),

@@ -310,6 +310,8 @@ mod tests {
             flow,
             contact: "sip:callbox@example".into(),
             local_sdp: None,
+            session: None,
+            peer_updates: false,
         };
         let session = SessionParameters {
             codec: Codec::Pcmu,
@@ -346,7 +348,7 @@ mod tests {
             turns: 3,
             media: MediaStats { packets_out: 9, ..MediaStats::default() },
             dialog,
-            stream: &Stream::new(here, StreamNames::draw(|| 1)),
+            stream: &Stream::new(here, StreamNames::draw(|| 1), Duration::ZERO),
             session: &session,
             stats: &media::SessionStats {
                 next: Some((u16::MAX - 2, 8000, clock.now() + media::FRAME_TIME)),

@@ -9,9 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::media::{Codec, LatchRule, SessionParameters};
 use crate::sip::sdp::{self, AudioCodec, Direction, LocalMedia, MediaParameters, SdpError};
 
-/// Without a packet for this long (and without hold) the caller is gone, whatever signalling says.
-const SILENCE: Duration = Duration::from_secs(30);
-
 /// Values that name our stream; random, so that nobody can guess them.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct StreamNames {
@@ -51,12 +48,14 @@ pub struct Stream {
     local: LocalMedia,
     names: StreamNames,
     direction: Direction,
+    silence: Duration,
 }
 
 impl Stream {
-    /// Nothing is agreed on yet. `rtp`: our address as the peer can reach it.
-    pub fn new(rtp: SocketAddr, names: StreamNames) -> Self {
-        Self { local: LocalMedia::new(rtp, names.session), names, direction: Direction::SendRecv }
+    /// Nothing is agreed on yet. `rtp`: our address as the peer can reach it. `silence`: without a packet for this long
+    /// (and without hold) the peer is gone, whatever signalling says.
+    pub fn new(rtp: SocketAddr, names: StreamNames, silence: Duration) -> Self {
+        Self { local: LocalMedia::new(rtp, names.session), names, direction: Direction::SendRecv, silence }
     }
 
     /// Offers and accepts only this codec.
@@ -116,7 +115,7 @@ impl Stream {
             sequence: self.names.sequence,
             timestamp: self.names.timestamp,
             cname: format!("{:016x}", self.names.cname),
-            silence: SILENCE,
+            silence: self.silence,
         };
         Agreed { codec: codec.name(), session }
     }
@@ -156,7 +155,7 @@ mod tests {
             bits = bits.rotate_left(7) ^ 0x5555;
             bits
         });
-        Stream::new(([127, 0, 0, 1], port).into(), names)
+        Stream::new(([127, 0, 0, 1], port).into(), names, Duration::from_secs(30))
     }
 
     #[test]

@@ -204,6 +204,9 @@ fn contradiction(config: &Config) -> Option<(&'static str, String)> {
     if sip.udp.is_empty() && sip.tcp.is_empty() {
         return Some(("sip.udp", "no transport is left, so no call can come: give an address here or in tcp".into()));
     }
+    if (1..90).contains(&sip.session_expires_s) {
+        return Some(("sip.session_expires_s", "must be 0 for never, or at least 90 (RFC 4028 §5)".into()));
+    }
     if sip.limits.max_calls.get() > media.ports.pairs().into() {
         let (calls, pairs) = (sip.limits.max_calls, media.ports.pairs());
         return Some((

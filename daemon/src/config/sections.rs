@@ -28,6 +28,9 @@ pub struct Sip {
     /// the kernel would choose (NAT).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertised: Option<IpAddr>,
+    /// Seconds after which a call is over if neither side says that it goes on, where the peer names no number
+    /// (RFC 4028); 0 for never.
+    pub session_expires_s: u32,
     /// What is refused, and when.
     pub limits: SipLimits,
 }
@@ -35,7 +38,7 @@ pub struct Sip {
 impl Default for Sip {
     fn default() -> Self {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5060));
-        Self { udp: vec![any], tcp: vec![any], advertised: None, limits: SipLimits::default() }
+        Self { udp: vec![any], tcp: vec![any], advertised: None, session_expires_s: 1800, limits: SipLimits::default() }
     }
 }
 
@@ -78,11 +81,17 @@ pub struct Media {
     pub bind: IpAddr,
     /// UDP ports for them, both ends included. A call takes an even port and the odd one after it (RFC 3550 §11).
     pub ports: PortRange,
+    /// Seconds without RTP and RTCP after which a caller who is not on hold is gone: a call whose BYE was lost.
+    pub silence_s: NonZeroU32,
 }
 
 impl Default for Media {
     fn default() -> Self {
-        Self { bind: Ipv4Addr::UNSPECIFIED.into(), ports: PortRange { first: 16_384, last: 32_767 } }
+        Self {
+            bind: Ipv4Addr::UNSPECIFIED.into(),
+            ports: PortRange { first: 16_384, last: 32_767 },
+            silence_s: nonzero(30),
+        }
     }
 }
 

@@ -9,6 +9,10 @@ use super::RATE;
 /// Longer than any gap between updates of one event, which senders keep under 50 ms.
 const LOST_END: Duration = Duration::from_millis(150);
 
+/// Longer than packets of an event are on their way. An older timestamp that comes later is of a sender that began its
+/// time anew, which gateways do in the middle of a call.
+const LATE: Duration = Duration::from_secs(5);
+
 /// A key that was released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -32,15 +36,17 @@ struct Pressed {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Receiver {
     pressed: Option<Pressed>,
-    /// Timestamp of the newest event that is over.
-    over: Option<u32>,
+    /// Timestamp of the newest event that is over, and when it was.
+    over: Option<(u32, Instant)>,
 }
 
 impl Receiver {
     /// Takes the payload of a telephone-event packet; returns a key that this packet ends.
     pub fn handle(&mut self, now: Instant, timestamp: u32, payload: &[u8]) -> Option<Key> {
         let [event @ 0..=15, flags, high, low, ..] = *payload else { return None };
-        if self.over.is_some_and(|over| older_or_same(timestamp, over)) {
+        let late =
+            |(over, at): (u32, Instant)| now.saturating_duration_since(at) < LATE && older_or_same(timestamp, over);
+        if self.over.is_some_and(late) {
             return None;
         }
         let (duration, end) = (u16::from_be_bytes([high, low]), flags & 0x80 != 0);
@@ -55,14 +61,14 @@ impl Receiver {
             } else if current.continued_by(timestamp, event) {
                 pressed.earlier = current.earlier + u64::from(current.duration);
             } else {
-                ended = Some(self.end(current));
+                ended = Some(self.end(current, now));
             }
         }
         if end {
             // A lost end packet of one key and the end of the next in the same packet would need two answers: the
             // update packets between them rule this out unless everything was lost, and then the first key is reported.
             if ended.is_none() {
-                return Some(self.end(pressed));
+                return Some(self.end(pressed, now));
             }
         }
         self.pressed = Some(pressed);
@@ -72,11 +78,11 @@ impl Receiver {
     /// Ends a key whose end packets were lost. Call it at least every 20 ms.
     pub fn tick(&mut self, now: Instant) -> Option<Key> {
         let pressed = self.pressed.filter(|pressed| now.saturating_duration_since(pressed.updated) >= LOST_END)?;
-        Some(self.end(pressed))
+        Some(self.end(pressed, now))
     }
 
-    fn end(&mut self, pressed: Pressed) -> Key {
-        self.over = Some(pressed.timestamp);
+    fn end(&mut self, pressed: Pressed, now: Instant) -> Key {
+        self.over = Some((pressed.timestamp, now));
         self.pressed = None;
         let digit = b"0123456789*#ABCD".get(usize::from(pressed.event)).map_or('?', |byte| char::from(*byte));
         let samples = pressed.earlier + u64::from(pressed.duration);
@@ -160,6 +166,15 @@ mod tests {
         assert_eq!(receiver.handle(SystemClock.now(), 1, &[16, END, 1, 0]), None);
         assert_eq!(receiver.handle(SystemClock.now(), 1, &[1, END, 1]), None);
         assert_eq!(receiver.tick(SystemClock.now() + LOST_END), None);
+    }
+
+    #[test]
+    fn keys_of_a_sender_that_began_its_time_anew_count() {
+        let (mut receiver, now) = (Receiver::default(), SystemClock.now());
+        let end = [5, END | 10, 3, 32];
+        assert!(receiver.handle(now, 3_000_000_000, &end).is_some());
+        assert!(receiver.handle(now + LATE / 2, 2_900_000_000, &end).is_none(), "a late packet of an earlier key");
+        assert!(receiver.handle(now + LATE, 2_900_000_000, &end).is_some());
     }
 
     proptest! {

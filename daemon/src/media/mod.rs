@@ -84,7 +84,7 @@ pub enum Event {
         /// Frames of 20 ms, counted from the clause's first.
         frames: u64,
     },
-    /// Nothing has been received for this long; told again and again while it lasts.
+    /// Neither RTP nor RTCP has been received for this long; told again and again while it lasts.
     Silence {
         /// Since the last packet, or since the opening.
         since: Duration,

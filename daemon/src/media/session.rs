@@ -54,7 +54,7 @@ pub struct SessionParameters {
     pub timestamp: u32,
     /// Names us in RTCP; random as well (RFC 7022), at most 255 bytes.
     pub cname: String,
-    /// After how long without a packet [`Event::Silence`] is told, each time; zero for never.
+    /// After how long without RTP and RTCP [`Event::Silence`] is told, each time; zero for never.
     pub silence: Duration,
 }
 
@@ -137,6 +137,8 @@ pub struct Session {
     ticked: Instant,
     octets: u32,
     heard: Option<Instant>,
+    /// When RTP or RTCP came last: who suppresses silence still sends reports.
+    alive: Instant,
     silences: u32,
     next_report: Instant,
     dice: u32,
@@ -172,6 +174,7 @@ impl Session {
             ticked: now,
             octets: 0,
             heard: None,
+            alive: now,
             silences: 0,
             next_report: now + REPORT_INTERVAL / 2,
             dice: parameters.ssrc | 1,
@@ -218,6 +221,7 @@ impl Session {
             self.stats.rejected += 1;
             return;
         }
+        (self.alive, self.silences) = (now, 0);
         let clock = (self.ntp(now) >> 16) as u32;
         let (ours, stats, stream) = (self.parameters.ssrc, &mut self.stats, &mut self.stream);
         let read = rtcp::parse(datagram, |fact| match fact {
@@ -328,7 +332,8 @@ impl Session {
             return None;
         }
         self.stats.received += 1;
-        (self.heard, self.silences) = (Some(now), 0);
+        self.heard = Some(now);
+        (self.alive, self.silences) = (now, 0);
         let Some(sequence) = self.place(now, &packet) else { return Some(()) };
         match codec.filter(|_| !is_event) {
             Some(codec) => {
@@ -374,6 +379,7 @@ impl Session {
             Arrived::Restarted(extended) => {
                 stream.reception = Reception::new(ssrc);
                 self.jitter.reset();
+                self.dtmf = dtmf::Receiver::default();
                 extended
             }
         };
@@ -420,7 +426,7 @@ impl Session {
     }
 
     fn tell_silence(&mut self, now: Instant) {
-        let since = now.saturating_duration_since(self.heard.unwrap_or(self.opened.0));
+        let since = now.saturating_duration_since(self.alive);
         let limit = self.parameters.silence.saturating_mul(self.silences + 1);
         if since >= limit && !limit.is_zero() {
             self.silences += 1;

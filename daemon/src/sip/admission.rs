@@ -47,7 +47,7 @@ impl Default for Limits {
     }
 }
 
-/// Sources that are remembered at once. A table full of strangers forgets whoever has been quiet longest.
+/// Sources that are remembered at once. A full table forgets whoever has been quiet, and if nobody has, one of all.
 const SOURCES: usize = 4096;
 
 /// A token bucket that fills with time.
@@ -58,6 +58,10 @@ struct Bucket {
 }
 
 impl Bucket {
+    fn is_full(&self, rate: f64, burst: f64, now: Instant) -> bool {
+        now.saturating_duration_since(self.filled).as_secs_f64().mul_add(rate, self.tokens) >= burst
+    }
+
     fn take(&mut self, rate: f64, burst: f64, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = elapsed.mul_add(rate, self.tokens).min(burst);
@@ -84,12 +88,13 @@ pub enum Refusal {
 pub struct Admission {
     limits: Limits,
     sources: HashMap<IpAddr, (Bucket, Bucket)>,
+    swept: Option<Instant>,
 }
 
 impl Admission {
     /// A gate with nobody known.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, sources: HashMap::new() }
+        Self { limits, sources: HashMap::new(), swept: None }
     }
 
     /// Other limits from now on. A bucket keeps its tokens, up to the new burst.
@@ -130,10 +135,20 @@ impl Admission {
     }
 
     fn forget_quiet(&mut self, now: Instant) {
-        // Two seconds of silence fill the message bucket: forgetting such a source gives it nothing.
-        self.sources.retain(|_, (all, _)| now.saturating_duration_since(all.filled) < Duration::from_secs(2));
-        if self.sources.len() >= SOURCES {
-            self.sources.clear();
+        // Strangers come by the thousand in a flood: not the whole table for each of them.
+        if self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= Duration::from_secs(1)) {
+            self.swept = Some(now);
+            let (rate, invites) =
+                (self.limits.messages_per_second_per_source, self.limits.invites_per_second_per_source);
+            let burst = f64::from(self.limits.burst);
+            // Full buckets are what a stranger has: forgetting them gives nobody anything.
+            self.sources
+                .retain(|_, (all, calls)| !all.is_full(rate, rate * 2.0, now) || !calls.is_full(invites, burst, now));
+        }
+        if self.sources.len() >= SOURCES
+            && let Some(any) = self.sources.keys().next().copied()
+        {
+            self.sources.remove(&any);
         }
     }
 }
@@ -166,5 +181,16 @@ mod tests {
             clock.advance(Duration::from_millis(1));
         }
         assert!(gate.known() <= SOURCES);
+        // Nor do they make anybody forgotten who has used up what is his.
+        let limits = Limits { invites_per_second_per_source: 0.001, burst: 3, ..Limits::default() };
+        let (mut gate, greedy) = (Admission::new(limits), "192.0.2.1".parse().unwrap());
+        let granted =
+            |gate: &mut Admission| (0..9).filter(|_| gate.admit(greedy, b"INVITE x", clock.now()).is_ok()).count();
+        assert_eq!(granted(&mut gate), 3);
+        for n in 0..20_000_u32 {
+            let _admitted = gate.admit(std::net::Ipv4Addr::from(n).into(), b"x", clock.now());
+            clock.advance(Duration::from_millis(1));
+        }
+        assert_eq!(granted(&mut gate), 0);
     }
 }

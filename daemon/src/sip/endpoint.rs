@@ -39,6 +39,8 @@ pub struct EndpointConfig {
     pub limits: Limits,
     /// RFC 3261 timers; tests shorten them.
     pub timers: Timers,
+    /// Seconds after which a session without refresh is over, where the peer names none (RFC 4028); 0 for never.
+    pub session_expires: u32,
     /// Source of call ids, tags, branches and Call-IDs: 64 fresh bits each time. In production a generator seeded by
     /// the system, in tests by a number. Whoever can guess it can hijack calls.
     pub random: Box<dyn FnMut() -> u64 + Send>,
@@ -55,6 +57,7 @@ impl EndpointConfig {
             advertised: None,
             limits: Limits::default(),
             timers: Timers::default(),
+            session_expires: 1800,
             random,
         }
     }
@@ -171,13 +174,14 @@ impl Endpoint {
         let (asks, questions) = mpsc::channel(ASKS);
         let (to_owner, incoming) = mpsc::channel(config.limits.max_calls.max(1));
         let figures = Arc::new(Mutex::default());
-        let EndpointConfig { user_agent, limits, timers, random, .. } = config;
+        let EndpointConfig { user_agent, limits, timers, session_expires, random, .. } = config;
         let core = Core::new(CoreConfig {
             agent: user_agent,
             timers,
             max_calls: limits.max_calls,
             max_unacked_per_source: limits.max_unacked_per_source,
             retry_after: limits.retry_after,
+            session_expires,
             random,
         });
         let mut task = Task {
@@ -192,7 +196,7 @@ impl Endpoint {
         };
         let mut calls = Vec::new();
         for state in dialogs {
-            let call = task.core.restore(state).ok().and_then(|call| task.open(call));
+            let call = task.core.restore(state, task.clock.now()).ok().and_then(|call| task.open(call));
             calls.extend(call.map(Call::new));
         }
         tokio::spawn(task.run(events, questions));
@@ -363,7 +367,7 @@ impl Task {
                 actions
             }
             Ask::Restore { state, reply } => {
-                let outcome = self.core.restore(*state).and_then(|c| self.open(c).ok_or(CommandError::Gone));
+                let outcome = self.core.restore(*state, now).and_then(|c| self.open(c).ok_or(CommandError::Gone));
                 drop(reply.send(outcome));
                 Vec::new()
             }

@@ -89,7 +89,7 @@ pub enum ParseError {
     Refuse(u16, &'static str),
 }
 
-const COMPACT: [(&str, &str); 10] = [
+const COMPACT: [(&str, &str); 11] = [
     ("v", "Via"),
     ("f", "From"),
     ("t", "To"),
@@ -99,6 +99,7 @@ const COMPACT: [(&str, &str); 10] = [
     ("l", "Content-Length"),
     ("e", "Content-Encoding"),
     ("k", "Supported"),
+    ("x", "Session-Expires"),
     ("s", "Subject"),
 ];
 
@@ -452,6 +453,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         415 => "Unsupported Media Type",
         416 => "Unsupported URI Scheme",
         420 => "Bad Extension",
+        422 => "Session Interval Too Small",
         480 => "Temporarily Unavailable",
         481 => "Call/Transaction Does Not Exist",
         482 => "Loop Detected",
@@ -464,6 +466,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         500 => "Server Internal Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",
+        504 => "Server Time-out",
         505 => "Version Not Supported",
         603 => "Decline",
         _ => "Unknown",

@@ -98,6 +98,18 @@ impl<'a> Uri<'a> {
     }
 }
 
+/// The number or name that a Request-URI asks for, as operators write it: the user part of `sip:` and `sips:` without its
+/// parameters (RFC 3261 §19.1.6: number portability, `phone-context`), the digits of `tel:` (RFC 3966).
+pub fn called_number(uri: &str) -> String {
+    let (scheme, rest) = uri.trim().split_once(':').unwrap_or(("", ""));
+    let tel = scheme.eq_ignore_ascii_case("tel");
+    let user = if tel { rest } else { Uri::parse(uri).map_or("", |uri| uri.user) };
+    let user = user.split(';').next().unwrap_or("");
+    let user = percent_encoding::percent_decode_str(user).decode_utf8_lossy();
+    // Visual separators; without them the number is the same.
+    if tel { user.chars().filter(|c| !"-.()".contains(*c)).collect() } else { user.into_owned() }
+}
+
 /// A parameter of a `;a=b;c` list.
 pub fn param<'a>(list: &'a str, name: &str) -> Option<&'a str> {
     list.split(';').find_map(|p| {
@@ -144,6 +156,20 @@ fn find_unquoted(text: &str, wanted: char) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_called_number_has_no_parameters() {
+        for (uri, number) in [
+            ("sip:+12125551212;npdi;rn=+12125550000@10.0.0.1:5060;user=phone", "+12125551212"),
+            ("sip:%2B49301234;phone-context=+49@trunk.example", "+49301234"),
+            ("tel:+49-30-(0)1234;phone-context=x", "+493001234"),
+            ("sips:reception:secret@host", "reception"),
+            ("sip:10.0.0.1", ""),
+            ("nonsense", ""),
+        ] {
+            assert_eq!(called_number(uri), number, "{uri}");
+        }
+    }
 
     #[test]
     fn name_addr_forms() {

@@ -52,6 +52,8 @@ pub struct Setup {
     /// Lines to append to the configuration; sections that the harness writes are `sip`, `sip.limits`, `media`,
     /// `http`, `engine`, `models`, `storage`, `log` and `agents`.
     pub more: String,
+    /// `media.silence_s`.
+    pub silence: u32,
     /// `log.level`.
     pub log: &'static str,
 }
@@ -59,7 +61,7 @@ pub struct Setup {
 impl Setup {
     /// With this engine and [`AGENT`].
     pub fn new(engine: Engine) -> Self {
-        Self { engine, agent: AGENT, more: String::new(), log: "debug" }
+        Self { engine, agent: AGENT, more: String::new(), silence: 30, log: "debug" }
     }
 }
 
@@ -118,21 +120,22 @@ impl Daemon {
         };
         let pack = if let Engine::Pack(pack) = setup.engine { pack } else { "tiny" };
         let (models, weights) = (models().display().to_string(), weights(dir).display().to_string());
-        let (log, more) = (setup.log, &setup.more);
+        let (log, more, silence) = (setup.log, &setup.more, setup.silence);
         let text = format!(
             r#"
 [sip]
 udp = ["127.0.0.1:{sip}"]
 tcp = ["127.0.0.1:{sip}"]
 [sip.limits]
-max_calls = 250
+max_calls = 400
 drain_s = 2
 invites_per_second = 1000
 burst = 1000
-unacked = 250
+unacked = 400
 [media]
 bind = "127.0.0.1"
 ports = "{first}-{last}"
+silence_s = {silence}
 [http]
 listen = "127.0.0.1:{http}"
 socket = "{folder}/control.sock"

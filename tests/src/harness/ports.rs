@@ -15,8 +15,8 @@ const QUARTERS: u16 = 4;
 /// Of each quarter, what is handed out one by one; the rest goes in ranges.
 const SINGLES: u16 = 1_500;
 
-/// Ports of a range: enough for 250 calls.
-const RANGE: u16 = 500;
+/// Ports of a range: enough for 400 calls.
+const RANGE: u16 = 800;
 
 /// sipp takes the ports after the one that it was given for audio, too.
 const STEP: u16 = 4;
@@ -52,7 +52,7 @@ pub fn free_port() -> u16 {
     (0..SINGLES / STEP).map(|_| next()).find(free).expect("a free port in the territory of this test process")
 }
 
-/// First and last of some ports for RTP. After eight ranges it begins again, and their users skip what is taken.
+/// First and last of some ports for RTP. After five ranges it begins again, and their users skip what is taken.
 pub(super) fn rtp_range() -> (u16, u16) {
     let number = OURS.ranges.fetch_add(1, Ordering::Relaxed) % ((QUARTER - SINGLES) / RANGE);
     let first = OURS.first + SINGLES + number * RANGE;

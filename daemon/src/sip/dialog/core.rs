@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use super::machine::{Ctx, Due, Machine};
 use super::screen::{Refusal, capabilities, screen};
+use super::session::settle;
 use super::state::{DialogState, Phase, contact_uri};
 use super::{Action, Command, CommandError, Dial, EndReason, Invitation, Notice, RING_LIMIT};
 use crate::base::CallId;
 use crate::sip::message::{Message, Method, Start};
 use crate::sip::transaction::{Flow, Timers, TxId, TxnEvent};
-use crate::sip::uri::{NameAddr, Uri};
+use crate::sip::uri::{NameAddr, called_number};
 
 /// What the core has to know.
 pub struct CoreConfig {
@@ -26,6 +27,8 @@ pub struct CoreConfig {
     pub max_unacked_per_source: usize,
     /// Seconds for 503.
     pub retry_after: u32,
+    /// Seconds after which a session without refresh is over, where the peer names none (RFC 4028); 0 for never.
+    pub session_expires: u32,
     /// Where call ids, tags, branches and Call-IDs come from.
     pub random: Box<dyn FnMut() -> u64 + Send>,
 }
@@ -124,15 +127,15 @@ impl Core {
     ///
     /// # Errors
     /// [`CommandError::WrongState`] for a dialog that was not established, or is here already.
-    pub fn restore(&mut self, mut state: DialogState) -> Result<CallId, CommandError> {
+    pub fn restore(&mut self, mut state: DialogState, now: Instant) -> Result<CallId, CommandError> {
         if !matches!(state.phase, Phase::Confirmed | Phase::Answered) || self.calls.contains_key(&state.call) {
             return Err(CommandError::WrongState);
         }
         state.phase = Phase::Confirmed;
         let call = state.call;
-        self.dialogs.insert(key_of(&state), call);
-        self.calls.insert(call, Machine::new(state, None));
-        self.touched.push(call);
+        let mut machine = Machine::new(state, None);
+        machine.renew(now);
+        self.insert(machine);
         Ok(call)
     }
 
@@ -200,7 +203,7 @@ impl Core {
             if at > now {
                 break;
             }
-            self.with_call(call, now, &mut actions, Machine::on_deadline);
+            self.with_call(call, now, &mut actions, Machine::on_time);
             self.deadlines.remove(&(at, call)); // also of a call that is gone
         }
         actions
@@ -276,13 +279,17 @@ impl Core {
         let mut ctx = context(&mut self.config, &mut self.next_tx, actions, now);
         let tag = ctx.token();
         let to_user = match &invite.start {
-            Start::Request { uri, .. } => Uri::parse(uri).map_or_else(String::new, |u| u.user.to_owned()),
+            Start::Request { uri, .. } => called_number(uri),
             Start::Response { .. } => String::new(),
         };
         let contact = contact_uri("callbox", flow);
-        let Some(state) = DialogState::from_invite(call, &invite, flow, tag.clone(), contact) else {
+        let Some(mut state) = DialogState::from_invite(call, &invite, flow, tag.clone(), contact) else {
             // No usable Contact: no dialog can be made (RFC 3261 §8.1.1.8).
             return ctx.respond(tx, Refusal::plain(400).response(&invite, &tag));
+        };
+        state.session = match settle(&invite, ctx.session_expires) {
+            Ok(session) => session,
+            Err(refusal) => return ctx.respond(tx, refusal.response(&invite, &tag)),
         };
         ctx.respond(tx, Message::response(&invite, 100, None));
         let invitation = Invitation {
@@ -311,7 +318,7 @@ impl Core {
     fn insert(&mut self, machine: Machine) {
         let call = machine.state.call;
         self.dialogs.insert(key_of(&machine.state), call);
-        self.deadlines.extend(machine.deadline.map(|(at, _)| (at, call)));
+        self.deadlines.extend(machine.next().map(|at| (at, call)));
         self.calls.insert(call, machine);
         self.touched.push(call);
     }
@@ -337,14 +344,15 @@ impl Core {
         work: impl FnOnce(&mut Machine, &mut Ctx<'_>),
     ) {
         let Some(machine) = self.calls.get_mut(&call) else { return };
-        let (before, told) = (machine.deadline, machine.told);
+        let (before, told) = (machine.next(), machine.told);
         let mut own = Vec::new();
         work(machine, &mut context(&mut self.config, &mut self.next_tx, &mut own, now));
-        if before != machine.deadline {
-            if let Some((at, _)) = before {
+        let next = machine.next();
+        if before != next {
+            if let Some(at) = before {
                 self.deadlines.remove(&(at, call));
             }
-            self.deadlines.extend(machine.deadline.map(|(at, _)| (at, call)));
+            self.deadlines.extend(next.map(|at| (at, call)));
         }
         if told {
             // Whoever has heard the end hears nothing more.
@@ -378,8 +386,8 @@ fn context<'a>(
     actions: &'a mut Vec<Action>,
     now: Instant,
 ) -> Ctx<'a> {
-    let CoreConfig { agent, timers, random, .. } = config;
-    Ctx { actions, random: random.as_mut(), next_tx, agent, timers: *timers, now }
+    let CoreConfig { agent, timers, random, session_expires, .. } = config;
+    Ctx { actions, random: random.as_mut(), next_tx, agent, timers: *timers, session_expires: *session_expires, now }
 }
 
 fn key_of(state: &DialogState) -> (String, String) {

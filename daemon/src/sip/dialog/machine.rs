@@ -4,6 +4,8 @@
 
 use std::time::Instant;
 
+use super::reliable::Reliable;
+use super::session::SessionTimer;
 use super::state::{DialogState, Phase};
 use super::{Action, Command, CommandError, EndReason, Notice};
 use crate::base::CallId;
@@ -17,6 +19,8 @@ pub(super) struct Ctx<'a> {
     pub(super) next_tx: &'a mut TxId,
     pub(super) agent: &'a str,
     pub(super) timers: Timers,
+    /// Seconds of a session that we ask for; 0 for no end.
+    pub(super) session_expires: u32,
     pub(super) now: Instant,
 }
 
@@ -67,6 +71,8 @@ pub(super) struct Reoffer {
     pub(super) tx: TxId,
     pub(super) request: Message,
     pub(super) answered: bool,
+    /// What its 2xx will say.
+    pub(super) session: Option<SessionTimer>,
 }
 
 #[derive(Debug)]
@@ -76,6 +82,13 @@ pub(super) struct Machine {
     pub(super) invite: Option<(TxId, Message)>,
     pub(super) reoffer: Option<Reoffer>,
     pub(super) deadline: Option<(Instant, Due)>,
+    /// When the session was agreed on last, and when it must be refreshed or is over.
+    pub(super) renewed: Option<Instant>,
+    pub(super) renewal: Option<Instant>,
+    /// UAS: the 180 that the caller wants to acknowledge.
+    pub(super) reliable: Option<Reliable>,
+    /// UAC: for each tag of a fork, the last RSeq that was acknowledged.
+    pub(super) acknowledged: Vec<(String, u32)>,
     /// Client transactions in the dialog: ours to count, and to report.
     pub(super) pending: Vec<(TxId, Method)>,
     /// UAC: a provisional response came, so that CANCEL may be sent.
@@ -95,6 +108,10 @@ impl Machine {
             invite,
             reoffer: None,
             deadline: None,
+            renewed: None,
+            renewal: None,
+            reliable: None,
+            acknowledged: Vec::new(),
             pending: Vec::new(),
             provisional: false,
             bye_owed: false,
@@ -147,7 +164,7 @@ impl Machine {
     /// Sends BYE; the machine lives until its response, or until timer F and a little more.
     pub(super) fn bye(&mut self, reason: EndReason, ctx: &mut Ctx<'_>) {
         self.refuse_pending_offer(487, ctx);
-        self.bye_owed = false;
+        (self.bye_owed, self.renewal) = (false, None);
         self.state.phase = Phase::Terminating;
         let branch = ctx.branch();
         let (msg, to) = self.state.request(Method::Bye, &branch);
@@ -170,12 +187,33 @@ impl Machine {
     pub(super) fn finish(&mut self, reason: EndReason, ctx: &mut Ctx<'_>) {
         self.refuse_pending_offer(487, ctx);
         self.end(reason, ctx);
-        self.deadline = None;
+        (self.deadline, self.renewal, self.reliable) = (None, None, None);
         self.done = true;
     }
 
-    pub(super) fn on_deadline(&mut self, ctx: &mut Ctx<'_>) {
-        let Some((_, due)) = self.deadline.take() else { return };
+    /// When [`Machine::on_time`] wants to be called.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let again = self.reliable.as_ref().and_then(|reliable| reliable.again);
+        [self.deadline.map(|(at, _)| at), self.renewal, again].into_iter().flatten().min()
+    }
+
+    /// Whatever is due.
+    pub(super) fn on_time(&mut self, ctx: &mut Ctx<'_>) {
+        let due = |at: &Instant| *at <= ctx.now;
+        let (renewal, again) = (self.renewal, self.reliable.as_ref().and_then(|reliable| reliable.again));
+        let (renewal, again) = (renewal.filter(due).is_some(), again.filter(due).is_some());
+        if let Some((_, due)) = self.deadline.take_if(|(at, _)| *at <= ctx.now) {
+            self.on_deadline(due, ctx);
+        }
+        if again {
+            self.on_unacknowledged(ctx);
+        }
+        if renewal {
+            self.on_renewal(ctx);
+        }
+    }
+
+    fn on_deadline(&mut self, due: Due, ctx: &mut Ctx<'_>) {
         match due {
             Due::Ring => self.hangup(EndReason::Timeout, ctx),
             Due::Ack => self.bye(EndReason::NoAck, ctx),

@@ -2,13 +2,14 @@
 //! transaction layer reports and what the handles ask for; leaves: what to send and whom to tell. No socket, no clock,
 //! no ambient randomness; a [`DialogState`] is plain data and survives the process.
 //!
-//! Room is left for session timers (RFC 4028: a `Due` and a refresh in `machine.rs`), reliable provisionals (RFC 3262:
-//! `Supported` in `screen.rs`, RSeq in `uas.rs`) and digest (401/407 in `uac.rs`); none of them is here yet, so
-//! `Require: 100rel` is refused with 420 and `Session-Expires` is ignored, as RFC 4028 §8.1 allows.
+//! Session timers (RFC 4028) are in `session`, reliable provisional responses (RFC 3262) in `reliable`. Room is left for
+//! digest (401/407 in `uac.rs`, which can dial again).
 
 mod core;
 mod machine;
+mod reliable;
 mod screen;
+mod session;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use self::core::{Core, CoreConfig, Refused};
+pub use session::{MIN_SE, SessionTimer};
 pub use state::{DialogState, Phase, Role};
 
 use super::message::Message;
@@ -26,7 +28,9 @@ use super::transaction::{Flow, NextHop, TxId};
 use crate::base::{CallId, Pii};
 
 /// Methods that we process, in an Allow header.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK";
+/// Extensions that we know, in a Supported header.
+pub const SUPPORTED: &str = "100rel, timer";
 /// Bodies that we process, in an Accept header.
 pub const ACCEPT: &str = "application/sdp";
 
@@ -91,7 +95,7 @@ pub enum Notice {
         /// The answer to our offer.
         sdp: Option<String>,
     },
-    /// ACK to our 2xx; its body answers a late offer. Also after a re-INVITE that had none.
+    /// ACK to our 2xx; its body answers a late offer. Also after a re-INVITE that had none, and after one of ours.
     Confirmed {
         /// The answer to our offer.
         answer: Option<String>,

@@ -1,7 +1,7 @@
 //! What can be said about a request before any call is looked at (RFC 3261 §8.2). Enters: a request; leaves: the
 //! response that refuses it, or nothing.
 
-use super::{ACCEPT, ALLOW};
+use super::{ACCEPT, ALLOW, SUPPORTED};
 use crate::sip::message::{Message, Method};
 
 /// A refusal: status and the headers that explain it.
@@ -19,7 +19,7 @@ impl Refusal {
         Self { status, headers: vec![("Retry-After", seconds.to_string())] }
     }
 
-    fn because(status: u16, name: &'static str, value: impl Into<String>) -> Self {
+    pub(super) fn because(status: u16, name: &'static str, value: impl Into<String>) -> Self {
         Self { status, headers: vec![(name, value.into())] }
     }
 
@@ -35,16 +35,17 @@ pub(super) fn screen(request: &Message, in_dialog: bool) -> Result<Method, Refus
     match method {
         Method::Invite | Method::Options => {}
         // These make sense only where something they belong to exists.
-        Method::Bye | Method::Info | Method::Update if in_dialog => {}
+        Method::Bye | Method::Info | Method::Update | Method::Prack if in_dialog => {}
         Method::Bye | Method::Info | Method::Update | Method::Prack | Method::Notify => {
             return Err(Refusal::plain(481));
         }
         _ => return Err(Refusal::because(405, "Allow", ALLOW)),
     }
-    // We support no extension: whatever is required is unsupported (RFC 3261 §8.2.2.3).
-    let required: Vec<&str> = request.list("Require").collect();
-    if !required.is_empty() {
-        return Err(Refusal::because(420, "Unsupported", required.join(", ")));
+    // RFC 3261 §8.2.2.3.
+    let known = |tag: &&str| SUPPORTED.split(", ").any(|known| known.eq_ignore_ascii_case(tag));
+    let unknown: Vec<&str> = request.list("Require").map(str::trim).filter(|tag| !known(tag)).collect();
+    if !unknown.is_empty() {
+        return Err(Refusal::because(420, "Unsupported", unknown.join(", ")));
     }
     if method == Method::Bye || request.body.is_empty() {
         return Ok(method);
@@ -63,7 +64,11 @@ pub(super) fn screen(request: &Message, in_dialog: bool) -> Result<Method, Refus
     Ok(method)
 }
 
-/// 200 to OPTIONS (RFC 3261 §11.2). No extension is supported yet, so Supported is empty, which the grammar allows.
+/// 200 to OPTIONS (RFC 3261 §11.2).
 pub(super) fn capabilities(response: Message) -> Message {
-    response.with("Allow", ALLOW).with("Accept", ACCEPT).with("Accept-Encoding", "identity").with("Supported", "")
+    response
+        .with("Allow", ALLOW)
+        .with("Accept", ACCEPT)
+        .with("Accept-Encoding", "identity")
+        .with("Supported", SUPPORTED)
 }

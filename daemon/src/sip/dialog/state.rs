@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::session::SessionTimer;
 use crate::base::{CallId, Pii};
 use crate::sip::message::{Message, Method};
 use crate::sip::transaction::{Flow, NextHop, Transport};
@@ -69,6 +70,12 @@ pub struct DialogState {
     pub contact: String,
     /// Our last SDP: the offer where a re-INVITE brings none.
     pub local_sdp: Option<String>,
+    /// Without a refresh the session is over (RFC 4028).
+    #[serde(default)]
+    pub session: Option<SessionTimer>,
+    /// Whether their Allow names UPDATE.
+    #[serde(default)]
+    pub peer_updates: bool,
 }
 
 impl DialogState {
@@ -92,6 +99,8 @@ impl DialogState {
             flow,
             contact,
             local_sdp: None,
+            session: None,
+            peer_updates: allows_update(invite),
         })
     }
 
@@ -106,6 +115,7 @@ impl DialogState {
         let mut routes: Vec<String> = response.list("Record-Route").map(str::to_owned).collect();
         routes.reverse();
         self.route_set = routes.into();
+        self.peer_updates = allows_update(response);
         self.refresh_target(response);
     }
 
@@ -176,6 +186,10 @@ pub(super) fn via(flow: Flow, branch: &str) -> String {
 
 pub(super) fn with_tag(value: &str, tag: &str) -> String {
     if tag.is_empty() { value.to_owned() } else { format!("{value};tag={tag}") }
+}
+
+fn allows_update(message: &Message) -> bool {
+    message.list("Allow").any(|method| method.trim() == Method::Update.as_str())
 }
 
 fn contact_of(message: &Message) -> Option<String> {

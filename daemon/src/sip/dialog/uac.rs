@@ -2,7 +2,7 @@
 
 use super::machine::{Ctx, Due, Machine};
 use super::state::{DialogState, Phase, Role, contact_uri, via, with_tag};
-use super::{ACCEPT, ALLOW, Action, Dial, EndReason, Notice, RING_LIMIT};
+use super::{ACCEPT, ALLOW, Action, Dial, EndReason, MIN_SE, Notice, RING_LIMIT, SUPPORTED};
 use crate::base::CallId;
 use crate::sip::message::{Message, Method, Start};
 use crate::sip::transaction::{NextHop, TxId};
@@ -29,6 +29,8 @@ impl Machine {
             flow: dial.flow,
             contact,
             local_sdp: Some(dial.sdp.clone()),
+            session: None,
+            peer_updates: false,
         };
         let branch = ctx.branch();
         let invite = Message::request(Method::Invite, to.as_str())
@@ -41,13 +43,35 @@ impl Machine {
             .with("Contact", format!("<{}>", state.contact))
             .with("Allow", ALLOW)
             .with("Accept", ACCEPT)
-            .with("User-Agent", ctx.agent)
-            .with_sdp(Some(&dial.sdp));
+            .with("Supported", SUPPORTED)
+            .with("User-Agent", ctx.agent);
+        let invite = match ctx.session_expires {
+            0 => invite,
+            seconds => invite.with("Session-Expires", seconds.to_string()).with("Min-SE", MIN_SE.to_string()),
+        };
+        let invite = invite.with_sdp(Some(&dial.sdp));
         let tx = ctx.new_tx();
         ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(dial) });
         let mut machine = Self::new(state, Some((tx, invite)));
         machine.deadline = Some((ctx.now + RING_LIMIT, Due::Ring));
         machine
+    }
+
+    /// The INVITE again, changed, as a new request of the same call (RFC 3261 §8.1.3.5).
+    pub(super) fn dial_again(&mut self, ctx: &mut Ctx<'_>, change: impl FnOnce(Message) -> Message) {
+        let Some((_, mut invite)) = self.invite.take() else { return };
+        self.state.local_cseq += 1;
+        self.state.invite_cseq = self.state.local_cseq;
+        self.provisional = false;
+        invite.headers.retain(|(name, _)| !matches!(name.as_ref(), "Via" | "CSeq"));
+        let invite = change(invite)
+            .with("Via", via(self.state.flow, &ctx.branch()))
+            .with("CSeq", format!("{} INVITE", self.state.invite_cseq));
+        let uri = format!("sip:{}", self.state.flow.peer);
+        let to = NextHop { transport: self.state.flow.transport, uri, flow: Some(self.state.flow) };
+        let tx = ctx.new_tx();
+        ctx.actions.push(Action::Request { tx, msg: invite.clone(), to });
+        self.invite = Some((tx, invite));
     }
 
     /// RFC 3261 §9.1: same branch, same CSeq number, same everything but the method.
@@ -80,9 +104,12 @@ impl Machine {
         let (_, method) = self.pending.swap_remove(at);
         match (method, self.state.phase) {
             (Method::Bye, _) => self.finish(EndReason::LocalHangup, ctx),
-            (Method::Cancel, _) => {}
+            (Method::Cancel | Method::Prack, _) => {}
             // RFC 3261 §12.2.1.2: these say that there is no dialog any more.
             (_, Phase::Confirmed) if status == 481 || status == 408 => self.bye(EndReason::Timeout, ctx),
+            (Method::Invite | Method::Update, Phase::Confirmed) => self.on_refreshed(method, response, ctx),
+            // A 2xx to a re-INVITE that crossed our BYE: it is not acknowledged, the BYE ends the dialog all the same.
+            (Method::Invite | Method::Update, _) => {}
             _ => ctx.notify(self.state.call, Notice::Reply { status }),
         }
     }
@@ -94,7 +121,7 @@ impl Machine {
                 let first = !std::mem::replace(&mut self.provisional, true);
                 if cancelling && first {
                     self.send_cancel(ctx);
-                } else if !cancelling && status > 100 {
+                } else if !cancelling && status > 100 && self.acknowledge(response, ctx) {
                     ctx.notify(self.state.call, Notice::Progress { status, sdp: response.sdp() });
                 }
             }
@@ -108,8 +135,10 @@ impl Machine {
                     return self.bye(EndReason::LocalHangup, ctx);
                 }
                 self.state.phase = Phase::Confirmed;
+                self.renew_as(response, ctx.now);
                 ctx.notify(self.state.call, Notice::Answered { sdp: response.sdp() });
             }
+            422 if !cancelling && self.dial_longer(response, ctx) => {}
             status => {
                 self.invite = None;
                 let reason = match &response.start {
@@ -130,7 +159,13 @@ impl Machine {
     /// A 2xx after the first one: repeated because our ACK was lost, or from another branch of a fork, which gets an
     /// ACK and a BYE (RFC 3261 §13.2.2.4).
     pub(super) fn on_stray_2xx(&self, response: &Message, ctx: &mut Ctx<'_>) {
-        if self.state.role != Role::Uac || response.cseq() != Some(self.state.invite_cseq) {
+        let number = response.cseq();
+        // Of a re-INVITE: where they called, every INVITE of ours is one.
+        let again = self.state.role == Role::Uas || number > Some(self.state.invite_cseq);
+        if again && response.to_tag() == Some(&self.state.remote_tag) {
+            return self.ack_reinvite(response, ctx);
+        }
+        if self.state.role != Role::Uac || number != Some(self.state.invite_cseq) {
             return;
         }
         if response.to_tag() == Some(&self.state.remote_tag) {

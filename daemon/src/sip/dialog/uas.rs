@@ -2,8 +2,9 @@
 
 use super::machine::{Ctx, Due, Machine, Reoffer};
 use super::screen::{Refusal, capabilities, screen};
+use super::session::{SessionTimer, settle, stated};
 use super::state::Phase;
-use super::{ALLOW, CommandError, EndReason, Notice, OFFER_LIMIT};
+use super::{ALLOW, CommandError, EndReason, Notice, OFFER_LIMIT, SUPPORTED};
 use crate::sip::message::{Message, Method};
 use crate::sip::transaction::TxId;
 
@@ -17,15 +18,23 @@ impl Machine {
         }
     }
 
-    fn with_session(response: Message, sdp: &str) -> Message {
-        response.with("Allow", ALLOW).with("Supported", "").with_sdp(Some(sdp))
+    /// 200 that agrees on a session; `sdp` for all but an UPDATE without offer.
+    fn session_response(&self, request: &Message, session: Option<SessionTimer>, sdp: Option<&str>) -> Message {
+        let response = self.dialog_response(request, 200).with("Allow", ALLOW).with("Supported", SUPPORTED);
+        stated(response, session).with_sdp(sdp)
     }
 
     pub(super) fn ring(&mut self, ctx: &mut Ctx<'_>) -> Result<(), CommandError> {
         match (&self.invite, self.state.phase) {
             (Some((tx, request)), Phase::Ringing) => {
                 let response = self.dialog_response(request, 180);
-                ctx.respond(*tx, response);
+                let tx = *tx;
+                let reliably = request.list("Require").any(|tag| tag.trim().eq_ignore_ascii_case("100rel"));
+                match (reliably, &self.reliable) {
+                    (true, None) => self.respond_reliably(tx, response.with("Allow", ALLOW), ctx),
+                    (true, Some(_)) => {}
+                    (false, _) => ctx.respond(tx, response),
+                }
                 Ok(())
             }
             _ => Err(CommandError::WrongState),
@@ -35,9 +44,10 @@ impl Machine {
     pub(super) fn answer(&mut self, sdp: String, ctx: &mut Ctx<'_>) -> Result<(), CommandError> {
         match (&self.invite, self.state.phase) {
             (Some((tx, request)), Phase::Ringing) => {
-                let response = Self::with_session(self.dialog_response(request, 200), &sdp);
+                let response = self.session_response(request, self.state.session, Some(&sdp));
                 ctx.respond(*tx, response);
                 self.state.phase = Phase::Answered;
+                self.renew(ctx.now);
                 self.state.local_sdp = Some(sdp);
                 self.deadline = Some((ctx.now + ctx.timers.t1x64(), Due::Ack));
                 Ok(())
@@ -125,6 +135,7 @@ impl Machine {
                     ctx.notify(self.state.call, Notice::Info { content_type, body });
                 }
             }
+            Method::Prack => self.on_prack(tx, &request, ctx),
             Method::Invite | Method::Update => self.on_reoffer(tx, method, request, ctx),
             _ => refuse(Refusal::plain(405), ctx),
         }
@@ -151,31 +162,45 @@ impl Machine {
             let status = if self.state.phase == Phase::Terminating { 481 } else { 500 };
             return ctx.respond(tx, Refusal::retry(status, seconds).response(&request, ""));
         }
+        // RFC 3261 §14.2: our re-INVITE and theirs have crossed.
+        if self.reinvites() && (method == Method::Invite || request.sdp().is_some()) {
+            return ctx.respond(tx, Refusal::plain(491).response(&request, ""));
+        }
+        let session = match settle(&request, ctx.session_expires) {
+            Ok(session) => session,
+            Err(refusal) => return ctx.respond(tx, refusal.response(&request, "")),
+        };
         self.state.refresh_target(&request);
         match (request.sdp(), method) {
             (Some(sdp), _) => {
                 if method == Method::Invite {
                     ctx.respond(tx, Message::response(&request, 100, None));
                 }
-                self.reoffer = Some(Reoffer { tx, request, answered: false });
+                self.reoffer = Some(Reoffer { tx, request, answered: false, session });
                 self.deadline = Some((ctx.now + OFFER_LIMIT, Due::Offer));
                 ctx.notify(self.state.call, Notice::Offer { sdp });
             }
-            (None, Method::Update) => ctx.respond(tx, self.dialog_response(&request, 200)),
+            (None, Method::Update) => {
+                ctx.respond(tx, self.session_response(&request, session, None));
+                self.state.session = session;
+                self.renew(ctx.now);
+            }
             (None, _) => {
                 // No offer: we repeat ours, the ACK brings the answer (RFC 3261 §14.2).
                 let sdp = self.state.local_sdp.clone().unwrap_or_default();
-                let response = Self::with_session(self.dialog_response(&request, 200), &sdp);
-                ctx.respond(tx, response);
-                self.reoffer = Some(Reoffer { tx, request, answered: true });
+                ctx.respond(tx, self.session_response(&request, session, Some(&sdp)));
+                self.state.session = session;
+                self.renew(ctx.now);
+                self.reoffer = Some(Reoffer { tx, request, answered: true, session });
             }
         }
     }
 
     pub(super) fn accept_offer(&mut self, sdp: String, ctx: &mut Ctx<'_>) -> Result<(), CommandError> {
         let Some(reoffer) = self.reoffer.take_if(|r| !r.answered) else { return Err(CommandError::WrongState) };
-        let response = Self::with_session(self.dialog_response(&reoffer.request, 200), &sdp);
-        ctx.respond(reoffer.tx, response);
+        ctx.respond(reoffer.tx, self.session_response(&reoffer.request, reoffer.session, Some(&sdp)));
+        self.state.session = reoffer.session;
+        self.renew(ctx.now);
         self.state.local_sdp = Some(sdp);
         self.deadline = None;
         if reoffer.request.method() == Some(Method::Invite) {

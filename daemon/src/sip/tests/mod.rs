@@ -1,5 +1,6 @@
 //! The whole room over loopback sockets, with short timers: T1 is 10 ms, so 64·T1 is 640 ms.
 
+mod addresses;
 mod hostile;
 mod loopback;
 mod wire;

@@ -197,6 +197,17 @@ pub fn fuzz_message(raw: &[u8]) {
     }
 }
 
+/// A socket of the family of this address alone: one for both would show IPv4 peers under IPv6 names, and would keep the
+/// IPv4 address from being bound beside it.
+fn socket_of(address: SocketAddr, kind: socket2::Type) -> std::io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 /// The limits that the sockets need.
 fn socket_limits(limits: &Limits) -> (usize, (usize, usize), Duration) {
     (limits.max_message, limits.max_connections, limits.connection_idle)

@@ -177,7 +177,7 @@ impl RsipLayer {
             if length <= 4 || !self.admit(peer, raw) {
                 continue; // keep-alives: CRLF, CRLFCRLF, a NUL
             }
-            let Some(local) = self.local_towards(Transport::Udp, peer) else { continue };
+            let Some(local) = self.reachable(udp.local, peer) else { continue };
             let flow = Flow { transport: Transport::Udp, local, peer };
             let origin = Origin { flow, conn: udp.conn.clone(), raw: RawOut::Udp(udp.socket.clone()) };
             self.on_message(raw, &origin).await;
@@ -185,12 +185,16 @@ impl RsipLayer {
     }
 
     /// The gate before the parser.
-    pub(super) fn admit(&self, peer: SocketAddr, raw: &[u8]) -> bool {
-        let verdict = lock(&self.admission).admit(peer.ip(), raw, self.clock.now());
-        if verdict.is_err() {
+    pub(super) fn admits(&self, peer: SocketAddr, raw: &[u8]) -> bool {
+        lock(&self.admission).admit(peer.ip(), raw, self.clock.now()).is_ok()
+    }
+
+    fn admit(&self, peer: SocketAddr, raw: &[u8]) -> bool {
+        let admitted = self.admits(peer, raw);
+        if !admitted {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        verdict.is_ok()
+        admitted
     }
 
     /// One message from outside.
@@ -379,7 +383,7 @@ impl RsipLayer {
             }
         };
         match to.transport {
-            Transport::Udp => self.udp_towards(peer).map(|u| (u.conn.clone(), peer)),
+            Transport::Udp => self.udp_of(to.flow, peer).map(|u| (u.conn.clone(), peer)),
             Transport::Tcp => Some((self.stream_to(peer).await?, peer)),
         }
     }
@@ -399,6 +403,28 @@ impl RsipLayer {
         }
         routes.insert(peer.ip(), local);
         Some(local)
+    }
+
+    /// The socket that a dialog came over; else one that reaches the peer.
+    fn udp_of(&self, flow: Option<Flow>, peer: SocketAddr) -> Option<&Udp> {
+        let came_over = |udp: &&Udp| {
+            flow.is_some_and(|flow| {
+                let any = udp.local.ip().is_unspecified() || self.advertised == Some(flow.local.ip());
+                udp.local.port() == flow.local.port() && (any || udp.local.ip() == flow.local.ip())
+            })
+        };
+        let family = |udp: &&Udp| udp.local.is_ipv4() == peer.is_ipv4();
+        self.udp.iter().filter(family).find(came_over).or_else(|| self.udp_towards(peer))
+    }
+
+    /// One of our addresses as this peer can reach it.
+    pub(super) fn reachable(&self, bound: SocketAddr, peer: SocketAddr) -> Option<SocketAddr> {
+        let ip = match self.advertised {
+            Some(ip) if ip.is_ipv4() == bound.is_ipv4() => ip,
+            _ if bound.ip().is_unspecified() => self.route(peer)?,
+            _ => bound.ip(),
+        };
+        Some(SocketAddr::new(ip, bound.port()))
     }
 
     fn udp_towards(&self, peer: SocketAddr) -> Option<&Udp> {
@@ -452,12 +478,7 @@ impl TxnLayer for RsipLayer {
                 listens.unwrap_or_else(|| any_address(peer, 5060))
             }
         };
-        let ip = match self.advertised {
-            Some(ip) if ip.is_ipv4() == bound.is_ipv4() => ip,
-            _ if bound.ip().is_unspecified() => self.route(peer)?,
-            _ => bound.ip(),
-        };
-        Some(SocketAddr::new(ip, bound.port()))
+        self.reachable(bound, peer)
     }
 
     fn limit(&self, limits: Limits) {
@@ -482,7 +503,10 @@ impl TxnLayer for RsipLayer {
 async fn bind_udp(address: SocketAddr, passed: Option<std::net::UdpSocket>) -> Result<Udp, SipError> {
     let socket = match passed {
         Some(socket) => UdpSocket::from_std(socket),
-        None => UdpSocket::bind(address).await,
+        None => super::socket_of(address, socket2::Type::DGRAM).and_then(|socket| {
+            socket.bind(&address.into())?;
+            UdpSocket::from_std(socket.into())
+        }),
     };
     let socket = socket.map_err(|e| bind_error("udp", address, &e))?;
     // A burst of INVITEs must wait in the kernel rather than be lost; where it may not, the default has to do.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::passed::Passed;
@@ -23,8 +23,13 @@ use super::{Flow, Transport, TxnLayer};
 use crate::sip::endpoint::{SipError, bind_error};
 use crate::sip::message::split_head;
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a message may wait for its source to be below its rate: as long as its transaction lives (timer B).
+const ADMIT_LIMIT: Duration = Duration::from_secs(32);
+const ADMIT_PAUSE: Duration = Duration::from_millis(50);
 /// Messages that wait for a slow peer; beyond it its transactions wait.
 const OUTGOING: usize = 64;
 
@@ -48,7 +53,7 @@ impl Streams {
         for address in addresses {
             let listener = match passed.tcp(*address) {
                 Some(listener) => TcpListener::from_std(listener),
-                None => TcpListener::bind(address).await,
+                None => listen(*address),
             };
             let listener = listener.map_err(|e| bind_error("tcp", *address, &e))?;
             bound.push(listener.local_addr().map_err(|e| bind_error("tcp", *address, &e))?);
@@ -81,7 +86,11 @@ impl RsipLayer {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) if self.streams.has_room(peer) => {
-                    drop(self.adopt(stream, peer).await);
+                    // The address that the peer has called, of all that we listen on.
+                    let local = stream.local_addr().ok().and_then(|bound| self.reachable(bound, peer));
+                    if let Some(local) = local {
+                        drop(self.open_stream(stream, local, peer).await);
+                    }
                 }
                 Ok(_) => {
                     self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -100,13 +109,18 @@ impl RsipLayer {
             return Some(conn);
         }
         let stream = timeout(CONNECT_LIMIT, TcpStream::connect(peer)).await.ok()?.ok()?;
-        self.adopt(stream, peer).await
+        let local = self.local_towards(Transport::Tcp, peer).or_else(|| stream.local_addr().ok())?;
+        self.open_stream(stream, local, peer).await
     }
 
     /// Starts the two tasks of a connection.
-    async fn adopt(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Option<SipConnection> {
+    async fn open_stream(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Option<SipConnection> {
         stream.set_nodelay(true).ok()?;
-        let local = self.local_towards(Transport::Tcp, peer).or_else(|| stream.local_addr().ok())?;
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         #[expect(clippy::disallowed_methods, reason = "the crate's type for a direction that is not used")]
         let (_, incoming) = mpsc::unbounded_channel();
@@ -135,12 +149,16 @@ impl RsipLayer {
     async fn read_stream(self: &Arc<Self>, mut stream: OwnedReadHalf, origin: &Origin) {
         let (idle, limit) = (self.streams.idle, self.streams.max_message);
         let mut buffer: Vec<u8> = Vec::with_capacity(2048);
+        let mut until = Instant::now() + idle;
         loop {
-            // A half message may not keep a connection open as long as silence may.
-            let patience = if buffer.is_empty() { idle } else { idle / 10 };
-            match timeout(patience, stream.read_buf(&mut buffer)).await {
+            let fresh = buffer.is_empty();
+            match timeout_at(until, stream.read_buf(&mut buffer)).await {
                 Ok(Ok(n)) if n > 0 => {}
                 _ => return,
+            }
+            // A half message may not keep a connection open as long as silence may, however slowly it comes.
+            if fresh {
+                until = Instant::now() + idle / 10;
             }
             loop {
                 match next_frame(&buffer, limit) {
@@ -154,14 +172,40 @@ impl RsipLayer {
                     Frame::Broken => return,
                     Frame::Message(length) => {
                         let message: Vec<u8> = buffer.drain(..length).collect();
-                        if self.admit(origin.flow.peer, &message) {
-                            self.on_message(&message, origin).await;
+                        if !self.admit_from_stream(origin.flow.peer, &message).await {
+                            return;
                         }
+                        self.on_message(&message, origin).await;
+                        until = Instant::now() + idle / 10;
                     }
                 }
             }
+            if buffer.is_empty() {
+                until = Instant::now() + idle;
+            }
         }
     }
+
+    /// A stream repeats nothing, so what comes too fast waits, and its sender with it. False if that does not help.
+    async fn admit_from_stream(&self, peer: SocketAddr, message: &[u8]) -> bool {
+        let until = Instant::now() + ADMIT_LIMIT;
+        while !self.admits(peer, message) {
+            if Instant::now() >= until {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                return false;
+            }
+            tokio::time::sleep(ADMIT_PAUSE).await;
+        }
+        true
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = super::socket_of(address, socket2::Type::STREAM)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 #[derive(Debug, PartialEq, Eq)]

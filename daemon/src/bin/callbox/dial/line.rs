@@ -41,6 +41,9 @@ pub(crate) enum TransportArg {
     Tcp,
 }
 
+/// Without a packet for this long the box is gone.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// Ports of the caller's media, away from those that a box on the same machine uses.
 const PORTS: std::ops::RangeInclusive<u16> = 40_000..=49_999;
 
@@ -104,7 +107,7 @@ impl Line {
             let mut random = self.random.lock().map_err(|_| anyhow!("another call failed"))?;
             StreamNames::draw(|| random.next_u64())
         };
-        let mut stream = Stream::new((self.address, reservation.port()).into(), names).only(self.codec);
+        let mut stream = Stream::new((self.address, reservation.port()).into(), names, SILENCE).only(self.codec);
         let request = DialRequest {
             to: to.to_owned(),
             from_user: "callbox-dial".into(),

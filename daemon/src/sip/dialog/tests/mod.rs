@@ -1,5 +1,7 @@
 //! Replays without sockets: what the wire would bring, what we would send.
 
+mod extensions;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,7 @@ fn core(max_calls: usize) -> Core {
         max_calls,
         max_unacked_per_source: 3,
         retry_after: 7,
+        session_expires: 1800,
         random: Box::new(move || {
             seed += 1;
             seed
@@ -180,14 +183,14 @@ fn a_restored_dialog_answers_bye_and_sends_one() {
     assert_eq!(Some(&state), b.core.state(id));
 
     let mut fresh = bench();
-    fresh.core.restore(state.clone()).unwrap();
+    fresh.core.restore(state.clone(), fresh.clock.now()).unwrap();
     let (_, actions) = fresh.receive(request(Method::Bye, "c", 2, &state.local_tag));
     assert_eq!(statuses(&actions), [200]);
     assert!(fresh.core.is_empty());
 
     let mut fresh = bench();
-    fresh.core.restore(state.clone()).unwrap();
-    assert_eq!(fresh.core.restore(state.clone()), Err(CommandError::WrongState));
+    fresh.core.restore(state.clone(), fresh.clock.now()).unwrap();
+    assert_eq!(fresh.core.restore(state.clone(), fresh.clock.now()), Err(CommandError::WrongState));
     let actions = fresh.ask(id, Command::Hangup);
     let (tx, bye) = requests(&actions).remove(0);
     assert!(matches!(&bye.start, Start::Request { method: Method::Bye, uri } if uri == "sip:alice@10.0.0.9:5070"));
@@ -283,14 +286,17 @@ fn refusals_outside_of_dialogs() {
     for method in [Method::Bye, Method::Invite, Method::Options, Method::Info] {
         assert_eq!(status(request(method, "x", 1, "unknown")).status(), 481, "{method:?}");
     }
-    let refusal = status(invite("x").with("Require", "100rel, timer"));
-    assert_eq!((refusal.status(), get(&refusal, "Unsupported").as_deref()), (420, Some("100rel, timer")));
+    let refusal = status(invite("x").with("Require", "100rel, replaces, timer"));
+    assert_eq!((refusal.status(), get(&refusal, "Unsupported").as_deref()), (420, Some("replaces")));
     let refusal = status(request(Method::Invite, "x", 1, "").with_body("text/plain", "hi"));
     assert_eq!((refusal.status(), get(&refusal, "Accept").as_deref()), (415, Some(ACCEPT)));
     assert_eq!(status(invite("x").with("Content-Encoding", "gzip")).status(), 415);
     let options = status(request(Method::Options, "x", 1, ""));
     assert_eq!((options.status(), get(&options, "Allow").as_deref()), (200, Some(ALLOW)));
-    assert_eq!((get(&options, "Accept").as_deref(), get(&options, "Supported").as_deref()), (Some(ACCEPT), Some("")));
+    assert_eq!(
+        (get(&options, "Accept").as_deref(), get(&options, "Supported").as_deref()),
+        (Some(ACCEPT), Some(SUPPORTED))
+    );
     let mut no_contact = invite("x");
     no_contact.headers.retain(|(name, _)| name != "Contact");
     assert_eq!(status(no_contact).status(), 400);
