@@ -31,6 +31,7 @@ on_rpm_machine() {
     holds "$suite: a later version is published" packaging/publish.sh "$work/site"
     holds "$suite: upgraded" x dnf -q -y --refresh upgrade callbox
     is "$suite: the later version is there" "$(x rpm -q --queryformat '%{version}' callbox)" 99.0.0
+    clock_jump
     x sh -c 'cp -r /opt/callbox/rpm /var/tmp/bad && echo "<!-- -->" >>/var/tmp/bad/repodata/repomd.xml
         sed s,file:///opt/callbox/rpm$,file:///var/tmp/bad, -i /etc/yum.repos.d/callbox.repo && dnf -q clean all'
     is "$suite: a tampered repository is refused" "$(x sh -c 'dnf -q -y --refresh reinstall callbox >/dev/null 2>&1 && echo taken || echo refused')" \

@@ -3,6 +3,8 @@
 
 # With a real engine, which outlives the daemon.
 survives_talking() {
+    tiny
+    x systemctl restart callbox.service
     talk
     x systemctl kill --signal=KILL --kill-whom=main callbox.service
     talked "kill -9 in a call"
@@ -30,8 +32,6 @@ print(len({c["id"] for c in calls}), {c["end_reason"] for c in calls})')" "20 {'
     is "$suite: systemd keeps nothing of calls that are over" "$(show NFileDescriptorStore)" 0
     x rm -r /etc/systemd/system/callbox.service.d
     x systemctl daemon-reload
-    tiny
-    x systemctl restart callbox.service
 }
 
 drop_in() { # NAME LINE...
