@@ -45,7 +45,13 @@ fn asks_a_running_daemon() {
     let (code, out, _) = callbox(&["health", "--socket", socket]);
     assert_eq!(code, 1);
     assert!(out.contains("not ready") && out.contains("engine:mind    starting"), "{out}");
+    assert_eq!(callbox(&["health", "--wait", "1", "--socket", socket]).0, 1, "it waits in vain");
+    let mut waiting = Command::new(env!("CARGO_BIN_EXE_callbox"))
+        .args(["health", "--wait", "60", "--socket", socket])
+        .spawn()
+        .expect("started");
     Latch::ALL.into_iter().for_each(|latch| state.readiness.ready(latch));
+    assert!(waiting.wait().expect("ended").success(), "it waits until calls are answered");
     let (code, out, _) = callbox(&["health", "--json", "--socket", socket]);
     assert_eq!(
         (code, serde_json::from_str::<serde_json::Value>(&out).expect("JSON")["status"].as_str()),

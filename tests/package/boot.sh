@@ -13,7 +13,8 @@
 # SUITE: bookworm (systemd 252) or trixie (257); with -rpm behind it, dnf is there too. Needs root, a Debian host with
 # apt, overlayfs, namespaces and a cgroup2; PID 1 of the host need not be systemd. The base root is made once per suite
 # (half a minute) and never written to again: a machine has its own overlay, network namespace (loopback only), cgroup and
-# pid namespace, and boots in a quarter of a second. Its /opt/archive holds the Debian packages that callbox depends on.
+# pid namespace, and boots in a quarter of a second. Its /opt/archive holds the Debian packages that callbox depends on, and a
+# clock for tests.
 # ROOTS: where roots and disks lie. QUIET=1: only failures are told.
 set -euo pipefail
 umask 022
@@ -21,7 +22,7 @@ umask 022
 ROOTS=${ROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/callbox/roots}
 SUITE=bookworm
 INCLUDE=systemd,systemd-sysv,dbus,libpam-systemd,ca-certificates,gpgv
-DEPENDENCIES=espeak-ng
+DEPENDENCIES='espeak-ng libfaketime'
 KEEP=0 FORCE=0 BINDS=() REST=()
 
 die() { echo "boot.sh: $*" >&2; exit 125; }
@@ -36,13 +37,16 @@ able() {
   grep -q ' cgroup2 ' /proc/mounts || { echo "no cgroup2 is mounted"; return 1; }
   unshare --mount --pid --net --uts --ipc --cgroup --fork true 2>/dev/null || { echo "namespaces cannot be made"; return 1; }
   local missing=() tool
-  for tool in mmdebstrap systemd-nspawn pgrep nsenter apt-ftparchive; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+  for tool in mmdebstrap systemd-nspawn pgrep nsenter apt-ftparchive ip; do command -v "$tool" >/dev/null || missing+=("$tool"); done
   [ ${#missing[@]} = 0 ] || { echo "missing: ${missing[*]} (make setup)"; return 1; }
 }
 
 # ---------------------------------------------------------------- the base root (once per suite)
+# Another way of making it makes another one.
+base() { echo "$ROOTS/base-$SUITE-$({ declare -f build; echo "$INCLUDE $DEPENDENCIES"; } | sha256sum | head -c 8)"; }
+
 build() {
-  local base=$ROOTS/base-$SUITE t; t=$(now)
+  local base t include=$INCLUDE; base=$(base) t=$(now)
   mkdir -p "$ROOTS"
   exec 9>"$ROOTS/.lock"; flock 9                      # two callers at once: the second waits, then reuses
   [ "$FORCE" = 1 ] && rm -rf --one-file-system "$base"
@@ -52,8 +56,8 @@ build() {
     local mirror; mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n1)
     [ -n "$mirror" ] || die "no package archive configured in apt"
     local key=/usr/share/keyrings/debian-archive-keyring.gpg
-    case $SUITE in *-rpm) INCLUDE+=,rpm,dnf,gpg ;; esac
-    if ! mmdebstrap --quiet --variant=apt --keyring="$key" --include="$INCLUDE" \
+    case $SUITE in *-rpm) include+=,rpm,dnf,gpg ;; esac
+    if ! mmdebstrap --quiet --variant=apt --keyring="$key" --include="$include" \
       --aptopt='APT::Install-Recommends "false"' \
       --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/man/*' \
       --customize-hook="APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG apt-get -qq -y --no-install-recommends --download-only install $DEPENDENCIES" \
@@ -107,10 +111,10 @@ m_mount() {            # the machine's disk: base below, own overlay above
   local d=$1 rw=$1
   mkdir -p "$d/upper" "$d/work" "$d/root"
   mountpoint -q "$d/root" && return
-  if mount -t overlay "tb-${d##*/}" -o "lowerdir=$ROOTS/base-$SUITE,upperdir=$d/upper,workdir=$d/work" "$d/root" 2>/dev/null; then return; fi
+  if mount -t overlay "tb-${d##*/}" -o "lowerdir=$(base),upperdir=$d/upper,workdir=$d/work" "$d/root" 2>/dev/null; then return; fi
   rw=$d/mem; mkdir -p "$rw"; mountpoint -q "$rw" || mount -t tmpfs -o mode=755 tmpfs "$rw"   # e.g. ROOTS is itself on an overlay
   mkdir -p "$rw/upper" "$rw/work"
-  mount -t overlay "tb-${d##*/}" -o "lowerdir=$ROOTS/base-$SUITE,upperdir=$rw/upper,workdir=$rw/work" "$d/root"
+  mount -t overlay "tb-${d##*/}" -o "lowerdir=$(base),upperdir=$rw/upper,workdir=$rw/work" "$d/root"
 }
 
 m_start() {
@@ -200,7 +204,7 @@ case $verb in
   build) build;;
   start) [ $# = 1 ] || die "start NAME"; m_start "$1";;
   exec)  [ $# -ge 2 ] || die "exec NAME CMD"; m_inside "$@";;
-  net)   [ $# -ge 2 ] || die "net NAME CMD"; l=$(m_leader "$1") || die "machine $1 is not running"; shift; nsenter -t "$l" -n -- "$@";;
+  net)   [ $# -ge 2 ] || die "net NAME CMD"; l=$(m_leader "$1") || die "machine $1 is not running"; shift; exec nsenter -t "$l" -n -- "$@";;
   stop)  [ $# = 1 ] || die "stop NAME"; m_stop "$1";;
   kill)  [ $# = 1 ] || die "kill NAME"; m_kill "$1";;
   clean) for d in "$ROOTS"/machine/*/; do [ -d "$d" ] && m_stop "$(basename "$d")"; done; rm -rf --one-file-system "$ROOTS";;

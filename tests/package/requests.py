@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""A SIP peer that asks without a pause. Enters: seconds; leaves: one line, how many OPTIONS were sent to 127.0.0.1:5060,
+"""A SIP peer that asks without a pause. Enters: seconds; leaves: one line, how many OPTIONS were sent to port 5060,
 20 a second, how many were never answered, and the longest wait. An unanswered one is sent again after 0.5 s, 1 s, 2 s and
-4 s, as a peer does (RFC 3261 section 17.1.2.2), and given up after 16 s. Only the standard library.
+4 s, as a peer does (RFC 3261 section 17.1.2.2), and given up after 16 s (PATIENCE). Only the standard library.
 
-    requests.py SECONDS
+    requests.py SECONDS [FROM TO [PATIENCE]]      addresses, otherwise 127.0.0.1; seconds, otherwise 16
 """
 
 import re
@@ -11,11 +11,11 @@ import socket
 import sys
 import time
 
-REQUEST = """OPTIONS sip:frontdesk@127.0.0.1 SIP/2.0\r
-Via: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK-{number};rport\r
-From: <sip:peer@127.0.0.1>;tag=peer-{number}\r
-To: <sip:frontdesk@127.0.0.1>\r
-Call-ID: options-{number}@127.0.0.1\r
+REQUEST = """OPTIONS sip:frontdesk@{to} SIP/2.0\r
+Via: SIP/2.0/UDP {source}:{port};branch=z9hG4bK-{number};rport\r
+From: <sip:peer@{source}>;tag=peer-{number}\r
+To: <sip:frontdesk@{to}>\r
+Call-ID: options-{number}@{source}\r
 CSeq: 1 OPTIONS\r
 Max-Forwards: 70\r
 Content-Length: 0\r
@@ -24,8 +24,10 @@ Content-Length: 0\r
 
 
 def main():
+    source, to = sys.argv[2:4] or ("127.0.0.1", "127.0.0.1")
+    patience = float((sys.argv[4:5] or [16])[0])
     line = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    line.bind(("127.0.0.1", 0))
+    line.bind((source, 0))
     line.settimeout(0.01)
     port = line.getsockname()[1]
     start, sent, waits = time.monotonic(), 0, []
@@ -33,7 +35,7 @@ def main():
     open_ones = {}
 
     def send(number):
-        line.sendto(REQUEST.format(port=port, number=number).encode(), ("127.0.0.1", 5060))
+        line.sendto(REQUEST.format(port=port, number=number, source=source, to=to).encode(), (to, 5060))
 
     while True:
         now = time.monotonic()
@@ -46,7 +48,7 @@ def main():
             if now >= again and wait <= 8:
                 send(number)
                 open_ones[number] = (first, now + wait, wait * 2)
-        if not asking and (not open_ones or now - min(one[0] for one in open_ones.values()) > 16):
+        if not asking and (not open_ones or now - min(one[0] for one in open_ones.values()) > patience):
             break
         try:
             answer = line.recv(65535)

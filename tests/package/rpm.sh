@@ -5,16 +5,17 @@
 
 on_rpm_machine() {
     local suite=$1
-    machine=package-$suite
+    machine=$suite-$$
     rm -rf "$work/site"
-    cp -r "$work/now" "$work/site"
+    cp -r "$packages/now" "$work/site"
     stand_in "$work/site/debian.rpm" || { fail "$suite: a stand-in for the libraries" "$(tail -n 3 "$work/log")"; machine=; return; }
-    if ! "$bed" start -s "$suite" -b "$work/site:/opt/callbox" -b "$models:/opt/models" "$machine"; then
+    make_kit "$work/kit"
+    if ! turn_on; then
         fail "$suite: a machine boots"
         machine=
         return
     fi
-    echo "--- $suite, $(x rpm --version)"
+    echo "---- $suite: $(x rpm --version)"
     x sh -c 'echo "deb [trusted=yes] file:/opt/archive ./" >/etc/apt/sources.list.d/archive.list
         apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install espeak-ng
         rpm -i --nosignature /opt/callbox/debian.rpm
@@ -22,14 +23,15 @@ on_rpm_machine() {
         printf "%s\n" "[callbox]" "name=Callbox" "baseurl=file:///opt/callbox/rpm" "gpgcheck=1" "repo_gpgcheck=1" \
             "gpgkey=file:///opt/callbox/rpm/callbox.asc" >/etc/yum.repos.d/callbox.repo' >"$work/log" 2>&1
     holds "$suite: installed from the signed repository" x dnf -q -y install callbox
-    configure '[models]' 'pack = "tiny"'
+    tiny
     x mount --bind /opt/models /var/lib/callbox/models
     holds "$suite: starts" x systemctl start callbox.service
     is "$suite: a call is answered" "$(dial | answered)" True
-    cp "$work"/next/*.rpm "$work/site/"
+    cp "$packages"/next/*.rpm "$work/site/"
     holds "$suite: a later version is published" packaging/publish.sh "$work/site"
     holds "$suite: upgraded" x dnf -q -y --refresh upgrade callbox
     is "$suite: the later version is there" "$(x rpm -q --queryformat '%{version}' callbox)" 99.0.0
+    clock_jump
     x sh -c 'cp -r /opt/callbox/rpm /var/tmp/bad && echo "<!-- -->" >>/var/tmp/bad/repodata/repomd.xml
         sed s,file:///opt/callbox/rpm$,file:///var/tmp/bad, -i /etc/yum.repos.d/callbox.repo && dnf -q clean all'
     is "$suite: a tampered repository is refused" "$(x sh -c 'dnf -q -y --refresh reinstall callbox >/dev/null 2>&1 && echo taken || echo refused')" \
@@ -37,8 +39,6 @@ on_rpm_machine() {
     x sh -c 'systemctl stop callbox.service callbox.socket && umount /var/lib/callbox/models'
     holds "$suite: removed" x dnf -q -y remove callbox
     is "$suite: removed: no file of it is left" "$(x sh -c 'ls -d /usr/lib/callbox /usr/libexec/callbox /usr/sbin/callboxd 2>/dev/null')" ""
-    "$bed" stop "$machine"
-    machine=
 }
 
 # An empty package that offers what the .rpm wants of its distribution.

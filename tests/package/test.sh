@@ -15,11 +15,16 @@ suites=("$@")
 [ $# -gt 0 ] || suites=(bookworm trixie bookworm-rpm trixie-updates)
 
 passed=0 failed=0 skipped=0
-work=$(mktemp -d)
+packages=$(mktemp -d)
+work=$packages
 chmod 755 "$work"
-machine=
+declare -A running=()
 # shellcheck disable=SC2317
-finish() { [ -z "$machine" ] || "$bed" stop "$machine"; rm -rf "$work"; }
+finish() {
+    [ ${#running[@]} -eq 0 ] || kill "${running[@]}" 2>/dev/null
+    wait
+    rm -rf "$packages"
+}
 trap finish EXIT
 trap 'exit 130' INT TERM
 
@@ -38,18 +43,41 @@ ended() {
     exit
 }
 
-. tests/package/files.sh
-. tests/package/machine.sh
-. tests/package/rpm.sh
-. tests/package/updates.sh
+for part in files machine life survival faults egress boots rpm updates; do . "tests/package/$part.sh"; done
+
+# One machine, in a shell of its own: its lines come as they are, its counts at the end.
+machine_of() {
+    local suite=$1
+    passed=0 failed=0 skipped=0 machine= work=$packages/$suite
+    running=()
+    mkdir "$work"
+    # shellcheck disable=SC2317
+    stop() { [ -z "$machine" ] || "$bed" stop "$machine"; echo "$passed $failed $skipped" >"$packages/$suite.counts"; }
+    trap stop EXIT
+    case $suite in
+        *-rpm) on_rpm_machine "$suite" ;;
+        *-updates) on_update_machine "${suite%-updates}" ;;
+        *) on_machine "$suite" ;;
+    esac
+}
 
 if ! make_packages; then ended; fi
-check_packages
 if why=$("$bed" check); then
     for suite in "${suites[@]}"; do
-        case $suite in *-rpm) on_rpm_machine "$suite" ;; *-updates) on_update_machine "${suite%-updates}" ;; *) on_machine "$suite" ;; esac
+        machine_of "$suite" &
+        running[$suite]=$!
+        # Times are measured on the first one, while it is alone.
+        until [ -e "$packages/measured" ] || ! kill -0 "${running[$suite]}" 2>/dev/null; do sleep 0.2; done
+    done
+    check_packages
+    for suite in "${suites[@]}"; do
+        wait "${running[$suite]}"
+        unset "running[$suite]"
+        read -r good bad left <"$packages/$suite.counts" || { fail "$suite: the machine ends"; continue; }
+        passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
     done
 else
+    check_packages
     skip "packages under a real systemd" "$why"
 fi
 ended

@@ -10,7 +10,7 @@ declare -A wanted=(
     [test]="sipp:sip-tester baresip:baresip-core sox:sox minisign:minisign kamailio:kamailio
         /usr/share/asterisk/sounds/en_US_f_Allison:asterisk-core-sounds-en-wav"
     [packages]="dpkg-shlibdeps:dpkg-dev minisign:minisign rpmbuild:rpm apt-ftparchive:apt-utils gpg:gpg rpmsign:rpm createrepo_c:createrepo-c
-        lintian:lintian rpmlint:rpmlint mmdebstrap:mmdebstrap systemd-nspawn:systemd-container pgrep:procps"
+        lintian:lintian rpmlint:rpmlint mmdebstrap:mmdebstrap systemd-nspawn:systemd-container pgrep:procps ip:iproute2"
     [bench]="venv:python3-venv cmake:cmake c++:build-essential"
 )
 

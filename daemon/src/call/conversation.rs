@@ -42,6 +42,8 @@ pub(super) struct Conversation {
     pub(super) parameters: SessionParameters,
     /// Where it is kept.
     pub(super) keep: Option<Keep>,
+    /// The machine's uptime when it began.
+    pub(super) began: Duration,
     pub(super) before: Option<Before>,
 }
 
@@ -185,7 +187,7 @@ impl Conversation {
         self.tell(&mut state, Input::HungUp);
         let over = Over {
             reason: reason.clone(),
-            ended_us: record::timestamp(self.exchange.clock.as_ref(), self.exchange.clock.now()).0,
+            ended_us: self.exchange.present(&self.record, self.began).0,
             by_us: !by_caller,
         };
         self.write(&state, Some(over));
@@ -219,6 +221,7 @@ impl Conversation {
         let stats = self.session.stats();
         let parts = Parts {
             record: &self.record,
+            began: self.began,
             turns: state.turns,
             media: media_stats(self.record.media, &stats),
             dialog: self.sip.snapshot(),

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use crate::engine::{Engine, EngineState};
 use crate::media::{self, Media, MediaSession, SessionParameters};
 use crate::service::Service;
 use crate::sip::{Call, DialogState, IncomingCall, Phase};
-use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle};
+use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle, Timestamp};
 use crate::telemetry::{Metrics, Refusal, agent_span, call_span};
 
 /// Random numbers for names of streams.
@@ -307,11 +307,12 @@ impl Exchange {
             media: MediaStats::default(),
         };
         let parameters = agreed.as_ref().map(|agreed| &agreed.session);
+        let began = self.uptime_at(invited);
         let mut keep = Keep::begin(&self.service, id, &reservation);
         let mut dialog = incoming.snapshot();
         let ring = agent.ring_ms.get();
         if !ring.is_zero() {
-            self.keep(keep.as_mut(), &record, &dialog, &stream, parameters);
+            self.keep(keep.as_mut(), (&record, began), &dialog, &stream, parameters);
             self.service.settled().await;
             incoming.ringing().await.map_err(|_| Unanswered::Gone)?;
             tokio::select! {
@@ -325,8 +326,8 @@ impl Exchange {
         // Before it is said: whoever goes on from here says it again.
         dialog.phase = Phase::Answered;
         dialog.local_sdp = Some(sdp.clone());
-        record.answered = Some(timestamp(self.clock.as_ref(), self.clock.now()));
-        self.keep(keep.as_mut(), &record, &dialog, &stream, parameters);
+        record.answered = Some(self.present(&record, began));
+        self.keep(keep.as_mut(), (&record, began), &dialog, &stream, parameters);
         if ring.is_zero() {
             self.service.settled().await;
             incoming.ringing().await.map_err(|_| Unanswered::Gone)?;
@@ -351,7 +352,7 @@ impl Exchange {
         self.metrics.calls.answered.inc();
         self.storage.record(Record::Call(Box::new(record.clone())));
         tracing::info!(codec = record.codec, "answered");
-        let up = Up { record, agent, sip, session, parameters: agreed.session, stream, keep, before: None };
+        let up = Up { record, agent, sip, session, parameters: agreed.session, stream, keep, began, before: None };
         self.converse(up).await;
         Ok(())
     }
@@ -360,13 +361,14 @@ impl Exchange {
     fn keep(
         &self,
         keep: Option<&mut Keep>,
-        record: &CallRecord,
+        (record, began): (&CallRecord, Duration),
         dialog: &DialogState,
         stream: &Stream,
         session: Option<&SessionParameters>,
     ) {
         let parts = KeptParts {
             record,
+            began,
             turns: 0,
             media: MediaStats::default(),
             dialog: dialog.clone(),
@@ -384,7 +386,7 @@ impl Exchange {
 
     /// Holds a conversation to its end, and records that.
     pub(super) async fn converse(self: &Arc<Self>, up: Up) {
-        let Up { mut record, agent, sip, session, parameters, stream, keep, before } = up;
+        let Up { mut record, agent, sip, session, parameters, stream, keep, began, before } = up;
         let active = Active::new(&self.metrics);
         let live = self.live.enter(LiveCall {
             id: record.id,
@@ -410,17 +412,28 @@ impl Exchange {
             port,
             live,
             keep,
+            began,
             before,
         };
         let Ended { reason, turns, media: stats, keep } = conversation.hold().await;
 
         drop(active);
         tracing::info!(reason, turns, "ended");
-        record.ended = Some(timestamp(self.clock.as_ref(), self.clock.now()));
+        record.ended = Some(self.present(&record, began));
         record.turns = turns;
         record.media = media_stats(media, &stats);
         record.end_reason = Some(reason);
         self.record_end(record, keep).await;
+    }
+
+    /// The machine's uptime at this instant.
+    fn uptime_at(&self, at: Instant) -> Duration {
+        self.clock.uptime().saturating_sub(self.clock.now().saturating_duration_since(at))
+    }
+
+    /// Now, counted from the start of a call: whoever sets the calendar clock meanwhile does not change how long it was.
+    pub(super) fn present(&self, record: &CallRecord, began: Duration) -> Timestamp {
+        record.started + self.clock.uptime().saturating_sub(began)
     }
 
     /// Records the end of a call; nothing of it is kept from then on.
@@ -454,6 +467,8 @@ pub(super) struct Up {
     pub(super) parameters: SessionParameters,
     pub(super) stream: Stream,
     pub(super) keep: Option<Keep>,
+    /// The machine's uptime when it began.
+    pub(super) began: Duration,
     /// What an earlier daemon left of its conversation.
     pub(super) before: Option<Before>,
 }

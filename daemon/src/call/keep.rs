@@ -44,6 +44,8 @@ pub(super) struct KeptCall {
     codec: String,
     started_us: i64,
     answered_us: Option<i64>,
+    /// The machine's uptime when it began.
+    pub(super) began: Duration,
     pub(super) turns: u32,
     pub(super) media: MediaStats,
     pub(super) dialog: DialogState,
@@ -76,6 +78,7 @@ pub(super) struct Over {
 /// The parts of a call that change.
 pub(super) struct Parts<'a> {
     pub(super) record: &'a CallRecord,
+    pub(super) began: Duration,
     pub(super) turns: u32,
     pub(super) media: MediaStats,
     pub(super) dialog: DialogState,
@@ -89,7 +92,7 @@ pub(super) struct Parts<'a> {
 
 impl KeptCall {
     pub(super) fn new(parts: Parts<'_>, clock: &dyn Clock) -> Self {
-        let Parts { record, turns, media, dialog, stream, session, stats, dialogue, hear_from, over } = parts;
+        let Parts { record, began, turns, media, dialog, stream, session, stats, dialogue, hear_from, over } = parts;
         let (now, uptime) = (clock.now(), clock.uptime());
         let first = session.map_or((0, 0), |session| (session.sequence, session.timestamp));
         let (sequence, timestamp, due) = stats.next.unwrap_or((first.0, first.1, now));
@@ -102,6 +105,7 @@ impl KeptCall {
             codec: record.codec.clone(),
             started_us: record.started.0,
             answered_us: record.answered.map(|at| at.0),
+            began,
             turns,
             media,
             dialog,
@@ -374,6 +378,7 @@ mod tests {
         };
         let parts = Parts {
             record: &record,
+            began: Duration::from_secs(50),
             turns: 3,
             media: MediaStats { packets_out: 9, ..MediaStats::default() },
             dialog,

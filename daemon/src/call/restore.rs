@@ -9,7 +9,6 @@ use tracing::Instrument as _;
 use super::conversation::Before;
 use super::exchange::{Exchange, Up};
 use super::keep::Left;
-use super::record::timestamp;
 use crate::base::CallId;
 use crate::sip::{Call, Phase};
 use crate::storage::Timestamp;
@@ -93,6 +92,7 @@ impl Exchange {
             parameters,
             stream: left.call.stream.clone(),
             keep: Some(left.keep),
+            began: left.call.began,
             before,
         };
         let exchange = Arc::clone(self);
@@ -105,7 +105,7 @@ impl Exchange {
     /// The end of a call that does not go on; now, unless it is known.
     async fn note_end(&self, left: Left, reason: &str, ended: Option<Timestamp>) {
         let mut record = left.call.record();
-        record.ended = ended.or_else(|| Some(timestamp(self.clock.as_ref(), self.clock.now())));
+        record.ended = ended.or_else(|| Some(self.present(&record, left.call.began)));
         record.end_reason = Some(reason.to_owned());
         self.record_end(record, Some(left.keep)).await;
     }

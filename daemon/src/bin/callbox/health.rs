@@ -1,9 +1,12 @@
-//! `callbox health`: 0 if calls are answered, 1 if not.
+//! `callbox health`: 0 if calls are answered, 1 if not, now or after a while.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use hyper::StatusCode;
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use crate::client::Daemon;
 
@@ -15,14 +18,38 @@ pub(crate) struct Arguments {
     /// Prints what the daemon says, as it says it.
     #[arg(long)]
     json: bool,
+    /// Waits until calls are answered, at most so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait: u32,
+}
+
+/// Between two looks while waiting.
+const AGAIN: Duration = Duration::from_millis(200);
+
+async fn look(arguments: &Arguments) -> anyhow::Result<(StatusCode, Value)> {
+    arguments.daemon.get("/health", Some(StatusCode::SERVICE_UNAVAILABLE)).await
+}
+
+async fn wait(arguments: &Arguments) -> (StatusCode, Value) {
+    loop {
+        match look(arguments).await {
+            Ok((StatusCode::OK, health)) => return (StatusCode::OK, health),
+            _ => sleep(AGAIN).await,
+        }
+    }
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let (status, health) = arguments.daemon.get("/health", Some(StatusCode::SERVICE_UNAVAILABLE)).await?;
+    let limit = Duration::from_secs(arguments.wait.into());
+    let (status, health) = match timeout(limit, wait(&arguments)).await {
+        Ok(well) => well,
+        // As it is now, or why it cannot be asked.
+        Err(_) => look(&arguments).await?,
+    };
     if arguments.json {
         println!("{health}");
     } else {
-        let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         println!(
             "callboxd {}: {}, {} calls, up {} s",
             text(&health["version"]),
