@@ -20,13 +20,17 @@ const CANCEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sipp/cancel.xml
 const CARRIER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sipp/carrier.xml");
 
 async fn answering(seed: u64) -> Endpoint {
+    // Short, as sipp leaves as soon as it has seen enough: an ACK lost at the end is then waited for in vain.
+    answering_within(seed, Duration::from_millis(100)).await
+}
+
+async fn answering_within(seed: u64, t1: Duration) -> Endpoint {
     let mut random = rand_chacha::ChaCha12Rng::seed_from_u64(seed);
     let loopback = "127.0.0.1:0".parse().expect("an address");
     let config = EndpointConfig {
         udp: vec![loopback],
         tcp: vec![loopback],
-        // Short, as sipp leaves as soon as it has seen enough: an ACK lost at the end is then waited for in vain.
-        timers: Timers { t1: Duration::from_millis(100), t2: Duration::from_millis(800), t4: Duration::from_secs(1) },
+        timers: Timers { t1, t2: t1 * 8, t4: t1 * 10 },
         limits: Limits {
             max_calls: 500,
             max_unacked_per_source: 500,
@@ -122,7 +126,8 @@ async fn two_hundred_calls_at_a_hundred_per_second() {
 #[tokio::test]
 async fn lost_packets_are_repeated() {
     let folder = tempfile::tempdir().expect("a folder");
-    let endpoint = answering(2).await;
+    // Timer J must outlast the copies of a BYE whose answer sipp has lost four times.
+    let endpoint = answering_within(2, Duration::from_millis(250)).await;
     let udp = endpoint.local_udp()[0].to_string();
     // sipp drops a tenth of the packets.
     sipp(folder.path(), &["-sn", "uac", &udp, "-m", "100", "-r", "50", "-d", "100", "-lost", "10"]).await;

@@ -19,11 +19,11 @@ survives() {
     ends_and_goes_on "a restart" x systemctl restart callbox.service
     if memory=$(memory_controller); then
         ends_and_goes_on "out of memory" out_of_memory
-        has "$suite: out of memory: systemd says what it saw" "$(x journalctl --unit=callbox.service --lines=40)" \
+        has "$suite: out of memory: systemd says what it saw" "$(x journalctl --unit=callbox.service --lines=120)" \
             "Main process exited, code=killed, status=9/KILL"
     else skip "$suite: out of memory" "this computer has no memory controller (cgroup v1) to set a limit with"; fi
     ends_and_goes_on "a daemon that hangs" x systemctl kill --signal=STOP --kill-whom=main callbox.service
-    has "$suite: a daemon that hangs: the watchdog ended it" "$(x journalctl --unit=callbox.service --lines=40)" "Watchdog timeout"
+    has "$suite: a daemon that hangs: the watchdog ended it" "$(x journalctl --unit=callbox.service --lines=120)" "Watchdog timeout"
     hummed "killed, restarted, out of memory, hung" 20
     is "$suite: twenty records of twenty calls, ended by the callers" "$(records 20 | python3 -c '
 import json, sys

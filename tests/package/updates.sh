@@ -26,7 +26,7 @@ on_update_machine() {
     installs_packs
     refuses_packs
     refuses_packages
-    goes_back
+    fails_and_is_undone
     goes_forward_and_back
     x sh -c 'DEBIAN_FRONTEND=noninteractive apt-get -q -y purge callbox' >/dev/null 2>&1
     is "$suite: purged: no package is kept" "$(x sh -c 'ls -d /var/lib/callbox-packages /etc/callbox 2>&1 | grep -c "No such"')" 2
@@ -171,7 +171,7 @@ refuses_packages() {
 }
 
 # One that dies, one that is up and deaf: both go by themselves.
-goes_back() {
+fails_and_is_undone() {
     local start
     rings 3
     start=$(now)

@@ -52,8 +52,8 @@ finish() {
 cargo_test() { cargo test --locked --release --no-fail-fast "$@"; }
 
 scenarios() { cargo_test -p callbox-tests --test scenarios -- "$@"; }
-# Scenarios that measure times have the machine for themselves.
-measuring=(a_killed_engine a_voice_on_the_telephone a_killed_daemon)
+# Scenarios that measure times, or log every packet, have the machine for themselves.
+measuring=(a_killed_engine a_voice_on_the_telephone a_killed_daemon logs::)
 
 check format cargo fmt --all --check
 suite tidy cargo_test -p callbox-tests --lib --test tidy
@@ -65,10 +65,10 @@ check licences cargo deny --log-level error check licenses bans sources
 
 check build cargo build --locked --release --workspace --bins
 check models "$CARGO_TARGET_DIR/release/callbox" models pull tiny
-suite unit cargo_test --workspace --exclude callbox-tests
-# Calls last as long as people talk, so most of this time is waiting: the packages' machines run beside them.
+# Calls last as long as people talk, so most of the time is waiting: the packages' machines run beside all else.
 tests/package/test.sh >"$log.packages" 2>&1 &
 beside=$!
+suite unit cargo_test --workspace --exclude callbox-tests
 suite "end-to-end" scenarios --test-threads=4 "${measuring[@]/#/--skip=}"
 wait "$beside"
 beside=
