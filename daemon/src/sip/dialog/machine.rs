@@ -220,7 +220,10 @@ impl Machine {
             Due::Trying => self.trying(ctx),
             Due::Ring => self.hangup(EndReason::Timeout, ctx),
             Due::Ack => self.bye(EndReason::NoAck, ctx),
-            Due::Offer => self.refuse_pending_offer(488, ctx),
+            Due::Offer => {
+                self.await_ack(ctx);
+                self.refuse_pending_offer(488, ctx);
+            }
             Due::Cancel => {
                 if let Some((tx, _)) = self.invite.take() {
                     ctx.actions.push(Action::Abandon { tx });

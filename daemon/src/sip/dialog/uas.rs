@@ -211,7 +211,7 @@ impl Machine {
         self.state.session = reoffer.session;
         self.renew(ctx.now);
         self.state.local_sdp = Some(sdp);
-        self.deadline = None;
+        self.await_ack(ctx);
         if reoffer.request.method() == Some(Method::Invite) {
             self.reoffer = Some(Reoffer { answered: true, ..reoffer });
         }
@@ -222,9 +222,14 @@ impl Machine {
         if self.reoffer.as_ref().is_none_or(|r| r.answered) {
             return Err(CommandError::WrongState);
         }
-        self.deadline = None;
+        self.await_ack(ctx);
         self.refuse_pending_offer(if (300..700).contains(&status) { status } else { 488 }, ctx);
         Ok(())
+    }
+
+    /// The time limit of an offer is over; if that had overtaken the ACK, the ACK's counts again.
+    pub(super) fn await_ack(&mut self, ctx: &Ctx<'_>) {
+        self.deadline = self.invite.is_some().then(|| (ctx.now + ctx.timers.t1x64(), Due::Ack));
     }
 
     pub(super) fn refuse_pending_offer(&mut self, status: u16, ctx: &mut Ctx<'_>) {

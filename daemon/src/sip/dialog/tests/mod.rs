@@ -365,6 +365,11 @@ fn an_offer_may_overtake_the_ack() {
     let msg = Box::new(request(Method::Ack, "c", 1, &tag));
     assert_eq!(notices(&b.event(TxnEvent::Ack { tx, msg })), [(id, Notice::Confirmed { answer: None })]);
     assert_eq!(statuses(&b.pass(OFFER_LIMIT)), [488], "the owner did not reply");
+    // Without an ACK the call ends as any other.
+    let (id, _) = b.answered("d");
+    b.receive(request(Method::Invite, "d", 2, &b.tag(id)).with_sdp(Some("hold")));
+    assert_eq!(statuses(&b.pass(OFFER_LIMIT)), [488]);
+    assert_eq!(notices(&b.pass(Timers::default().t1x64())), ended(id, EndReason::NoAck));
 }
 
 #[test]
