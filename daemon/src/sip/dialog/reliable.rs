@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::machine::{Ctx, Machine};
-use super::screen::Refusal;
+use super::screen::{Refusal, requires};
 use super::state::Phase;
 use super::{Action, EndReason};
 use crate::sip::message::{Message, Method};
@@ -75,7 +75,7 @@ impl Machine {
 
     /// Acknowledges a provisional response that wants it, once. False for one that came before (RFC 3262 §4).
     pub(super) fn acknowledge(&mut self, response: &Message, ctx: &mut Ctx<'_>) -> bool {
-        let wants = response.list("Require").any(|tag| tag.trim().eq_ignore_ascii_case("100rel"));
+        let wants = requires(response, "100rel");
         let rseq: Option<u32> = response.header("RSeq").and_then(|rseq| rseq.trim().parse().ok());
         let (true, Some(rseq), Some(tag)) = (wants, rseq, response.to_tag()) else { return true };
         match self.acknowledged.iter().position(|(branch, _)| branch == tag) {

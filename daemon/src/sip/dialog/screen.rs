@@ -29,6 +29,11 @@ impl Refusal {
     }
 }
 
+/// Whether the sender demands an extension.
+pub(super) fn requires(message: &Message, tag: &str) -> bool {
+    message.list("Require").any(|required| required.trim().eq_ignore_ascii_case(tag))
+}
+
 /// The order of RFC 3261 §8.2: method, extensions, content.
 pub(super) fn screen(request: &Message, in_dialog: bool) -> Result<Method, Refusal> {
     let Some(method) = request.method() else { return Err(Refusal::plain(400)) };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::machine::{Ctx, Machine};
-use super::screen::Refusal;
+use super::screen::{Refusal, requires};
 use super::state::Phase;
 use super::{ALLOW, Action, EndReason, Notice, SUPPORTED};
 use crate::sip::message::{Message, Method};
@@ -32,7 +32,7 @@ impl SessionTimer {
 
 /// Whether the sender knows an extension.
 pub(super) fn supports(message: &Message, tag: &str) -> bool {
-    message.list("Supported").chain(message.list("Require")).any(|known| known.trim().eq_ignore_ascii_case(tag))
+    requires(message, tag) || message.list("Supported").any(|known| known.trim().eq_ignore_ascii_case(tag))
 }
 
 /// Seconds of Session-Expires, and whether the caller of this transaction refreshes.
@@ -156,12 +156,14 @@ impl Machine {
                 self.state.peer_updates = false;
                 Duration::ZERO
             }
-            422 => {
-                if let (Some(timer), Some(least)) = (&mut self.state.session, min_se(response)) {
-                    timer.interval = timer.interval.max(least);
+            422 => match (&mut self.state.session, min_se(response)) {
+                (Some(timer), Some(least)) if least > timer.interval => {
+                    timer.interval = least;
+                    Duration::ZERO
                 }
-                Duration::ZERO
-            }
+                // Refused although long enough: it would be refused for ever.
+                _ => return,
+            },
             // RFC 3261 §14.1: whoever owns the Call-ID waits for longer; either time is right for a refresh.
             491 | 500 | 503 | 504 => Duration::from_millis(2100 + (ctx.random)() % 1900),
             _ => return,

@@ -5,7 +5,7 @@ use super::state::{DialogState, Phase, Role, contact_uri, via, with_tag};
 use super::{ACCEPT, ALLOW, Action, Dial, EndReason, MIN_SE, Notice, RING_LIMIT, SUPPORTED};
 use crate::base::CallId;
 use crate::sip::message::{Message, Method, Start};
-use crate::sip::transaction::{NextHop, TxId};
+use crate::sip::transaction::{Flow, NextHop, TxId};
 
 impl Machine {
     /// Sends the INVITE of a new call.
@@ -52,7 +52,7 @@ impl Machine {
         };
         let invite = invite.with_sdp(Some(&dial.sdp));
         let tx = ctx.new_tx();
-        ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(dial) });
+        ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(dial.flow) });
         let mut machine = Self::new(state, Some((tx, invite)));
         machine.deadline = Some((ctx.now + RING_LIMIT, Due::Ring));
         machine
@@ -68,10 +68,8 @@ impl Machine {
         let invite = change(invite)
             .with("Via", via(self.state.flow, &ctx.branch()))
             .with("CSeq", format!("{} INVITE", self.state.invite_cseq));
-        let uri = format!("sip:{}", self.state.flow.peer);
-        let to = NextHop { transport: self.state.flow.transport, uri, flow: Some(self.state.flow) };
         let tx = ctx.new_tx();
-        ctx.actions.push(Action::Request { tx, msg: invite.clone(), to });
+        ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(self.state.flow) });
         self.invite = Some((tx, invite));
     }
 
@@ -86,8 +84,7 @@ impl Machine {
             }
         }
         let cancel = cancel.with("CSeq", format!("{} CANCEL", self.state.invite_cseq));
-        let uri = format!("sip:{}", self.state.flow.peer);
-        let to = NextHop { transport: self.state.flow.transport, uri, flow: Some(self.state.flow) };
+        let to = first_hop(self.state.flow);
         let tx = ctx.new_tx();
         self.pending.push((tx, Method::Cancel));
         ctx.actions.push(Action::Request { tx, msg: cancel, to });
@@ -187,7 +184,7 @@ impl Machine {
     }
 }
 
-fn first_hop(dial: &Dial) -> NextHop {
+fn first_hop(flow: Flow) -> NextHop {
     // The endpoint has resolved the name: the flow says where to, the Request-URI stays what was dialled.
-    NextHop { transport: dial.flow.transport, uri: format!("sip:{}", dial.flow.peer), flow: Some(dial.flow) }
+    NextHop { transport: flow.transport, uri: format!("sip:{}", flow.peer), flow: Some(flow) }
 }

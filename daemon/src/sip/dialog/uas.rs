@@ -1,7 +1,7 @@
 //! The side that was called: answers to the INVITE and to requests within the dialog.
 
 use super::machine::{Ctx, Due, Machine, Reoffer};
-use super::screen::{Refusal, capabilities, screen};
+use super::screen::{Refusal, capabilities, requires, screen};
 use super::session::{SessionTimer, settle, stated};
 use super::state::Phase;
 use super::{ALLOW, CommandError, EndReason, Notice, OFFER_LIMIT, RING_LIMIT, SUPPORTED};
@@ -29,8 +29,7 @@ impl Machine {
             (Some((tx, request)), Phase::Ringing) => {
                 let response = self.dialog_response(request, 180);
                 let tx = *tx;
-                let reliably = request.list("Require").any(|tag| tag.trim().eq_ignore_ascii_case("100rel"));
-                match (reliably, &self.reliable) {
+                match (requires(request, "100rel"), &self.reliable) {
                     (true, None) => self.respond_reliably(tx, response.with("Allow", ALLOW), ctx),
                     (true, Some(_)) => {}
                     (false, _) => ctx.respond(tx, response),

@@ -92,6 +92,22 @@ fn we_refresh_with_update_or_with_a_re_invite() {
 }
 
 #[test]
+fn a_refresh_that_is_refused_as_too_short_is_raised_once() {
+    let mut b = bench();
+    b.up("c", timed("c", "120;refresher=uas"));
+    let (tx, update) = b.due(60 * SECOND);
+    let refusal = |tx, to: &Message| {
+        let msg = Message::response(to, 422, None).with("Min-SE", "300");
+        TxnEvent::Response { tx, msg: Box::new(msg) }
+    };
+    b.event(refusal(tx, &update));
+    let (tx, again) = b.due(Duration::ZERO);
+    assert_eq!(session(&again), Some("300;refresher=uac"));
+    b.event(refusal(tx, &again));
+    assert!(b.pass(10 * SECOND).is_empty(), "it would be refused for ever");
+}
+
+#[test]
 fn an_interval_that_is_too_small_is_refused_and_one_of_ours_is_raised() {
     let mut b = bench();
     let (_, actions) = b.receive(timed("c", "60"));
