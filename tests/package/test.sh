@@ -37,6 +37,7 @@ holds() { local what=$1; shift; if "$@" >"$work/log" 2>&1; then pass "$what"; el
 now() { date +%s%N; }
 seconds() { awk -v from="$1" -v to="$(now)" 'BEGIN { printf "%.2f", (to - from) / 1e9 }'; }
 ended() {
+    echo "took $SECONDS s"
     [ "$skipped" -eq 0 ] || echo "$skipped skipped"
     echo "$passed passed, $failed failed"
     [ "$failed" -eq 0 ]

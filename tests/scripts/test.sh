@@ -30,15 +30,17 @@ suite() {
     report "$name" "$good passed, $bad failed" $((SECONDS - start))
 }
 
-# A script whose last lines are "N skipped", if any were, and "N passed, N failed".
+# A script whose last lines are "took N s", if it ran elsewhere, "N skipped", if any were, and "N passed, N failed".
 script() {
-    local name=$1 start=$SECONDS good bad left
+    local name=$1 start=$SECONDS good bad left took
     shift
     "$@" 2>&1 | tee "$log"
-    read -r good bad left < <(awk '/^[0-9]+ passed, [0-9]+ failed$/ { good = $1; bad = $3; told = 1 }
-        /^[0-9]+ skipped$/ { left = $1 } END { print good + 0, told ? bad : 1, left + 0 }' "$log")
+    read -r good bad left took < <(awk '/^[0-9]+ passed, [0-9]+ failed$/ { good = $1; bad = $3; told = 1 }
+        /^[0-9]+ skipped$/ { left = $1 } /^took [0-9]+ s$/ { took = $2 }
+        END { print good + 0, told ? bad : 1, left + 0, took + 0 }' "$log")
+    [ "$took" -gt 0 ] || took=$((SECONDS - start))
     passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
-    report "$name" "$good passed, $bad failed, $left skipped" $((SECONDS - start))
+    report "$name" "$good passed, $bad failed, $left skipped" "$took"
 }
 
 finish() {
