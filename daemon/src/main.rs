@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Ok(inherited) => inherited,
         Err(error) => return fail(BAD_CONFIGURATION, &error.to_string()),
     };
-    let config = match Config::load(&args.config) {
+    let config = match Config::load(&args.config).and_then(Config::unlock) {
         Ok(config) => config,
         Err(error) => return fail(BAD_CONFIGURATION, &error.to_string()),
     };

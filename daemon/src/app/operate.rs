@@ -142,7 +142,7 @@ impl Operator {
     async fn try_reload(&mut self) -> Result<Reloaded, ReloadError> {
         let wrong = |error: &dyn ToString| ReloadError::Configuration(error.to_string());
         let path = self.config.path.clone().unwrap_or_default();
-        let wanted = Config::load(Path::new(&path)).map_err(|error| wrong(&error))?;
+        let wanted = Config::load(Path::new(&path)).and_then(Config::unlock).map_err(|error| wrong(&error))?;
         let (next, changed, needs_restart) = self.config.reload(&wanted).map_err(|error| wrong(&error))?;
         let agents = Agents::read(&next.agents.paths).map_err(|error| wrong(&error))?;
         let not_now = |why: &str| ReloadError::NotNow(why.to_owned());

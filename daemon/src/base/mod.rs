@@ -3,10 +3,13 @@
 mod essential;
 mod pii;
 mod pulse;
+mod secret;
 mod time;
+pub mod trunk;
 
 pub use callbox_wire::{CallId, ClauseId, TurnId};
 pub use essential::spawn_essential;
 pub use pii::Pii;
 pub use pulse::Pulse;
+pub use secret::Secret;
 pub use time::{Clock, ManualClock, SystemClock};

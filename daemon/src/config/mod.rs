@@ -9,6 +9,7 @@ mod check;
 mod parse;
 mod reload;
 mod sections;
+mod trunks;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,8 @@ pub use sections::{
     Threads,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::base::trunk::Trunk;
 
 /// Where the package puts its defaults; an owner's file is laid over it.
 pub const PACKAGED: &str = "/usr/lib/callbox/callbox.toml";
@@ -47,6 +50,9 @@ pub struct Config {
     pub log: Log,
     /// Who answers.
     pub agents: Agents,
+    /// Who may call, and who is called; nobody named means that every address may call.
+    #[serde(rename = "trunk", skip_serializing_if = "Vec::is_empty")]
+    pub trunks: Vec<Trunk>,
     /// The owner's file that this was read from.
     #[serde(skip)]
     pub path: Option<PathBuf>,
@@ -68,6 +74,14 @@ impl Config {
     /// One sentence, if what `wanted` changes at once does not go with what is open.
     pub fn reload(&self, wanted: &Self) -> Result<Change, ConfigError> {
         reload::reload(self, wanted)
+    }
+
+    /// Reads the trunks' passwords. A daemon does; who asks it a question need not be allowed to.
+    ///
+    /// # Errors
+    /// One sentence about the first password that cannot be had.
+    pub fn unlock(self) -> Result<Self, ConfigError> {
+        trunks::unlock(self)
     }
 
     /// The engine's executable: the configured one; else the one beside the running executable, as in a build folder;

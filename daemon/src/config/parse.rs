@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::{Config, EngineKind};
+use crate::base::trunk::Trunk;
 
 /// Why there is no configuration; its `Display` is one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,14 @@ pub enum ConfigError {
     /// What may change at once does not go with what may not.
     #[error("{0}; or restart callboxd")]
     Contradiction(String),
+    /// A trunk's password cannot be had.
+    #[error("trunk.{key}: {sentence}")]
+    Password {
+        /// The key that names it.
+        key: &'static str,
+        /// Whose, what is wrong, what to do.
+        sentence: String,
+    },
 }
 
 /// One file: its path and its text.
@@ -62,19 +71,25 @@ pub(super) fn load(owners: &Path, wanted: bool, packaged: &Path) -> Result<Confi
     let invalid = |line, sentence| ConfigError::Invalid { path: owners.to_owned(), line, sentence };
     let config = Config::deserialize(merged).map_err(|error| invalid(1, error.message().to_owned()))?;
     if let Some((key, sentence)) = contradiction(&config) {
-        let found = sources.iter().rev().find_map(|source| Some((source.path, source.line_of(key)?)));
+        let found = sources.iter().rev().find_map(|source| Some((source.path, source.line_of(&key)?)));
         let (path, line) = found.unwrap_or((owners, 1));
-        return Err(ConfigError::Invalid { path: path.to_owned(), line, sentence: format!("{key}: {sentence}") });
+        let sentence = format!("{}: {sentence}", shown(&key));
+        return Err(ConfigError::Invalid { path: path.to_owned(), line, sentence });
     }
     let base = std::path::absolute(owners).map_err(|error| unreadable(owners, error))?;
     let config = absolute(config, base.parent().unwrap_or_else(|| Path::new("/")));
     Ok(Config { path: Some(base), ..config })
 }
 
+/// A key as it is said: `trunk.0.peers` is a path to it, and which trunk is meant stands in the sentence.
+fn shown(key: &str) -> String {
+    key.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
+}
+
 /// For a configuration that no file holds as a whole.
 pub(super) fn consistent(config: &Config) -> Result<(), ConfigError> {
     match contradiction(config) {
-        Some((key, sentence)) => Err(ConfigError::Contradiction(format!("{key}: {sentence}"))),
+        Some((key, sentence)) => Err(ConfigError::Contradiction(format!("{}: {sentence}", shown(&key)))),
         None => Ok(()),
     }
 }
@@ -101,17 +116,29 @@ impl Source<'_> {
         1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count()
     }
 
-    /// Where a dotted key stands, if it does.
+    /// Where a dotted key stands, if it does; for one that is missing in a `[[…]]`, where that begins.
     fn line_of(&self, key: &str) -> Option<usize> {
         let table = DeTable::parse(&self.text).ok()?;
-        let mut parts = key.split('.');
-        let name = parts.next_back()?;
-        let mut inner = table.get_ref();
-        for part in parts {
-            inner = inner.get(part)?.get_ref().as_table()?;
+        let mut parts = key.split('.').peekable();
+        let (mut inner, mut at) = (table.get_ref(), None);
+        loop {
+            let name = parts.next()?;
+            let Some((found, value)) = inner.iter().find(|(found, _)| found.get_ref() == name) else { break };
+            if parts.peek().is_none() {
+                at = Some(found.span().start);
+                break;
+            }
+            inner = match value.get_ref() {
+                DeValue::Table(inner) => inner,
+                DeValue::Array(several) => {
+                    let one = several.get(parts.next()?.parse::<usize>().ok()?)?;
+                    at = Some(one.span().start);
+                    one.get_ref().as_table()?
+                }
+                _ => break,
+            };
         }
-        let (found, _) = inner.iter().find(|(found, _)| found.get_ref() == name)?;
-        Some(self.line(found.span().start))
+        Some(self.line(at?))
     }
 }
 
@@ -119,9 +146,12 @@ impl Source<'_> {
 fn key_at(table: &DeTable<'_>, at: usize) -> Option<String> {
     table.iter().find_map(|(key, value)| {
         let name = key.get_ref();
-        if let DeValue::Table(inner) = value.get_ref()
-            && let Some(rest) = key_at(inner, at)
-        {
+        let rest = match value.get_ref() {
+            DeValue::Table(inner) => key_at(inner, at),
+            DeValue::Array(several) => several.iter().find_map(|one| key_at(one.get_ref().as_table()?, at)),
+            _ => None,
+        };
+        if let Some(rest) = rest {
             return Some(format!("{name}.{rest}"));
         }
         (key.span().contains(&at) || value.span().contains(&at)).then(|| name.to_string())
@@ -144,10 +174,10 @@ fn explain(error: &toml::de::Error, key: &str) -> String {
     let message = error.message();
     let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     if let (true, [unknown, known @ ..]) = (message.starts_with("unknown field"), words.as_slice()) {
-        let section = key.rsplit_once('.').map(|(section, _)| section);
-        let place = section.map_or_else(|| "at the top".into(), |section| format!("in [{section}]"));
+        let section = key.rsplit_once('.').map(|(section, _)| bracketed(section));
+        let place = section.map_or_else(|| "at the top".into(), |section| format!("in {section}"));
         let advice = if let Some(home) = home_of(unknown, &defaults()) {
-            format!("it belongs in [{home}]")
+            format!("it belongs in {}", bracketed(&home))
         } else if let Some(near) = nearest(unknown, known) {
             format!("did you mean `{near}`?")
         } else {
@@ -157,20 +187,29 @@ fn explain(error: &toml::de::Error, key: &str) -> String {
     }
     let example = key
         .split('.')
-        .try_fold(Value::Table(defaults()), |value, part| value.get(part).cloned())
+        .try_fold(Value::Table(defaults()), |value, part| value.get(0).unwrap_or(&value).get(part).cloned())
+        .filter(|value| !value.is_array() || !key.starts_with("trunk"))
         .map_or_else(String::new, |value| format!("; its default shows the form: {value}"));
     format!("{key}: {}{example}", message.replace('\n', ", "))
 }
 
+/// The heading that a section stands below.
+fn bracketed(section: &str) -> String {
+    if section == "trunk" { "[[trunk]]".into() } else { format!("[{section}]") }
+}
+
+/// All keys that have a default, and those of a trunk that need none.
 fn defaults() -> Table {
-    Table::try_from(Config::default()).unwrap_or_default()
+    let trunk = "trunk".parse().map(Trunk::new).map(|trunk| Trunk { username: Some("alice".into()), ..trunk });
+    let config = Config { trunks: trunk.into_iter().collect(), ..Config::default() };
+    Table::try_from(config).unwrap_or_default()
 }
 
 /// The section that knows a key, if exactly one does.
 fn home_of(key: &str, table: &Table) -> Option<String> {
     let mut homes = Vec::new();
     for (name, value) in table {
-        let Value::Table(inner) = value else { continue };
+        let Some(inner) = value.get(0).unwrap_or(value).as_table() else { continue };
         if inner.contains_key(key) {
             homes.push(name.clone());
         } else if let Some(deeper) = home_of(key, inner) {
@@ -199,7 +238,13 @@ fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 }
 
 /// Keys that are right alone and wrong together: the one to change, and why.
-fn contradiction(config: &Config) -> Option<(&'static str, String)> {
+fn contradiction(config: &Config) -> Option<(String, String)> {
+    main_contradiction(config)
+        .map(|(key, why)| (key.to_owned(), why))
+        .or_else(|| super::trunks::contradiction(&config.trunks))
+}
+
+fn main_contradiction(config: &Config) -> Option<(&'static str, String)> {
     let Config { sip, media, engine, .. } = config;
     if sip.udp.is_empty() && sip.tcp.is_empty() {
         return Some(("sip.udp", "no transport is left, so no call can come: give an address here or in tcp".into()));
@@ -231,8 +276,9 @@ fn contradiction(config: &Config) -> Option<(&'static str, String)> {
 
 /// Every path, begun at `base` where it was relative.
 fn absolute(mut config: Config, base: &Path) -> Config {
-    let Config { http, engine, models, storage, agents, .. } = &mut config;
-    let optional = engine.program.iter_mut().chain(&mut engine.script);
+    let Config { http, engine, models, storage, agents, trunks, .. } = &mut config;
+    let passwords = trunks.iter_mut().filter_map(|trunk| trunk.password_file.as_mut());
+    let optional = engine.program.iter_mut().chain(&mut engine.script).chain(passwords);
     let fixed = [
         &mut http.socket,
         &mut engine.run,
@@ -290,11 +336,30 @@ mod tests {
     #[test]
     fn the_annotated_file_shows_every_key() {
         let text = include_str!("../../../config/callbox.toml").replace("\n# ", "\n");
+        let trunk = text.split("\n[[trunk]]").nth(1).expect("a trunk");
+        let example: String =
+            trunk.lines().filter(|line| line.contains(" = ")).map(|line| format!("{line}\n")).collect();
+        let example: Trunk = toml::from_str(&example).expect("its keys");
         let shown = |key: &str| text.lines().any(|line| line.starts_with(&format!("{key} = ")));
         let mut all = Config::default();
         all.sip.advertised = Some([192, 0, 2, 10].into());
         all.engine.program = Some("p".into());
         all.engine.script = Some("s".into());
+        let only_needed = Trunk::new(example.name.clone());
+        let same =
+            Trunk { caller_id: example.caller_id.clone(), agents: example.agents.clone(), ..only_needed.clone() };
+        let shown_trunk = Trunk {
+            peers: example.peers.clone(),
+            hosts: example.hosts.clone(),
+            username: example.username.clone(),
+            credential: example.credential.clone(),
+            password_file: example.password_file.clone(),
+            ..same
+        };
+        assert_eq!(example, shown_trunk, "a key that has a default is shown with it");
+        let described: Vec<_> =
+            Table::try_from(&example).expect("serialisable").into_iter().map(|(key, _)| key).collect();
+        assert_eq!(described.len(), 18, "config/callbox.toml does not show every key of a trunk: {described:?}");
         fn keys(table: &Table, found: &mut Vec<String>) {
             for (key, value) in table {
                 match value {
@@ -347,6 +412,33 @@ mod tests {
                 "[media]\nports = \"5000-5003\"",
                 "callbox.toml:1: sip.limits.max_calls: 100 calls need two ports each, and media.ports 5000-5003 hold 2: change one",
             ),
+            (
+                "[[trunk]]\nname = \"a\"\n\n[[trunk]]\nname = \"b\"\npears = []",
+                "callbox.toml:6: unknown key `pears` in [[trunk]]; did you mean `peers`?",
+            ),
+            ("[sip]\nusername = \"me\"", "callbox.toml:2: unknown key `username` in [sip]; it belongs in [[trunk]]"),
+            (
+                "[[trunk]]\nname = \"a\"\npeers = [\"10.0.0.7/8\"]",
+                "callbox.toml:3: trunk.peers: `10.0.0.7/8` is an address in a range: write \"10.0.0.7\" or \"10.0.0.0/8\"",
+            ),
+            ("\n[[trunk]]\npeers = [\"10.0.0.1\"]", "callbox.toml:2: trunk: missing field `name`"),
+            (
+                "[[trunk]]\nname = \"a\"\npeers = [\"10.0.0.1\"]\nchallenge = true",
+                "callbox.toml:4: trunk.challenge: in trunk \"a\" callers cannot be asked for a password that is not there: \
+                 set `username`, and `credential` or `password_file`",
+            ),
+            (
+                "[[trunk]]\nname = \"a\"\npeers = [\"10.0.0.1\"]\n[[trunk]]\nname = \"a\"\npeers = [\"10.0.0.2\"]",
+                "callbox.toml:5: trunk.name: there are two trunks \"a\"; rename one",
+            ),
+            (
+                "[[trunk]]\nname = \"a\"",
+                "callbox.toml:1: trunk.peers: trunk \"a\" is nobody: name addresses in `peers`, or `hosts`",
+            ),
+            (
+                "[[trunk]]\nname = \"a\"\ncodecs = []",
+                "callbox.toml:3: trunk.codecs: name at least one codec, each of them once",
+            ),
             ("[sip]\nudp = [", "callbox.toml:2: this is not TOML: unclosed array, expected `]`"),
             (
                 "[sip.limits]\nmax_calls = 0",
@@ -389,7 +481,9 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_text_is_worse_than_a_sentence(at in 0_usize..3000, cut in 0_usize..40, put in ".{0,12}") {
-            let mut text = include_str!("../../../config/callbox.toml").replace("\n# ", "\n").into_bytes();
+            let text = include_str!("../../../config/callbox.toml").replace("\n# ", "\n");
+            let prose = |line: &&str| line.is_empty() || line.starts_with('[') || line.contains(" = ");
+            let mut text = text.lines().filter(prose).collect::<Vec<_>>().join("\n").into_bytes();
             let at = at.min(text.len());
             let end = (at + cut).min(text.len());
             text.splice(at..end, put.bytes());

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{Config, ConfigError, parse};
 
 /// Keys that a running daemon can take. All others are bound to something that is open: a port, a file, a process.
-const AT_ONCE: [&str; 9] = [
+const AT_ONCE: [&str; 10] = [
     "agents.paths",
     "log.allow_pii",
     "log.level",
@@ -18,6 +18,7 @@ const AT_ONCE: [&str; 9] = [
     "sip.limits.max_calls",
     "sip.limits.retry_after_s",
     "sip.limits.unacked",
+    "trunk",
 ];
 
 /// Next, keys with effect, keys without.
@@ -29,6 +30,7 @@ pub(super) fn reload(current: &Config, wanted: &Config) -> Result<Change, Config
     next.log.level = wanted.log.level;
     next.log.allow_pii = wanted.log.allow_pii;
     next.agents.clone_from(&wanted.agents);
+    next.trunks.clone_from(&wanted.trunks);
     // What was wanted fits together; what counts next is a mixture.
     parse::consistent(&next)?;
     let (before, after) = (keys(current), keys(wanted));
@@ -79,7 +81,8 @@ mod tests {
     #[test]
     fn every_key_that_counts_at_once_is_taken_over() {
         let file = "[sip.limits]\nmax_calls = 1\ninvites_per_second = 1\nburst = 1\nunacked = 1\nretry_after_s = 1\n\
-                    drain_s = 1\n[log]\nlevel = \"error\"\nallow_pii = true\n[agents]\npaths = []";
+                    drain_s = 1\n[log]\nlevel = \"error\"\nallow_pii = true\n[agents]\npaths = []\n[[trunk]]\n\
+                    name = \"a\"\npeers = [\"10.0.0.1\"]";
         let (next, changed, restart) = reload(&Config::default(), &wanted(file)).expect("taken");
         assert_eq!((changed, restart), (AT_ONCE.map(str::to_owned).to_vec(), Vec::new()));
         assert_eq!(keys(&next), keys(&wanted(file)));

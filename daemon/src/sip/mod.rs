@@ -11,6 +11,7 @@ mod handle;
 pub mod message;
 pub mod sdp;
 pub mod transaction;
+pub mod trunk;
 pub mod uri;
 
 #[cfg(test)]
