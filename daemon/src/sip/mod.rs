@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod dialog;
+pub mod digest;
 mod endpoint;
 mod handle;
 pub mod message;
