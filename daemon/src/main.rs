@@ -82,8 +82,8 @@ async fn run(config: &Config, metrics: Metrics, outside: Outside) -> Result<End,
     let mut signals = Signals::listen().map_err(|error| StartError::Machine(format!("no signals: {error}")))?;
     let service = outside.service.clone();
     let app = App::start(config, metrics, outside).await?;
-    let (http, udp, tcp) = app.addresses();
-    tracing::info!(%http, ?udp, ?tcp, "listening");
+    let (http, [udp, tcp, tls]) = app.addresses();
+    tracing::info!(%http, ?udp, ?tcp, ?tls, "listening");
     let end = tokio::select! {
         () = app.ready() => {
             tracing::info!("ready: calls are answered");

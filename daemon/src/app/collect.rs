@@ -1,7 +1,8 @@
 //! Figures of the rooms that keep their own, read when Prometheus asks. Enters: a scrape; leaves: the media thread's and
-//! the signalling's counts.
+//! the signalling's counts; and the signalling of a call, when an operator does.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
@@ -10,8 +11,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
+use crate::control::{TracedMessage, Traces};
 use crate::media::{Histogram, Media};
-use crate::sip::Endpoint;
+use crate::sip::{Endpoint, Seen};
 
 /// Seconds; a frame lasts 0.02, and 0.005 is the bar that the media thread is held to.
 const LATENESS: [f64; 10] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5];
@@ -38,7 +40,7 @@ impl Collector for Rooms {
             ("media_ports", "Port pairs of the configured range", media.ports),
             ("sip_dialogs", "Dialogs, those that wait for the end of a BYE included", sip.dialogs),
             ("sip_transactions", "Transactions in progress", sip.transactions.running),
-            ("sip_connections", "Open TCP connections", sip.transactions.connections),
+            ("sip_connections", "Open TCP and TLS connections", sip.transactions.connections),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -49,11 +51,19 @@ impl Collector for Rooms {
             ("media_packets_sent", "Datagrams sent", media.sent),
             ("media_send_errors", "Datagrams that the system refused to send", media.send_errors),
             ("media_stalls", "Times when the machine stood still for longer than 200 ms", media.stalls),
+            ("sip_tls_handshakes_failed", "TLS handshakes that came to nothing", sip.transactions.handshakes_failed),
             ("sip_malformed", "Messages that were no SIP", sip.transactions.malformed),
             ("sip_dropped", "Messages dropped unread by admission", sip.transactions.dropped),
         ];
         for (name, help, value) in counters {
             ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        if let Some(expires) = self.endpoint.certificates().and_then(|tls| tls.expires()) {
+            let expires = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let help = "When our TLS certificate ends, since 1970";
+            let (name, unit) = ("sip_certificate_expiry_timestamp", Some(&Unit::Seconds));
+            let gauge = ConstGauge::new(i64::try_from(expires.as_secs()).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)?;
         }
         let refused = sip.refused;
         let help = "Requests for a call that were refused before anybody was asked";
@@ -70,6 +80,23 @@ impl Collector for Rooms {
         let lateness =
             encoder.encode_descriptor("media_send_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?;
         encode_lateness(&media.lateness, lateness)
+    }
+}
+
+/// The signalling of calls, as `control` shows it.
+pub(super) fn traces(endpoint: Endpoint) -> Traces {
+    Traces::new(move |call| endpoint.trace(call).into_iter().map(traced).collect())
+}
+
+fn traced(seen: Seen) -> TracedMessage {
+    let since = seen.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    TracedMessage {
+        at_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
+        sent: seen.sent,
+        transport: seen.flow.transport.name().to_owned(),
+        local: seen.flow.local,
+        peer: seen.flow.peer,
+        message: String::from_utf8_lossy(&seen.bytes).into_owned(),
     }
 }
 

@@ -3,10 +3,13 @@
 //! Enters: a configuration. Leaves: a running daemon. Everything that can be wrong with the configuration or the machine
 //! is found before the first call is answered; sockets are bound before anything is started that uses them.
 
+mod certificates;
 mod collect;
 mod drain;
 mod operate;
 mod report;
+
+pub use certificates::read as certificates;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -121,6 +124,8 @@ impl App {
         let mut endpoint_config = EndpointConfig::new(random()?);
         endpoint_config.udp.clone_from(&config.sip.udp);
         endpoint_config.tcp.clone_from(&config.sip.tcp);
+        endpoint_config.tls.clone_from(&config.sip.tls);
+        endpoint_config.certificates = Some(certificates::read(config).map_err(configuration)?);
         endpoint_config.inherited = inherited.named("sip");
         endpoint_config.advertised = config.sip.advertised;
         endpoint_config.session_expires = config.sip.session_expires_s;
@@ -137,6 +142,7 @@ impl App {
             live: live.clone(),
             storage: storage.handle(),
             metrics: metrics.clone(),
+            traces: collect::traces(endpoint.clone()),
             clock: Arc::clone(&clock),
         };
         let control = Control::start(ControlConfig {
@@ -188,11 +194,13 @@ impl App {
             service: service.clone(),
         };
         let rooms = collect::Rooms { media: media.clone(), endpoint: endpoint.clone() };
+        let certificates = certificates::watch(endpoint.clone());
         metrics.register(|registry| registry.register_collector(Box::new(rooms)));
         let watching = vec![
             tokio::spawn(watch_engine(engine.clone(), readiness.clone(), metrics)),
             tokio::spawn(Arc::clone(&exchange).render_phrases()),
             tokio::spawn(operator.run(queue)),
+            tokio::spawn(certificates),
             tokio::spawn(report::report(
                 service.clone(),
                 readiness.clone(),
@@ -226,9 +234,10 @@ impl App {
         self.readiness.wait_ready().await;
     }
 
-    /// Where it listens: HTTP, then SIP over UDP and TCP.
-    pub fn addresses(&self) -> (SocketAddr, &[SocketAddr], &[SocketAddr]) {
-        (self.control.http(), self.endpoint.local_udp(), self.endpoint.local_tcp())
+    /// Where it listens: HTTP, then SIP over UDP, TCP and TLS.
+    pub fn addresses(&self) -> (SocketAddr, [&[SocketAddr]; 3]) {
+        let sip = &self.endpoint;
+        (self.control.http(), [sip.local_udp(), sip.local_tcp(), sip.local_tls()])
     }
 
     /// Calls that are up.

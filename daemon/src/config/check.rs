@@ -38,6 +38,9 @@ pub(super) fn check(config: &Config, ports: PortCheck) -> Vec<Finding> {
         for address in &config.sip.tcp {
             port("sip.tcp", "TCP", *address, TcpListener::bind(address).err(), &mut found);
         }
+        for address in &config.sip.tls {
+            port("sip.tls", "TCP", *address, TcpListener::bind(address).err(), &mut found);
+        }
         let http = config.http.listen;
         port("http.listen", "TCP", http, TcpListener::bind(http).err(), &mut found);
     }

@@ -17,8 +17,8 @@ pub use check::{Finding, PortCheck};
 pub use parse::ConfigError;
 pub use reload::Change;
 pub use sections::{
-    Agents, Engine, EngineKind, Http, Log, LogFormat, LogLevel, Media, Models, PortRange, Sip, SipLimits, Storage,
-    Threads,
+    Agents, ClientCertificates, Engine, EngineKind, Http, Log, LogFormat, LogLevel, Media, Models, PortRange, Sip,
+    SipLimits, Storage, Threads,
 };
 use serde::{Deserialize, Serialize};
 

@@ -246,8 +246,20 @@ fn contradiction(config: &Config) -> Option<(String, String)> {
 
 fn main_contradiction(config: &Config) -> Option<(&'static str, String)> {
     let Config { sip, media, engine, .. } = config;
-    if sip.udp.is_empty() && sip.tcp.is_empty() {
-        return Some(("sip.udp", "no transport is left, so no call can come: give an address here or in tcp".into()));
+    if sip.udp.is_empty() && sip.tcp.is_empty() && sip.tls.is_empty() {
+        let sentence = "no transport is left, so no call can come: give an address here, in tcp or in tls";
+        return Some(("sip.udp", sentence.into()));
+    }
+    if !sip.tls.is_empty() && sip.certificate.is_none() {
+        return Some(("sip.tls", "needs a certificate: set sip.certificate and sip.key".into()));
+    }
+    if sip.certificate.is_some() != sip.key.is_some() {
+        let (key, other) =
+            if sip.key.is_none() { ("sip.certificate", "sip.key") } else { ("sip.key", "sip.certificate") };
+        return Some((key, format!("is of no use without {other}: set both")));
+    }
+    if sip.client_ca.is_some() && sip.certificate.is_none() {
+        return Some(("sip.client_ca", "is of no use without sip.certificate and sip.key: set them, too".into()));
     }
     if (1..90).contains(&sip.session_expires_s) {
         return Some(("sip.session_expires_s", "must be 0 for never, or at least 90 (RFC 4028 §5)".into()));
@@ -276,9 +288,10 @@ fn main_contradiction(config: &Config) -> Option<(&'static str, String)> {
 
 /// Every path, begun at `base` where it was relative.
 fn absolute(mut config: Config, base: &Path) -> Config {
-    let Config { http, engine, models, storage, agents, trunks, .. } = &mut config;
+    let Config { sip, http, engine, models, storage, agents, trunks, .. } = &mut config;
+    let tls = [&mut sip.certificate, &mut sip.key, &mut sip.client_ca, &mut sip.ca].into_iter().flatten();
     let passwords = trunks.iter_mut().filter_map(|trunk| trunk.password_file.as_mut());
-    let optional = engine.program.iter_mut().chain(&mut engine.script).chain(passwords);
+    let optional = engine.program.iter_mut().chain(&mut engine.script).chain(tls).chain(passwords);
     let fixed = [
         &mut http.socket,
         &mut engine.run,
@@ -343,6 +356,10 @@ mod tests {
         let shown = |key: &str| text.lines().any(|line| line.starts_with(&format!("{key} = ")));
         let mut all = Config::default();
         all.sip.advertised = Some([192, 0, 2, 10].into());
+        all.sip.certificate = Some("c".into());
+        all.sip.key = Some("k".into());
+        all.sip.client_ca = Some("a".into());
+        all.sip.ca = Some("s".into());
         all.engine.program = Some("p".into());
         all.engine.script = Some("s".into());
         let only_needed = Trunk::new(example.name.clone());
@@ -402,7 +419,7 @@ mod tests {
             ),
             (
                 "[sip]\nudp = []\ntcp = []",
-                "callbox.toml:2: sip.udp: no transport is left, so no call can come: give an address here or in tcp",
+                "callbox.toml:2: sip.udp: no transport is left, so no call can come: give an address here, in tcp or in tls",
             ),
             (
                 "[engine]\nkind = \"scripted\"",

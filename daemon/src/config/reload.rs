@@ -8,10 +8,15 @@ use toml::{Table, Value};
 use super::{Config, ConfigError, parse};
 
 /// Keys that a running daemon can take. All others are bound to something that is open: a port, a file, a process.
-const AT_ONCE: [&str; 10] = [
+const AT_ONCE: [&str; 15] = [
     "agents.paths",
     "log.allow_pii",
     "log.level",
+    "sip.ca",
+    "sip.certificate",
+    "sip.client_ca",
+    "sip.client_certificates",
+    "sip.key",
     "sip.limits.burst",
     "sip.limits.drain_s",
     "sip.limits.invites_per_second",
@@ -27,6 +32,11 @@ pub type Change = (Config, Vec<String>, Vec<String>);
 pub(super) fn reload(current: &Config, wanted: &Config) -> Result<Change, ConfigError> {
     let mut next = current.clone();
     next.sip.limits.clone_from(&wanted.sip.limits);
+    next.sip.ca.clone_from(&wanted.sip.ca);
+    next.sip.certificate.clone_from(&wanted.sip.certificate);
+    next.sip.client_ca.clone_from(&wanted.sip.client_ca);
+    next.sip.client_certificates = wanted.sip.client_certificates;
+    next.sip.key.clone_from(&wanted.sip.key);
     next.log.level = wanted.log.level;
     next.log.allow_pii = wanted.log.allow_pii;
     next.agents.clone_from(&wanted.agents);
@@ -80,10 +90,12 @@ mod tests {
 
     #[test]
     fn every_key_that_counts_at_once_is_taken_over() {
-        let file = "[sip.limits]\nmax_calls = 1\ninvites_per_second = 1\nburst = 1\nunacked = 1\nretry_after_s = 1\n\
-                    drain_s = 1\n[log]\nlevel = \"error\"\nallow_pii = true\n[agents]\npaths = []\n[[trunk]]\n\
-                    name = \"a\"\npeers = [\"10.0.0.1\"]";
-        let (next, changed, restart) = reload(&Config::default(), &wanted(file)).expect("taken");
+        let file = "[sip]\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\nca = \"s\"\n\
+                    client_certificates = \"optional\"\n[sip.limits]\nmax_calls = 1\ninvites_per_second = 1\n\
+                    burst = 1\nunacked = 1\nretry_after_s = 1\ndrain_s = 1\n[log]\nlevel = \"error\"\n\
+                    allow_pii = true\n[agents]\npaths = []\n[[trunk]]\nname = \"a\"\npeers = [\"10.0.0.1\"]";
+        let (next, mut changed, restart) = reload(&Config::default(), &wanted(file)).expect("taken");
+        changed.sort();
         assert_eq!((changed, restart), (AT_ONCE.map(str::to_owned).to_vec(), Vec::new()));
         assert_eq!(keys(&next), keys(&wanted(file)));
     }

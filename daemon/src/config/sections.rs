@@ -24,6 +24,22 @@ pub struct Sip {
     pub udp: Vec<SocketAddr>,
     /// TCP addresses to listen on.
     pub tcp: Vec<SocketAddr>,
+    /// TLS addresses to listen on; they need `certificate` and `key`.
+    pub tls: Vec<SocketAddr>,
+    /// Our certificate, with those that lead to its authority behind it, PEM. Shown to servers that ask for one, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Authorities of those who call over TLS; absent, nobody is asked for a certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+    /// Whether who calls over TLS must have a certificate of `client_ca`.
+    pub client_certificates: ClientCertificates,
+    /// Authorities of the servers that are called over TLS, or their own certificates; absent, the system's authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// The address that peers reach this machine at, for `Contact`, `Via` and SDP, where it differs from the one that
     /// the kernel would choose (NAT).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,8 +54,31 @@ pub struct Sip {
 impl Default for Sip {
     fn default() -> Self {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5060));
-        Self { udp: vec![any], tcp: vec![any], advertised: None, session_expires_s: 1800, limits: SipLimits::default() }
+        Self {
+            udp: vec![any],
+            tcp: vec![any],
+            tls: Vec::new(),
+            certificate: None,
+            key: None,
+            client_ca: None,
+            client_certificates: ClientCertificates::default(),
+            ca: None,
+            advertised: None,
+            session_expires_s: 1800,
+            limits: SipLimits::default(),
+        }
     }
+}
+
+/// Whether who calls over TLS must have a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// Everybody.
+    #[default]
+    Required,
+    /// Nobody; one that is shown must be good.
+    Optional,
 }
 
 /// What is refused before it costs anything.

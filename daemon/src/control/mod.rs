@@ -12,6 +12,7 @@
 //! | `/metrics` | OpenMetrics text |
 //! | `/api/v1/calls?limit=&before=` | calls, newest first, live ones among them; `next` continues |
 //! | `/api/v1/calls/{id}` | one call with its exchanges |
+//! | `/api/v1/calls/{id}/trace` | its signalling, without secrets; 403 where callers are not shown |
 //! | `/api/v1/drain` | how far a drain is; POST with `limit_s=` begins one, DELETE takes calls again |
 //! | `/api/v1/reload` | POST reads configuration and agents again: what changed, what needs a restart; 422 if a file is wrong |
 //!
@@ -26,6 +27,7 @@ mod orders;
 mod problem;
 mod ready;
 mod serve;
+mod trace;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -45,6 +47,7 @@ pub use orders::{DrainState, DrainStatus, Order, Orders, ReloadError, Reloaded};
 pub use problem::Problem;
 pub use ready::{Latch, Readiness, Status};
 use tokio_util::sync::CancellationToken;
+pub use trace::{Trace, TracedMessage, Traces};
 
 use crate::base::{Clock, Pulse};
 use crate::storage::StorageHandle;
@@ -75,6 +78,8 @@ pub struct ControlState {
     pub metrics: Metrics,
     /// Takes orders.
     pub orders: Orders,
+    /// Signalling of live and recent calls.
+    pub traces: Traces,
     /// Tells the uptime.
     pub clock: Arc<dyn Clock>,
 }
@@ -231,6 +236,7 @@ fn router(shared: Shared, view: View) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/calls", get(calls::list))
         .route("/api/v1/calls/{id}", get(calls::one))
+        .route("/api/v1/calls/{id}/trace", get(trace::trace))
         .route("/api/v1/drain", get(orders::drain_status).post(orders::drain).delete(orders::resume))
         .route("/api/v1/reload", post(orders::reload))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path") })

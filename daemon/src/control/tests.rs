@@ -32,10 +32,28 @@ fn house() -> House {
         live: LiveCalls::new(10),
         storage: storage.handle(),
         metrics: Metrics::new(Arc::clone(&clock)),
+        traces: Traces::new(|call| if call == CallId(7) { vec![message()] } else { Vec::new() }),
         clock,
     };
     let control = Control::start(config(&folder, state.clone())).expect("started");
     House { control, state, storage, folder, queue }
+}
+
+fn message() -> TracedMessage {
+    let here = ([127, 0, 0, 1], 5060).into();
+    let message = "OPTIONS sip:alice@example SIP/2.0\r\n\r\n".into();
+    TracedMessage { at_us: 1, sent: true, transport: "UDP".into(), local: here, peer: here, message }
+}
+
+#[test]
+fn the_signalling_of_a_call_is_shown_where_callers_are() {
+    let house = house();
+    let id = CallId(7).to_string();
+    let shown: Trace = serde_json::from_value(house.unix(&format!("/api/v1/calls/{id}/trace"))).expect("its form");
+    assert_eq!((shown.id.as_str(), shown.messages.as_slice()), (id.as_str(), [message()].as_slice()));
+    let (status, body) = house.tcp(&format!("/api/v1/calls/{id}/trace"));
+    assert_eq!(status, 403, "{body}");
+    assert!(!body.contains("alice"), "{body}");
 }
 
 fn config(folder: &tempfile::TempDir, state: ControlState) -> ControlConfig {

@@ -15,7 +15,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::admission::Limits;
 use super::dialog::{Action, Command, CommandError, Core, CoreConfig, Dial, DialogState, EndReason, Notice, Refused};
 use super::handle::{Call, EVENTS, Handle, IncomingCall, OutgoingCall, Shared};
-use super::message::Message;
+use super::message::{Message, Method};
+use super::reason;
+use super::tls::Tls;
+use super::trace::{Seen, Tracer};
 use super::transaction::{self, Flow, Timers, Transport, TxnEvent, TxnLayer, TxnStats};
 use super::uri::Uri;
 use crate::base::{CallId, Clock, SystemClock, spawn_essential};
@@ -31,6 +34,10 @@ pub struct EndpointConfig {
     pub udp: Vec<SocketAddr>,
     /// Addresses for TCP.
     pub tcp: Vec<SocketAddr>,
+    /// Addresses for TLS; they need `certificates`.
+    pub tls: Vec<SocketAddr>,
+    /// What handshakes need, both ways; without it nobody is called over TLS.
+    pub certificates: Option<Tls>,
     /// Sockets that are open already; one whose address is named above is used instead of being bound.
     pub inherited: Vec<OwnedFd>,
     /// User-Agent and Server.
@@ -54,6 +61,8 @@ impl EndpointConfig {
         Self {
             udp: Vec::new(),
             tcp: Vec::new(),
+            tls: Vec::new(),
+            certificates: None,
             inherited: Vec::new(),
             user_agent: concat!("Callbox/", env!("CARGO_PKG_VERSION")).to_owned(),
             advertised: None,
@@ -71,7 +80,7 @@ pub enum SipError {
     /// A socket could not be bound.
     #[error("cannot bind SIP {protocol} {address}: {reason}; {advice}")]
     Bind {
-        /// `udp` or `tcp`.
+        /// `udp`, `tcp` or `tls`.
         protocol: &'static str,
         /// As configured.
         address: SocketAddr,
@@ -144,6 +153,7 @@ pub struct Endpoint {
     asks: mpsc::Sender<Ask>,
     layer: Arc<dyn TxnLayer>,
     figures: Arc<Mutex<(usize, usize, Refused)>>,
+    tracer: Tracer,
 }
 
 impl Endpoint {
@@ -169,7 +179,8 @@ impl Endpoint {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (to_task, events) = mpsc::channel(LAYER_EVENTS);
         let inherited = std::mem::take(&mut config.inherited);
-        let layer = transaction::start(&config, inherited, clock.clone(), to_task).await?;
+        let tracer = Tracer::new(clock.clone());
+        let layer = transaction::start(&config, inherited, clock.clone(), tracer.clone(), to_task).await?;
         let (asks, questions) = mpsc::channel(ASKS);
         let (to_owner, incoming) = mpsc::channel(config.limits.max_calls.max(1));
         let figures = Arc::new(Mutex::default());
@@ -191,22 +202,38 @@ impl Endpoint {
             asks: asks.clone(),
             incoming: to_owner,
             figures: Arc::clone(&figures),
+            tracer: tracer.clone(),
             retry_after: limits.retry_after,
         };
         let calls = dialogs.into_iter().filter_map(|state| task.restore(state)).map(Call::new).collect();
         layer.listen();
         spawn_essential(task.run(events, questions));
-        Ok((Self { asks, layer, figures }, incoming, calls))
+        Ok((Self { asks, layer, figures, tracer }, incoming, calls))
     }
 
     /// Where UDP listens.
     pub fn local_udp(&self) -> &[SocketAddr] {
-        self.layer.local().0
+        self.layer.local(Transport::Udp)
     }
 
     /// Where TCP listens.
     pub fn local_tcp(&self) -> &[SocketAddr] {
-        self.layer.local().1
+        self.layer.local(Transport::Tcp)
+    }
+
+    /// Where TLS listens.
+    pub fn local_tls(&self) -> &[SocketAddr] {
+        self.layer.local(Transport::Tls)
+    }
+
+    /// What handshakes are made with now.
+    pub fn certificates(&self) -> Option<Tls> {
+        self.layer.certificates()
+    }
+
+    /// Other certificates for later handshakes; connections and their calls stay.
+    pub fn certify(&self, tls: Tls) {
+        self.layer.certify(tls);
     }
 
     /// Places a call. The INVITE is on its way when this returns.
@@ -218,15 +245,15 @@ impl Endpoint {
         if request.to.bytes().any(|b| b.is_ascii_control() || b" <>\"".contains(&b)) {
             return Err(SipError::BadTarget);
         }
-        let by_uri = if uri.wants_stream() { Transport::Tcp } else { Transport::Udp };
-        let transport = request.transport.unwrap_or(by_uri);
+        let transport = request.transport.or(uri.transport()).unwrap_or_default();
+        // RFC 3261 §8.1.2: nothing less than TLS for `sips:`.
+        let transport = if uri.secure { Transport::Tls } else { transport };
         let reachable = |peer: &SocketAddr| self.layer.local_towards(transport, *peer).is_some();
-        let peer = match uri.literal() {
-            Some(peer) => peer,
-            None => {
-                let mut found = tokio::net::lookup_host((uri.host, uri.port.unwrap_or(5060)))
-                    .await
-                    .map_err(|_| SipError::Unreachable)?;
+        let port = uri.port_for(transport);
+        let peer = match uri.host.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port),
+            Err(_) => {
+                let mut found = tokio::net::lookup_host((uri.host, port)).await.map_err(|_| SipError::Unreachable)?;
                 found.find(reachable).ok_or(SipError::Unreachable)?
             }
         };
@@ -252,6 +279,11 @@ impl Endpoint {
     pub async fn limit(&self, limits: Limits) {
         self.layer.limit(limits.clone());
         drop(self.asks.send(Ask::Limit(limits)).await);
+    }
+
+    /// The signalling of a call that is up or was not long ago, as far as it is remembered.
+    pub fn trace(&self, call: CallId) -> Vec<Seen> {
+        self.tracer.of(call)
     }
 
     /// Figures, a moment old.
@@ -293,6 +325,7 @@ struct Task {
     asks: mpsc::Sender<Ask>,
     incoming: mpsc::Sender<IncomingCall>,
     figures: Arc<Mutex<(usize, usize, Refused)>>,
+    tracer: Tracer,
     retry_after: u32,
 }
 
@@ -312,6 +345,7 @@ impl Task {
                 event = events.recv() => match event {
                     Some(event) => {
                         let call = self.core.call_of(&event);
+                        log_reason(call, &event);
                         self.guarded(call, |core, now| core.handle(event, now))
                     }
                     // The layer is gone: so are all calls.
@@ -400,7 +434,9 @@ impl Task {
 
     /// Makes the handle of a call that the core has just begun.
     fn open(&mut self, call: CallId) -> Option<Handle> {
-        let shared = Shared::new(self.core.state(call)?.clone());
+        let state = self.core.state(call)?.clone();
+        self.tracer.name(call, state.call_id.reveal());
+        let shared = Shared::new(state);
         let (to_owner, events) = mpsc::channel(EVENTS);
         self.slots.insert(call, Slot { events: to_owner, shared: Arc::clone(&shared) });
         Some(Handle { call, asks: self.asks.clone(), events, shared })
@@ -471,6 +507,16 @@ impl Task {
         }
         *self.figures.lock().unwrap_or_else(PoisonError::into_inner) =
             (self.core.len(), self.slots.len(), self.core.refused());
+    }
+}
+
+/// What the other side says of its BYE: whoever looks for the cause of calls that end too soon begins here.
+fn log_reason(call: Option<CallId>, event: &TxnEvent) {
+    if let (Some(call), TxnEvent::Request { msg, .. }) = (call, event)
+        && msg.method() == Some(Method::Bye)
+        && let Some((protocol, cause)) = reason::read(msg)
+    {
+        tracing::info!(%call, protocol, cause, "the other side hangs up and says why");
     }
 }
 

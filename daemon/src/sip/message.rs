@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use super::uri::{NameAddr, param, split_list};
+use super::uri::{NameAddr, Uri, split_list};
 
 /// More header lines than this is an attack, not a call.
 pub const MAX_HEADERS: usize = 200;
@@ -327,7 +327,10 @@ impl Message {
                 _ => return refuse("Bad Or Missing Header"),
             }
         }
-        if self.from_tag().is_none_or(|t| t.is_empty()) {
+        let via = self.header("Via").and_then(Via::parse);
+        let modern = via.as_ref().is_some_and(Via::is_modern);
+        // RFC 2543 knew callers without a tag.
+        if self.header("From").and_then(NameAddr::parse).is_none() || (self.from_tag().is_none() && modern) {
             return refuse("Missing From Tag");
         }
         if self.header("To").and_then(NameAddr::parse).is_none() {
@@ -338,15 +341,17 @@ impl Message {
         if self.cseq().is_none_or(|n| n > i32::MAX as u32) || cseq_method.is_none() || line_method != cseq_method {
             return refuse("Bad CSeq");
         }
-        match self.header("Via").and_then(|v| split_list(v).first().copied().map(via_is_sound)) {
-            Some(true) => {}
-            _ => return refuse("Bad Via"),
+        if !via.is_some_and(|via| via_is_sound(&via)) {
+            return refuse("Bad Via");
         }
-        if let Some(length) = self.header("Content-Length") {
-            match length.parse::<usize>() {
-                Ok(length) if length <= self.body.len() => self.body.truncate(length),
-                _ => return refuse("Bad Content-Length"),
-            }
+        let mut lengths = self.all("Content-Length");
+        let length = lengths.next().map(str::parse::<usize>);
+        let one = lengths.next().is_none();
+        drop(lengths);
+        match length {
+            None => {}
+            Some(Ok(length)) if one && length <= self.body.len() => self.body.truncate(length),
+            Some(_) => return refuse("Bad Content-Length"),
         }
         if self.header("Max-Forwards").is_some_and(|v| v.parse::<u8>().is_err()) {
             return refuse("Bad Max-Forwards");
@@ -397,25 +402,32 @@ fn parse_start(line: &str) -> Option<(Start, Option<ParseError>)> {
         let status = code.parse().ok().filter(|c| (100..700).contains(c))?;
         return Some((Start::Response { status, reason: reason.trim().to_owned() }, None));
     }
-    let mut parts = line.split(' ');
-    let (name, uri, version) = (parts.next()?, parts.next()?, parts.next()?);
+    let parts: Vec<&str> = line.split(' ').collect();
+    let (name, version) = (*parts.first()?, *parts.iter().rev().find(|part| !part.is_empty())?);
+    // Spaces too many leave no doubt that this is a request, and none that it is a bad one.
+    let (uri, torn) = match parts.as_slice() {
+        [_, uri, _] => (*uri, uri.is_empty()),
+        [_, rest @ ..] => (*rest.iter().find(|part| !part.is_empty())?, true),
+        [] => return None,
+    };
+    if !version.get(..4).is_some_and(|v| v.eq_ignore_ascii_case("SIP/")) {
+        return None;
+    }
     let Some(method) = Method::parse(name) else {
-        let real = !name.is_empty() && name.bytes().all(is_token) && version.starts_with("SIP/");
+        let real = !name.is_empty() && name.bytes().all(is_token);
         // The method here is only a carrier for the refusal: it must not be ACK, which is never answered.
         let start = Start::Request { method: Method::Options, uri: uri.to_owned() };
         return real.then_some((start, Some(ParseError::Refuse(501, "Not Implemented"))));
     };
+    let scheme = uri.split(':').next().unwrap_or_default();
+    let (sip, tel) =
+        (["sip", "sips"].iter().any(|s| s.eq_ignore_ascii_case(scheme)), scheme.eq_ignore_ascii_case("tel"));
     let start = Start::Request { method, uri: uri.to_owned() };
     let verdict = if !version.eq_ignore_ascii_case("SIP/2.0") {
-        if !version.starts_with("SIP/") {
-            return None;
-        }
         Some(ParseError::Refuse(505, "Version Not Supported"))
-    } else if parts.next().is_some() || uri.is_empty() {
+    } else if torn || uri.starts_with('<') || !uri.contains(':') || (sip && Uri::parse(uri).is_none()) {
         Some(ParseError::Refuse(400, "Bad Request Line"))
-    } else if !uri.get(..4).is_some_and(|s| s.eq_ignore_ascii_case("sip:") || s.eq_ignore_ascii_case("tel:"))
-        && !uri.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("sips:"))
-    {
+    } else if !sip && !tel {
         Some(ParseError::Refuse(416, "Unsupported URI Scheme"))
     } else {
         None
@@ -428,14 +440,56 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte)
 }
 
-fn via_is_sound(via: &str) -> bool {
-    let Some((protocol, rest)) = via.split_once(char::is_whitespace) else { return false };
-    let sent_by = rest.split_once(';').map_or(rest, |(host, _)| host).trim();
-    let known = ["UDP", "TCP", "TLS"].iter().any(|t| {
-        protocol.get(..8).is_some_and(|p| p.eq_ignore_ascii_case("SIP/2.0/"))
-            && protocol.get(8..).is_some_and(|p| p.eq_ignore_ascii_case(t))
-    });
-    known && !sent_by.is_empty() && param(rest, "branch").is_none_or(|b| !b.is_empty())
+/// One value of Via (RFC 3261 §20.42), with all the spaces that the grammar allows in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Via<'a> {
+    /// `UDP`, `TCP`, `TLS` or another, as written.
+    pub transport: &'a str,
+    /// Host and port, without spaces.
+    pub sent_by: String,
+    /// The parameters, trimmed, none of them empty.
+    pub params: Vec<String>,
+}
+
+impl<'a> Via<'a> {
+    /// Reads the first of a header's values.
+    pub fn parse(value: &'a str) -> Option<Self> {
+        let value = split_list(value).first().copied()?;
+        let (name, rest) = value.split_once('/')?;
+        let (version, rest) = rest.split_once('/')?;
+        if !name.trim().eq_ignore_ascii_case("SIP") || version.trim() != "2.0" {
+            return None;
+        }
+        let (transport, rest) = rest.trim().split_once(char::is_whitespace)?;
+        let mut parts = rest.split(';');
+        let sent_by: String = parts.next()?.chars().filter(|c| !c.is_whitespace()).collect();
+        let trimmed = |part: &str| part.split('=').map(str::trim).collect::<Vec<_>>().join("=");
+        let params: Vec<String> = parts.map(trimmed).collect();
+        let sound = !sent_by.is_empty() && params.iter().all(|p| !p.is_empty() && !p.starts_with('='));
+        sound.then_some(Self { transport, sent_by, params })
+    }
+
+    /// A parameter; empty text for a flag.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find_map(|p| {
+            let (key, value) = p.split_once('=').unwrap_or((p, ""));
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    /// Whether it tells transactions apart as RFC 3261 wants (§8.1.1.7); before, nobody did.
+    pub fn is_modern(&self) -> bool {
+        self.param("branch").is_some_and(|branch| branch.starts_with(COOKIE))
+    }
+}
+
+/// What every branch of RFC 3261 begins with.
+const COOKIE: &str = "z9hG4bK";
+
+fn via_is_sound(via: &Via<'_>) -> bool {
+    let known = ["UDP", "TCP", "TLS"].iter().any(|t| via.transport.eq_ignore_ascii_case(t));
+    // The cookie alone would make one transaction of all that such a peer sends (RFC 4475 §3.2.1).
+    known && via.param("branch").is_none_or(|b| !b.is_empty() && b != COOKIE)
 }
 
 /// Standard phrase of a status.
@@ -449,6 +503,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
         415 => "Unsupported Media Type",
         416 => "Unsupported URI Scheme",
@@ -468,6 +523,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Server Time-out",
         505 => "Version Not Supported",
+        513 => "Message Too Large",
         603 => "Decline",
         _ => "Unknown",
     }
@@ -506,6 +562,7 @@ mod tests {
         assert_eq!(status(GOOD.replace(";tag=1", "")), 400);
         assert_eq!(status(GOOD.replace("sip:a@b SIP/2.0", "http://a SIP/2.0")), 416);
         assert_eq!(status(GOOD.replace("sip:a@b SIP/2.0", "sip:a@b SIP/3.0")), 505);
+        assert_eq!(status(GOOD.replace(";tag=1", "").replace("z9hG4bK", "")), 200, "RFC 2543");
         assert_eq!(status(GOOD.replace("l: 0", "Max-Forwards: x")), 400);
         assert_eq!(status(GOOD.replace("l: 0", &"v: SIP/2.0/UDP 1.1.1.1;branch=z9hG4bKy\r\n".repeat(80))), 483);
         assert_eq!(status(GOOD.replace("v:", "x:")), 0);

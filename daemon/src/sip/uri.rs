@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::transaction::Transport;
+
 /// `"Display" <sip:user@host>;tag=x`, or the same without brackets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NameAddr<'a> {
@@ -86,15 +88,27 @@ impl<'a> Uri<'a> {
         param(self.params, name)
     }
 
-    /// `;transport=tcp`, or `sips:`.
-    pub fn wants_stream(&self) -> bool {
-        self.secure || self.param("transport").is_some_and(|t| t.eq_ignore_ascii_case("tcp"))
+    /// What `;transport=` or `sips:` ask for (RFC 3261 §26.2.2: `sips:` is TLS, whatever else is written).
+    pub fn transport(&self) -> Option<Transport> {
+        let named = |name: &str| self.param("transport").is_some_and(|t| t.eq_ignore_ascii_case(name));
+        match self.secure {
+            true => Some(Transport::Tls),
+            false if named("tls") => Some(Transport::Tls),
+            false if named("tcp") => Some(Transport::Tcp),
+            false if named("udp") => Some(Transport::Udp),
+            false => None,
+        }
+    }
+
+    /// The port, or the protocol's.
+    pub fn port_for(&self, transport: Transport) -> u16 {
+        self.port.unwrap_or(transport.default_port())
     }
 
     /// Address and port when the host is a literal address.
     pub fn literal(&self) -> Option<SocketAddr> {
         let ip: IpAddr = self.host.parse().ok()?;
-        Some(SocketAddr::new(ip, self.port.unwrap_or(5060)))
+        Some(SocketAddr::new(ip, self.port_for(self.transport().unwrap_or_default())))
     }
 }
 
@@ -184,9 +198,12 @@ mod tests {
     #[test]
     fn uri_forms() {
         let u = Uri::parse("sip:+49;x=1@[::1]:5070;lr;transport=TCP?h=v").unwrap();
-        assert_eq!((u.user, u.host, u.port, u.wants_stream()), ("+49;x=1", "::1", Some(5070), true));
+        assert_eq!((u.user, u.host, u.port, u.transport()), ("+49;x=1", "::1", Some(5070), Some(Transport::Tcp)));
         assert_eq!(u.param("lr"), Some(""));
         assert_eq!(Uri::parse("sip:10.0.0.1").unwrap().literal(), Some("10.0.0.1:5060".parse().unwrap()));
+        let secure = Uri::parse("sips:[::1];transport=tcp").unwrap();
+        assert_eq!((secure.transport(), secure.literal()), (Some(Transport::Tls), "[::1]:5061".parse().ok()));
+        assert_eq!(Uri::parse("sip:h;transport=TLS").unwrap().port_for(Transport::Tls), 5061);
         for bad in ["tel:+1", "sip:", "sip:h:99999", "sip:[::1", "x"] {
             assert!(Uri::parse(bad).is_none(), "{bad}");
         }

@@ -1,13 +1,17 @@
-//! `callbox call list` and `callbox call show ID`.
+//! `callbox call list`, `callbox call show ID` and `callbox call trace ID`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use callbox::base::CallId;
+use callbox::control::Trace;
 use callbox::storage::{Cursor, Timing};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use crate::client::Daemon;
+use crate::trace;
 
 /// See [`crate::Command::Call`].
 #[derive(Args)]
@@ -32,6 +36,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The signalling of a call that is up or was not long ago, without secrets.
+    Trace {
+        #[command(flatten)]
+        daemon: Daemon,
+        /// Its id, as `call list` and log lines show it.
+        id: CallId,
+        /// Writes a capture for Wireshark, tshark or sngrep instead; messages of TCP and TLS are in it as datagrams.
+        #[arg(long, value_name = "FILE")]
+        pcap: Option<PathBuf>,
+        /// Prints what the daemon says, as it says it.
+        #[arg(long, conflicts_with = "pcap")]
+        json: bool,
+    },
     /// One call: who, what was said, where the time went.
     Show {
         #[command(flatten)]
@@ -50,6 +67,19 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let before = before.map(|cursor| format!("&before={cursor}")).unwrap_or_default();
             let (_, page) = daemon.get(&format!("/api/v1/calls?limit={limit}{before}"), None).await?;
             if json { println!("{page}") } else { list(&page) }
+        }
+        Command::Trace { daemon, id, pcap, json } => {
+            let (_, answer) = daemon.get(&format!("/api/v1/calls/{id}/trace"), None).await?;
+            if json {
+                println!("{answer}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            let trace: Trace = serde_json::from_value(answer)
+                .context("callboxd's answer has another form; install one release of both")?;
+            match pcap {
+                Some(file) => trace::write(&trace, &file)?,
+                None => print!("{}", trace::ladder(&trace)),
+            }
         }
         Command::Show { daemon, id, json } => {
             let (_, call) = daemon.get(&format!("/api/v1/calls/{id}"), None).await?;

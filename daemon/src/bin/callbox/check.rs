@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use callbox::app;
 use callbox::config::{Config, EngineKind, PortCheck};
 use callbox::models::{self, Use};
 use clap::Args;
@@ -29,6 +30,9 @@ pub(crate) async fn findings(config: &Config) -> (Vec<String>, bool) {
         && let Err(error) = models::resolve(&config.models.dir, &config.models.pack, &Use::ALL)
     {
         findings.push(format!("models: {error}"));
+    }
+    if let Err(error) = app::certificates(config) {
+        findings.push(error.to_string());
     }
     (findings, running)
 }

@@ -20,6 +20,7 @@ mod owner;
 mod private;
 mod reload;
 mod say;
+mod trace;
 mod transcribe;
 mod upgrade;
 mod wav;

@@ -8,11 +8,11 @@ use std::time::Instant;
 use super::machine::{Ctx, Due, Machine};
 use super::screen::{Refusal, capabilities, screen};
 use super::session::settle;
-use super::state::{DialogState, Phase, contact_uri};
+use super::state::{DialogState, Phase, contact_uri, is_secure};
 use super::{Action, Command, CommandError, Dial, EndReason, Invitation, Notice, TRYING};
 use crate::base::CallId;
 use crate::sip::message::{Message, Method, Start};
-use crate::sip::transaction::{Flow, Timers, Transport, TxId, TxnEvent};
+use crate::sip::transaction::{Flow, Timers, TxId, TxnEvent};
 use crate::sip::uri::{NameAddr, called_number};
 
 /// What the core has to know.
@@ -271,11 +271,11 @@ impl Core {
     fn on_request(&mut self, tx: TxId, flow: Flow, request: Message, now: Instant, actions: &mut Vec<Action>) {
         if request.to_tag().is_some() {
             let known = dialog_key(request.call_id(), request.to_tag()).and_then(|k| self.dialogs.get(&k)).copied();
-            let same_peer = |m: &Machine| request.from_tag() == Some(&m.state.remote_tag);
+            let same_peer = |m: &Machine| request.from_tag().unwrap_or_default() == m.state.remote_tag;
             return match known.filter(|c| self.calls.get(c).is_some_and(same_peer)) {
                 Some(call) => {
                     self.transactions.insert(tx, call);
-                    if let Some(machine) = self.calls.get_mut(&call).filter(|_| flow.transport == Transport::Tcp) {
+                    if let Some(machine) = self.calls.get_mut(&call).filter(|_| flow.transport.is_stream()) {
                         // The connection of before may be gone, and with it the way back (RFC 3261 §18).
                         machine.state.flow = Flow { peer: flow.peer, ..machine.state.flow };
                     }
@@ -310,7 +310,7 @@ impl Core {
         let merged = |m: &Machine| {
             m.state.role == super::Role::Uas
                 && Some(m.state.call_id.reveal().as_str()) == request.call_id()
-                && Some(m.state.remote_tag.as_str()) == request.from_tag()
+                && m.state.remote_tag == request.from_tag().unwrap_or_default()
                 && Some(m.state.invite_cseq) == request.cseq()
         };
         if self.draining {
@@ -345,7 +345,7 @@ impl Core {
             Start::Request { uri, .. } => called_number(uri),
             Start::Response { .. } => String::new(),
         };
-        let contact = contact_uri("callbox", flow);
+        let contact = contact_uri("callbox", flow, is_secure(&invite));
         let Some(mut state) = DialogState::from_invite(call, &invite, flow, tag.clone(), contact) else {
             // No usable Contact: no dialog can be made (RFC 3261 §8.1.1.8).
             return ctx.respond(tx, Refusal::plain(400).response(&invite, &tag));

@@ -10,6 +10,7 @@ use super::state::{DialogState, Phase};
 use super::{Action, Command, CommandError, EndReason, Notice};
 use crate::base::CallId;
 use crate::sip::message::{Message, Method};
+use crate::sip::reason;
 use crate::sip::transaction::{Timers, TxId};
 
 /// What a machine needs from the core while it works.
@@ -172,7 +173,7 @@ impl Machine {
         let (msg, to) = self.state.request(Method::Bye, &branch);
         let tx = ctx.new_tx();
         self.pending.push((tx, Method::Bye));
-        let msg = msg.with("User-Agent", ctx.agent);
+        let msg = msg.with("User-Agent", ctx.agent).with("Reason", reason::of(&reason));
         ctx.actions.push(Action::Request { tx, msg, to });
         self.deadline = Some((ctx.now + ctx.timers.t1x64() + ctx.timers.t1x64() / 4, Due::Bye));
         self.end(reason, ctx);

@@ -52,6 +52,15 @@ pub(super) fn screen(request: &Message, in_dialog: bool) -> Result<Method, Refus
     if !unknown.is_empty() {
         return Err(Refusal::because(420, "Unsupported", unknown.join(", ")));
     }
+    // RFC 3261 §8.2.3: a caller who does not take SDP cannot be answered. Without the header, SDP is meant (§13.2.1).
+    let takes = |range: &str| {
+        let range = range.split(';').next().unwrap_or_default().trim();
+        [ACCEPT, "application/*", "*/*"].iter().any(|known| known.eq_ignore_ascii_case(range))
+    };
+    let speechless = request.header("Accept").is_some() && !request.list("Accept").any(takes);
+    if method == Method::Invite && speechless {
+        return Err(Refusal::because(406, "Accept", ACCEPT));
+    }
     if method == Method::Bye || request.body.is_empty() {
         return Ok(method);
     }

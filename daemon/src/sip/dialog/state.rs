@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::session::SessionTimer;
 use crate::base::{CallId, Pii};
-use crate::sip::message::{Message, Method};
+use crate::sip::message::{Message, Method, Start, Via};
 use crate::sip::transaction::{Flow, NextHop, Transport};
 use crate::sip::uri::{NameAddr, Uri};
 
@@ -76,6 +76,9 @@ pub struct DialogState {
     /// Whether their Allow names UPDATE.
     #[serde(default)]
     pub peer_updates: bool,
+    /// Over TLS, where we called: the name that the server's certificate must have; none takes the host that is called.
+    #[serde(default)]
+    pub server_name: Option<String>,
     /// UAS: the INVITE as it came, as long as another process may have to answer it. Its Via says where to.
     pub invite: Option<Pii<Vec<u8>>>,
 }
@@ -83,14 +86,14 @@ pub struct DialogState {
 impl DialogState {
     /// RFC 3261 §12.1.1: from an INVITE to us.
     pub fn from_invite(call: CallId, invite: &Message, flow: Flow, local_tag: String, contact: String) -> Option<Self> {
-        let remote_target = contact_of(invite)?;
+        let remote_target = contact_of(invite).or_else(|| caller_of_old(invite))?;
         Some(Self {
             call,
             role: Role::Uas,
             phase: Phase::Ringing,
             call_id: invite.call_id()?.to_owned().into(),
             local_tag,
-            remote_tag: invite.from_tag()?.to_owned(),
+            remote_tag: invite.from_tag().unwrap_or_default().to_owned(),
             local: without_tag(invite.header("To")?).into(),
             remote: without_tag(invite.header("From")?).into(),
             remote_target: remote_target.into(),
@@ -103,6 +106,7 @@ impl DialogState {
             local_sdp: None,
             session: None,
             peer_updates: allows_update(invite),
+            server_name: None,
             invite: Some(invite.to_bytes().into()),
         })
     }
@@ -170,16 +174,42 @@ impl DialogState {
     }
 
     fn next_hop(&self, uri: &str) -> NextHop {
-        let stream = self.flow.transport == Transport::Tcp || Uri::parse(uri).is_some_and(|u| u.wants_stream());
-        let transport = if stream { Transport::Tcp } else { Transport::Udp };
-        NextHop { transport, uri: uri.to_owned(), flow: (self.flow.transport == transport).then_some(self.flow) }
+        let wanted = Uri::parse(uri).and_then(|u| u.transport());
+        // A dialog goes up, from datagrams to streams and from those to TLS, and never down again.
+        let transport = match (self.flow.transport, wanted) {
+            (Transport::Tls, _) | (_, Some(Transport::Tls)) => Transport::Tls,
+            (Transport::Tcp, _) | (_, Some(Transport::Tcp)) => Transport::Tcp,
+            (Transport::Udp, _) => Transport::Udp,
+        };
+        NextHop {
+            transport,
+            uri: uri.to_owned(),
+            flow: (self.flow.transport == transport).then_some(self.flow),
+            name: self.server_name.clone(),
+        }
     }
 }
 
-/// Our Contact URI on this flow.
-pub(super) fn contact_uri(user: &str, flow: Flow) -> String {
-    let suffix = if flow.transport == Transport::Tcp { ";transport=tcp" } else { "" };
-    format!("sip:{user}@{}{suffix}", flow.local)
+/// Our Contact URI on this flow; `sips:` where the other side has begun with it (RFC 3261 §12.1.1).
+pub(super) fn contact_uri(user: &str, flow: Flow, secure: bool) -> String {
+    let local = flow.local;
+    match flow.transport {
+        Transport::Udp => format!("sip:{user}@{local}"),
+        Transport::Tcp => format!("sip:{user}@{local};transport=tcp"),
+        Transport::Tls if secure => format!("sips:{user}@{local}"),
+        Transport::Tls => format!("sip:{user}@{local};transport=tls"),
+    }
+}
+
+/// Whether this request demands TLS at every hop: its Request-URI, its first Record-Route or its Contact is `sips:`.
+pub(super) fn is_secure(request: &Message) -> bool {
+    let asked = match &request.start {
+        Start::Request { uri, .. } => Some(uri.as_str()),
+        Start::Response { .. } => None,
+    };
+    let first = |name| request.list(name).next().and_then(NameAddr::parse).map(|a| a.uri);
+    let sips = |uri: &str| Uri::parse(uri).is_some_and(|u| u.secure);
+    [asked, first("Record-Route"), first("Contact")].into_iter().flatten().any(sips)
 }
 
 /// Our Via on this flow.
@@ -198,6 +228,13 @@ fn allows_update(message: &Message) -> bool {
 fn contact_of(message: &Message) -> Option<String> {
     let first = message.list("Contact").next()?;
     Some(NameAddr::parse(first)?.uri.to_owned()).filter(|u| Uri::parse(u).is_some())
+}
+
+/// RFC 2543 knew calls without Contact: then the caller is who From says.
+fn caller_of_old(invite: &Message) -> Option<String> {
+    let old = invite.header("Via").and_then(Via::parse).is_some_and(|via| !via.is_modern());
+    let from = NameAddr::parse(invite.header("From")?)?.uri;
+    (old && invite.header("Contact").is_none() && Uri::parse(from).is_some()).then(|| from.to_owned())
 }
 
 /// A From or To value as it came, but for its tag: display name and URI must be repeated exactly.

@@ -5,13 +5,16 @@ use super::state::{DialogState, Phase, Role, contact_uri, via, with_tag};
 use super::{ACCEPT, ALLOW, Action, Dial, EndReason, MIN_SE, Notice, RING_LIMIT, SUPPORTED};
 use crate::base::CallId;
 use crate::sip::message::{Message, Method, Start};
-use crate::sip::transaction::{Flow, NextHop, TxId};
+use crate::sip::reason;
+use crate::sip::transaction::{NextHop, Transport, TxId};
+use crate::sip::uri::Uri;
 
 impl Machine {
     /// Sends the INVITE of a new call.
     pub(super) fn dial(call: CallId, dial: &Dial, ctx: &mut Ctx<'_>) -> Self {
-        let contact = contact_uri(&dial.from_user, dial.flow);
         let to = dial.to.reveal();
+        let called = Uri::parse(to);
+        let contact = contact_uri(&dial.from_user, dial.flow, called.is_some_and(|uri| uri.secure));
         let state = DialogState {
             call,
             role: Role::Uac,
@@ -31,6 +34,8 @@ impl Machine {
             local_sdp: Some(dial.sdp.clone()),
             session: None,
             peer_updates: false,
+            // The address has been looked up: only here is it still known whose it should be.
+            server_name: called.filter(|_| dial.flow.transport == Transport::Tls).map(|uri| uri.host.to_owned()),
             invite: None,
         };
         let branch = ctx.branch();
@@ -52,7 +57,7 @@ impl Machine {
         };
         let invite = invite.with_sdp(Some(&dial.sdp));
         let tx = ctx.new_tx();
-        ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(dial.flow) });
+        ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(&state) });
         let mut machine = Self::new(state, Some((tx, invite)));
         machine.deadline = Some((ctx.now + RING_LIMIT, Due::Ring));
         machine
@@ -69,7 +74,7 @@ impl Machine {
             .with("Via", via(self.state.flow, &ctx.branch()))
             .with("CSeq", format!("{} INVITE", self.state.invite_cseq));
         let tx = ctx.new_tx();
-        ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(self.state.flow) });
+        ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(&self.state) });
         self.invite = Some((tx, invite));
     }
 
@@ -83,8 +88,9 @@ impl Machine {
                 cancel = cancel.with(name, value);
             }
         }
-        let cancel = cancel.with("CSeq", format!("{} CANCEL", self.state.invite_cseq));
-        let to = first_hop(self.state.flow);
+        let cancel =
+            cancel.with("CSeq", format!("{} CANCEL", self.state.invite_cseq)).with("Reason", reason::CANCELLED);
+        let to = first_hop(&self.state);
         let tx = ctx.new_tx();
         self.pending.push((tx, Method::Cancel));
         ctx.actions.push(Action::Request { tx, msg: cancel, to });
@@ -184,7 +190,8 @@ impl Machine {
     }
 }
 
-fn first_hop(flow: Flow) -> NextHop {
+fn first_hop(state: &DialogState) -> NextHop {
     // The endpoint has resolved the name: the flow says where to, the Request-URI stays what was dialled.
-    NextHop { transport: flow.transport, uri: format!("sip:{}", flow.peer), flow: Some(flow) }
+    let (flow, name) = (state.flow, state.server_name.clone());
+    NextHop { transport: flow.transport, uri: format!("sip:{}", flow.peer), flow: Some(flow), name }
 }

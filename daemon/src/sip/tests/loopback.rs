@@ -10,6 +10,7 @@ fn request_to(to: &Endpoint, transport: Transport) -> DialRequest {
     let address = match transport {
         Transport::Udp => to.local_udp()[0],
         Transport::Tcp => to.local_tcp()[0],
+        Transport::Tls => unreachable!("see `tls`"),
     };
     DialRequest {
         to: format!("sip:frontdesk@{address}"),

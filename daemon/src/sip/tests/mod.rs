@@ -3,6 +3,9 @@
 mod addresses;
 mod hostile;
 mod loopback;
+mod pki;
+mod routes;
+mod tls;
 mod wire;
 
 use std::net::SocketAddr;

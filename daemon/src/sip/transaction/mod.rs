@@ -3,9 +3,12 @@
 //! Retransmissions in both directions, the ACK of a non-2xx and the 200 to a CANCEL happen below and never surface.
 //! Only this folder names `rsipstack`.
 
+mod convert;
+mod frame;
 mod passed;
 mod rsip;
-mod tcp;
+mod stream;
+mod udp;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -19,6 +22,8 @@ use super::EndpointConfig;
 use super::admission::Limits;
 use super::endpoint::SipError;
 use super::message::Message;
+use super::tls::Tls;
+use super::trace::Tracer;
 use crate::base::Clock;
 
 /// A transaction. Server transactions are numbered by the layer (even), client transactions by the core (odd).
@@ -31,6 +36,7 @@ pub enum Transport {
     #[default]
     Udp,
     Tcp,
+    Tls,
 }
 
 impl Transport {
@@ -39,7 +45,18 @@ impl Transport {
         match self {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
+            Self::Tls => "TLS",
         }
+    }
+
+    /// Whether it keeps connections and repeats nothing.
+    pub const fn is_stream(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+
+    /// Where it listens unless something else is said (RFC 3261 §19.1.2).
+    pub const fn default_port(self) -> u16 {
+        if matches!(self, Self::Tls) { 5061 } else { 5060 }
     }
 }
 
@@ -108,6 +125,8 @@ pub struct NextHop {
     pub uri: String,
     /// The flow that the dialog came over: its stream is used while it lives.
     pub flow: Option<Flow>,
+    /// Over TLS: the name that the server's certificate must have; none takes the host of `uri` (RFC 5922 §4).
+    pub name: Option<String>,
 }
 
 /// Figures of the layer.
@@ -117,8 +136,10 @@ pub struct TxnStats {
     pub running: usize,
     /// Finished ones that are kept 64·T1 to answer repeated requests.
     pub finished: usize,
-    /// Open TCP connections.
+    /// Open TCP and TLS connections.
     pub connections: usize,
+    /// TLS handshakes that came to nothing, of either side.
+    pub handshakes_failed: u64,
     /// Messages that were no SIP, or SIP that could not be processed.
     pub malformed: u64,
     /// Dropped unread: too many messages, INVITEs, connections or transactions, or too long.
@@ -164,12 +185,16 @@ pub trait TxnLayer: Send + Sync {
     fn listen(&self);
     /// Forgets a transaction without another word.
     fn abandon(&self, tx: TxId);
-    /// Our addresses: UDP, TCP.
-    fn local(&self) -> (&[SocketAddr], &[SocketAddr]);
+    /// Where this protocol listens.
+    fn local(&self, transport: Transport) -> &[SocketAddr];
     /// Our address as this peer can reach it.
     fn local_towards(&self, transport: Transport, peer: SocketAddr) -> Option<SocketAddr>;
     /// Other limits of admission from now on; those of sockets and transactions stay.
     fn limit(&self, limits: Limits);
+    /// What handshakes are made with.
+    fn certificates(&self) -> Option<Tls>;
+    /// Other certificates for later handshakes; what is connected stays so.
+    fn certify(&self, tls: Tls);
     /// Figures.
     fn stats(&self) -> TxnStats;
     /// Closes sockets and ends tasks.
@@ -184,9 +209,10 @@ pub(super) async fn start(
     config: &EndpointConfig,
     inherited: Vec<OwnedFd>,
     clock: Arc<dyn Clock>,
+    tracer: Tracer,
     events: mpsc::Sender<TxnEvent>,
 ) -> Result<Arc<dyn TxnLayer>, SipError> {
-    let layer = rsip::RsipLayer::start(config, passed::Passed::new(inherited), clock, events).await?;
+    let layer = rsip::RsipLayer::start(config, passed::Passed::new(inherited), clock, tracer, events).await?;
     Ok(layer)
 }
 
@@ -194,7 +220,7 @@ pub(super) async fn start(
 #[doc(hidden)]
 pub fn fuzz_message(raw: &[u8]) {
     if let Ok(message) = Message::parse(raw) {
-        rsip::fuzz_round_trip(&message);
+        convert::fuzz_round_trip(&message);
     }
 }
 

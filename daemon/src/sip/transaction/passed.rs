@@ -35,7 +35,7 @@ impl Passed {
         self.take(Type::DGRAM, address).map(Into::into)
     }
 
-    /// The TCP listener of this address.
+    /// The listener of this address, for TCP or TLS.
     pub(super) fn tcp(&mut self, address: SocketAddr) -> Option<std::net::TcpListener> {
         self.take(Type::STREAM, address).map(Into::into)
     }
@@ -43,7 +43,7 @@ impl Passed {
     /// Says which ones the configuration does not name.
     pub(super) fn warn_of_unused(&self) {
         for (kind, address, _) in &self.0 {
-            let protocol = if *kind == Type::DGRAM { "sip.udp" } else { "sip.tcp" };
+            let protocol = if *kind == Type::DGRAM { "sip.udp" } else { "sip.tcp or sip.tls" };
             tracing::warn!(%address, "callbox.socket opens an address that {protocol} does not name; it is not used");
         }
     }

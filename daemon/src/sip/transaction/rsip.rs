@@ -2,7 +2,7 @@
 //! bind and read ourselves; leaves: [`TxnEvent`]s. Its listeners, queues, dialogs, resolver and generators are not used:
 //! admission acts before any parser, and a full event queue holds the socket back instead of growing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,26 +10,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rsipstack::EndpointBuilder;
-use rsipstack::sip::headers::make_header;
-use rsipstack::sip::{Header, Headers, Request, Response, SipMessage, StatusCode, Version};
+use rsipstack::sip::{Request, SipMessage};
 use rsipstack::transaction::endpoint::{EndpointInnerRef, EndpointOption};
 use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transaction::transaction::{Transaction, TransactionEvent, TransactionEventSender};
-use rsipstack::transport::udp::UdpConnection;
-use rsipstack::transport::{SipAddr, SipConnection};
-use tokio::net::{TcpListener, UdpSocket};
+use rsipstack::transport::SipConnection;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::convert::{from_request, from_response, read, sip_addr, stamp_via, to_rsip};
 use super::passed::Passed;
-use super::tcp::Streams;
+use super::stream::Streams;
+use super::udp::{self, Udp, Wire};
 use super::{Flow, NextHop, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
 use crate::base::{Clock, spawn_essential};
 use crate::sip::EndpointConfig;
 use crate::sip::admission::{Admission, Limits};
-use crate::sip::endpoint::{SipError, bind_error};
-use crate::sip::message::{Message, Method, ParseError, Start};
-use crate::sip::uri::{Uri, param, split_list};
+use crate::sip::endpoint::SipError;
+use crate::sip::message::{Message, Method, Start, Via};
+use crate::sip::reason;
+use crate::sip::tls::Tls;
+use crate::sip::trace::Tracer;
+use crate::sip::uri::Uri;
 
 /// Responses to what could not be parsed, in one second: a mirror for nobody.
 const REFUSALS_PER_SECOND: usize = 50;
@@ -37,12 +40,13 @@ const REFUSALS_PER_SECOND: usize = 50;
 /// Peers whose route is remembered for a second.
 const ROUTES: usize = 1024;
 
-/// One UDP socket of ours.
-struct Udp {
-    socket: Arc<UdpSocket>,
-    conn: SipConnection,
-    local: SocketAddr,
-}
+/// RFC 3261 §18.1.1: longer requests go over TCP, because nobody knows what fits into a packet on the whole way.
+const DATAGRAM: usize = 1300;
+/// Long requests whose CANCEL would find them.
+const RAISED: usize = 256;
+/// How long a peer may take to accept a connection for a long request, and how long one that did not is not asked again.
+const RAISE_LIMIT: Duration = Duration::from_secs(1);
+const ONLY_UDP: Duration = Duration::from_secs(300);
 
 /// Where a message came from and how to answer it without a transaction.
 pub(super) struct Origin {
@@ -54,8 +58,8 @@ pub(super) struct Origin {
 /// Bytes past the transaction machines.
 #[derive(Clone)]
 pub(super) enum RawOut {
-    Udp(Arc<UdpSocket>),
-    Tcp(mpsc::Sender<Vec<u8>>),
+    Udp(Arc<Wire>),
+    Stream(mpsc::Sender<Vec<u8>>),
 }
 
 struct Entry {
@@ -76,11 +80,16 @@ pub(super) struct RsipLayer {
     udp_addresses: Vec<SocketAddr>,
     pub(super) streams: Streams,
     /// Until they are listened to.
-    listeners: Mutex<Vec<TcpListener>>,
+    listeners: Mutex<Vec<(Transport, TcpListener)>>,
     admission: Mutex<Admission>,
     /// What the routing table said in this second; asked for every datagram where a socket is bound to no address.
     routes: Mutex<HashMap<IpAddr, IpAddr>>,
+    /// Branches of requests that went over TCP because they were long.
+    raised: Mutex<VecDeque<String>>,
+    /// Peers that took no connection, until when that is believed.
+    only_udp: Mutex<HashMap<SocketAddr, Instant>>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) tracer: Tracer,
     pub(super) cancel: CancellationToken,
     advertised: Option<IpAddr>,
     max_transactions: usize,
@@ -96,15 +105,16 @@ impl RsipLayer {
         config: &EndpointConfig,
         mut passed: Passed,
         clock: Arc<dyn Clock>,
+        tracer: Tracer,
         events: mpsc::Sender<TxnEvent>,
     ) -> Result<Arc<Self>, SipError> {
         let cancel = CancellationToken::new();
         let mut udp = Vec::new();
         for address in &config.udp {
-            udp.push(bind_udp(*address, passed.udp(*address)).await?);
+            udp.push(udp::bind(*address, passed.udp(*address), tracer.clone()).await?);
         }
         let limits = super::socket_limits(&config.limits);
-        let (streams, listeners) = Streams::bind(&config.tcp, &mut passed, limits).await?;
+        let (streams, listeners) = Streams::bind(config, &mut passed, limits)?;
         passed.warn_of_unused();
         let timers = config.timers;
         // Built without its own listeners: `serve()` is never called, only its clockwork below.
@@ -132,7 +142,10 @@ impl RsipLayer {
             listeners: Mutex::default(),
             admission: Mutex::new(Admission::new(config.limits.clone())),
             routes: Mutex::default(),
+            raised: Mutex::default(),
+            only_udp: Mutex::default(),
             clock,
+            tracer,
             cancel,
             advertised: config.advertised,
             max_transactions: config.limits.max_transactions,
@@ -164,7 +177,7 @@ impl RsipLayer {
         let Some(udp) = self.udp.get(index) else { return };
         let mut buffer = vec![0_u8; 65_536];
         loop {
-            let (length, peer) = match udp.socket.recv_from(&mut buffer).await {
+            let (length, peer) = match udp.wire.receive(&mut buffer).await {
                 Ok(received) => received,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read from the SIP socket");
@@ -178,7 +191,7 @@ impl RsipLayer {
             }
             let Some(local) = self.reachable(udp.local, peer) else { continue };
             let flow = Flow { transport: Transport::Udp, local, peer };
-            let origin = Origin { flow, conn: udp.conn.clone(), raw: RawOut::Udp(udp.socket.clone()) };
+            let origin = Origin { flow, conn: udp.conn.clone(), raw: RawOut::Udp(Arc::clone(&udp.wire)) };
             self.on_message(raw, &origin).await;
         }
     }
@@ -200,6 +213,7 @@ impl RsipLayer {
     pub(super) async fn on_message(self: &Arc<Self>, raw: &[u8], origin: &Origin) {
         // A panic of a parser, ours or that of the crate below, costs its message and no more.
         let flow = origin.flow;
+        self.tracer.record(false, flow, raw);
         let read = catch_unwind(|| read(raw, flow)).unwrap_or(Err(None));
         let (message, converted, key) = match read {
             Ok(read) => *read,
@@ -279,7 +293,12 @@ impl RsipLayer {
                 Some(SipMessage::Response(r)) => TxnEvent::Response { tx: id, msg: Box::new(from_response(&r)) },
                 Some(SipMessage::Request(r)) => match r.method {
                     rsipstack::sip::Method::Ack => TxnEvent::Ack { tx: id, msg: Box::new(from_request(&r)) },
-                    rsipstack::sip::Method::Cancel => TxnEvent::Cancel { tx: id },
+                    rsipstack::sip::Method::Cancel => {
+                        if let Some((protocol, cause)) = reason::read(&from_request(&r)) {
+                            tracing::info!(protocol, cause, "a caller gives up and says why");
+                        }
+                        TxnEvent::Cancel { tx: id }
+                    }
                     _ => continue,
                 },
             };
@@ -313,8 +332,8 @@ impl RsipLayer {
         let bytes = response.to_bytes();
         match &origin.raw {
             // To the source itself: an address in a broken Via is not to be trusted with a packet.
-            RawOut::Udp(socket) => drop(socket.send_to(&bytes, origin.flow.peer).await),
-            RawOut::Tcp(out) => drop(out.try_send(bytes)),
+            RawOut::Udp(wire) => drop(wire.send(&bytes, origin.flow.peer).await),
+            RawOut::Stream(out) => drop(out.try_send(bytes)),
         }
     }
 
@@ -335,6 +354,7 @@ impl RsipLayer {
     }
 
     async fn send_request(self: Arc<Self>, id: TxId, request: Message, to: NextHop) {
+        let (request, to) = self.raise(request, to).await;
         let started = async {
             let (conn, peer) = self.connect(&to).await?;
             let SipMessage::Request(converted) = to_rsip(&request)? else { return None };
@@ -362,29 +382,82 @@ impl RsipLayer {
         self.emit(TxnEvent::Ended { tx: id }).await;
     }
 
+    /// RFC 3261 §18.1.1: what may not fit into a datagram goes over TCP, if the peer takes that; and who took the INVITE
+    /// that way gets its CANCEL so. The dialog stays where it is: smaller requests are datagrams again.
+    async fn raise(self: &Arc<Self>, mut request: Message, to: NextHop) -> (Message, NextHop) {
+        let branch = request.header("Via").and_then(Via::parse).and_then(|via| Some(via.param("branch")?.to_owned()));
+        let (Transport::Udp, Some(branch)) = (to.transport, branch) else { return (request, to) };
+        let follows = request.method() == Some(Method::Cancel) && lock(&self.raised).contains(&branch);
+        if !follows && request.to_bytes().len() <= DATAGRAM {
+            return (request, to);
+        }
+        let Some(peer) = self.look_up(&to).await else { return (request, to) };
+        let refused = lock(&self.only_udp).get(&peer).is_some_and(|until| *until > self.clock.now());
+        let local = self.local_towards(Transport::Tcp, peer);
+        if let (false, Some(local)) = (refused, local)
+            && let Ok(Some(_)) = tokio::time::timeout(RAISE_LIMIT, self.stream_to(peer, None)).await
+        {
+            if let Some((_, via)) = request.headers.iter_mut().find(|(name, _)| name == "Via") {
+                *via = format!("SIP/2.0/TCP {local};rport;branch={branch}");
+            }
+            let mut raised = lock(&self.raised);
+            if raised.len() >= RAISED {
+                raised.pop_front();
+            }
+            raised.push_back(branch);
+            drop(raised);
+            return (
+                request,
+                NextHop { transport: Transport::Tcp, uri: format!("sip:{peer}"), flow: None, name: None },
+            );
+        }
+        let mut only_udp = lock(&self.only_udp);
+        if only_udp.len() >= ROUTES {
+            only_udp.clear();
+        }
+        if !refused {
+            only_udp.insert(peer, self.clock.now() + ONLY_UDP);
+        }
+        drop(only_udp);
+        (request, to)
+    }
+
+    /// Where a request of ours goes.
+    async fn look_up(&self, to: &NextHop) -> Option<SocketAddr> {
+        let uri = Uri::parse(&to.uri)?;
+        // RFC 3261 §19.1.1: `maddr` says where to send what is addressed to somebody else.
+        let host = uri.param("maddr").filter(|maddr| !maddr.is_empty()).unwrap_or(uri.host);
+        let port = uri.port_for(to.transport);
+        match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(ip) if ip.is_multicast() => None,
+            Ok(ip) => Some(SocketAddr::new(ip, port)),
+            Err(_) => {
+                let mut found = tokio::net::lookup_host((host, port)).await.ok()?;
+                found.find(|address| self.reaches(to.transport, *address))
+            }
+        }
+    }
+
     /// The connection and the address for a request of ours.
     async fn connect(self: &Arc<Self>, to: &NextHop) -> Option<(SipConnection, SocketAddr)> {
-        if let (Transport::Tcp, Some(flow)) = (to.transport, to.flow)
-            && let Some(conn) = self.streams.existing(flow.peer)
+        if let (true, Some(flow)) = (to.transport.is_stream(), to.flow)
+            && let Some(conn) = self.streams.existing(to.transport, flow.peer)
         {
             return Some((conn, flow.peer));
         }
-        let uri = Uri::parse(&to.uri)?;
-        let peer = match uri.literal() {
-            Some(peer) => peer,
-            None => {
-                let name = (uri.host, uri.port.unwrap_or(5060));
-                tokio::net::lookup_host(name).await.ok()?.find(|a| self.reaches(to.transport, *a))?
-            }
-        };
+        let peer = self.look_up(to).await?;
         match to.transport {
             Transport::Udp => self.udp_of(to.flow, peer).map(|u| (u.conn.clone(), peer)),
-            Transport::Tcp => Some((self.stream_to(peer).await?, peer)),
+            Transport::Tcp => Some((self.stream_to(peer, None).await?, peer)),
+            Transport::Tls => {
+                let name = to.name.as_deref().or_else(|| Uri::parse(&to.uri).map(|uri| uri.host))?;
+                Some((self.stream_to(peer, Some(name)).await?, peer))
+            }
         }
     }
 
     fn reaches(&self, transport: Transport, peer: SocketAddr) -> bool {
-        transport == Transport::Tcp || self.udp_towards(peer).is_some()
+        transport.is_stream() || self.udp_towards(peer).is_some()
     }
 
     fn route(&self, peer: SocketAddr) -> Option<IpAddr> {
@@ -458,7 +531,7 @@ impl TxnLayer for RsipLayer {
         let layer = self.me.upgrade()?;
         let conn = match flow.transport {
             Transport::Udp => self.udp_towards(flow.peer)?.conn.clone(),
-            Transport::Tcp => return None,
+            Transport::Tcp | Transport::Tls => return None,
         };
         let SipMessage::Request(request) = to_rsip(invite)? else { return None };
         let key = TransactionKey::from_request(&request, TransactionRole::Server).ok()?;
@@ -472,8 +545,8 @@ impl TxnLayer for RsipLayer {
         for index in 0..self.udp.len() {
             self.until_shutdown(layer.clone().read_udp(index));
         }
-        for listener in std::mem::take(&mut *lock(&self.listeners)) {
-            self.until_shutdown(layer.clone().accept(listener));
+        for (transport, listener) in std::mem::take(&mut *lock(&self.listeners)) {
+            self.until_shutdown(layer.clone().accept(transport, listener));
         }
     }
 
@@ -483,17 +556,20 @@ impl TxnLayer for RsipLayer {
         }
     }
 
-    fn local(&self) -> (&[SocketAddr], &[SocketAddr]) {
-        (&self.udp_addresses, self.streams.addresses())
+    fn local(&self, transport: Transport) -> &[SocketAddr] {
+        match transport {
+            Transport::Udp => &self.udp_addresses,
+            stream => self.streams.addresses(stream),
+        }
     }
 
     fn local_towards(&self, transport: Transport, peer: SocketAddr) -> Option<SocketAddr> {
         let bound = match transport {
             Transport::Udp => self.udp_towards(peer).map(|u| u.local)?,
             // Without a listener the peer can still answer over our connection; any port will do in Via and Contact.
-            Transport::Tcp => {
-                let listens = self.streams.addresses().iter().copied().find(|a| a.is_ipv4() == peer.is_ipv4());
-                listens.unwrap_or_else(|| any_address(peer, 5060))
+            stream => {
+                let listens = self.streams.addresses(stream).iter().copied().find(|a| a.is_ipv4() == peer.is_ipv4());
+                listens.unwrap_or_else(|| any_address(peer, stream.default_port()))
             }
         };
         self.reachable(bound, peer)
@@ -503,11 +579,20 @@ impl TxnLayer for RsipLayer {
         lock(&self.admission).limit(limits);
     }
 
+    fn certificates(&self) -> Option<Tls> {
+        self.streams.certificates()
+    }
+
+    fn certify(&self, tls: Tls) {
+        self.streams.certify(tls);
+    }
+
     fn stats(&self) -> TxnStats {
         TxnStats {
             running: self.running.load(Ordering::Relaxed),
             finished: self.inner.get_stats().finished_transactions,
             connections: self.streams.open(),
+            handshakes_failed: self.streams.handshakes_failed(),
             malformed: self.malformed.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
         }
@@ -516,49 +601,6 @@ impl TxnLayer for RsipLayer {
     fn shutdown(&self) {
         self.cancel.cancel();
     }
-}
-
-/// Of a message from outside: ours, that of the crate below, and the transaction that it belongs to. The error is what
-/// to refuse it with, if it is to be answered at all.
-type Read = Result<Box<(Message, SipMessage, TransactionKey)>, Option<(Box<Message>, u16, &'static str)>>;
-
-fn read(raw: &[u8], flow: Flow) -> Read {
-    let mut message = Message::parse(raw).map_err(|(error, request)| match (error, request) {
-        (ParseError::Refuse(status, reason), Some(request)) => Some((request, status, reason)),
-        _ => None,
-    })?;
-    let is_request = message.status() == 0;
-    if is_request {
-        stamp_via(&mut message, flow);
-    }
-    let Some(converted) = to_rsip(&message) else {
-        return Err(is_request.then(|| (Box::new(message), 400, "Bad Request")));
-    };
-    let key = match &converted {
-        SipMessage::Request(request) => TransactionKey::from_request(request, TransactionRole::Server),
-        SipMessage::Response(response) => TransactionKey::from_response(response, TransactionRole::Client),
-    };
-    let key = key.map_err(|_| None)?;
-    Ok(Box::new((message, converted, key)))
-}
-
-async fn bind_udp(address: SocketAddr, passed: Option<std::net::UdpSocket>) -> Result<Udp, SipError> {
-    let socket = match passed {
-        Some(socket) => UdpSocket::from_std(socket),
-        None => super::socket_of(address, socket2::Type::DGRAM).and_then(|socket| {
-            socket.bind(&address.into())?;
-            UdpSocket::from_std(socket.into())
-        }),
-    };
-    let socket = socket.map_err(|e| bind_error("udp", address, &e))?;
-    // A burst of INVITEs must wait in the kernel rather than be lost; where it may not, the default has to do.
-    drop(socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20));
-    let socket = Arc::new(socket);
-    let local = socket.local_addr().map_err(|e| bind_error("udp", address, &e))?;
-    let conn = UdpConnection::from_socket(socket.clone(), None, None)
-        .await
-        .map_err(|_| bind_error("udp", address, &std::io::Error::other("no local address")))?;
-    Ok(Udp { socket, conn: SipConnection::Udp(conn), local })
 }
 
 fn any_address(peer: SocketAddr, port: u16) -> SocketAddr {
@@ -570,103 +612,6 @@ fn route_towards(peer: SocketAddr) -> Option<IpAddr> {
     let probe = std::net::UdpSocket::bind(any_address(peer, 0)).ok()?;
     probe.connect(peer).ok()?;
     Some(probe.local_addr().ok()?.ip())
-}
-
-/// RFC 3261 §18.2.1 and RFC 3581: where the response goes, written into the top Via.
-fn stamp_via(message: &mut Message, flow: Flow) {
-    let Some((_, value)) = message.headers.iter_mut().find(|(name, _)| name == "Via") else { return };
-    let (top, others) = {
-        let values = split_list(value);
-        let Some((top, others)) = values.split_first() else { return };
-        ((*top).to_owned(), others.join(", "))
-    };
-    let (sent_by, parameters) = top.split_once(';').unwrap_or((&top, ""));
-    let host = sent_by.rsplit(char::is_whitespace).next().unwrap_or_default();
-    let ip = flow.peer.ip();
-    let same = Uri::parse(&format!("sip:{host}")).and_then(|u| u.host.parse().ok()) == Some(ip);
-    let wants_port = param(parameters, "rport").is_some();
-    let mut stamped = sent_by.trim().to_owned();
-    for p in parameters.split(';').map(str::trim).filter(|p| !p.is_empty()) {
-        let name = p.split('=').next().unwrap_or(p).trim();
-        if !name.eq_ignore_ascii_case("rport") && !name.eq_ignore_ascii_case("received") {
-            stamped.extend([";", p]);
-        }
-    }
-    if !same || wants_port {
-        stamped.extend([";received=", &ip.to_string()]);
-    }
-    if wants_port {
-        stamped.extend([";rport=", &flow.peer.port().to_string()]);
-    }
-    if !others.is_empty() {
-        stamped.extend([", ", &others]);
-    }
-    *value = stamped;
-}
-
-pub(super) fn sip_addr(transport: Transport, address: SocketAddr) -> SipAddr {
-    let kind = match transport {
-        Transport::Udp => rsipstack::sip::Transport::Udp,
-        Transport::Tcp => rsipstack::sip::Transport::Tcp,
-    };
-    SipAddr { r#type: Some(kind), addr: address.into() }
-}
-
-fn to_rsip(message: &Message) -> Option<SipMessage> {
-    let mut headers: Vec<Header> = message
-        .headers
-        .iter()
-        .filter(|(name, _)| name != "Content-Length")
-        .map(|(name, value)| make_header(name, value.clone()))
-        .collect();
-    headers.push(make_header("Content-Length", message.body.len().to_string()));
-    let (headers, body, version) = (Headers::from(headers), message.body.clone(), Version::V2);
-    Some(match &message.start {
-        Start::Request { method, uri } => SipMessage::Request(Request {
-            method: method.as_str().parse().ok()?,
-            uri: rsipstack::sip::parse_uri(uri).ok()?,
-            version,
-            headers,
-            body,
-        }),
-        Start::Response { status, .. } => {
-            let status_code = StatusCode::from(*status);
-            SipMessage::Response(Response { status_code, wire_reason: None, version, headers, body })
-        }
-    })
-}
-
-fn from_parts(start: Start, headers: &Headers, body: &[u8]) -> Message {
-    let blank = Message { start, headers: Vec::new(), body: body.to_vec() };
-    headers.iter().fold(blank, |message, h| message.with(h.name(), h.value()))
-}
-
-fn from_request(request: &Request) -> Message {
-    let method = Method::parse(&request.method.to_string()).unwrap_or(Method::Options);
-    from_parts(Start::Request { method, uri: request.uri.to_string() }, &request.headers, &request.body)
-}
-
-fn from_response(response: &Response) -> Message {
-    let reason = response.wire_reason.clone().unwrap_or_else(|| response.status_code.text().to_owned());
-    let start = Start::Response { status: response.status_code.code(), reason };
-    from_parts(start, &response.headers, &response.body)
-}
-
-/// There and back; used by the fuzz target.
-pub(super) fn fuzz_round_trip(message: &Message) {
-    match to_rsip(message) {
-        Some(SipMessage::Request(r)) => {
-            drop(TransactionKey::from_request(&r, TransactionRole::Server));
-            drop(from_request(&r));
-            drop(r.to_bytes());
-        }
-        Some(SipMessage::Response(r)) => {
-            drop(TransactionKey::from_response(&r, TransactionRole::Client));
-            drop(from_response(&r));
-            drop(r.to_bytes());
-        }
-        None => {}
-    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,6 +1,7 @@
 //! The caller's own telephone: signalling and media of the calls of one command.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use callbox::call::stream::{Stream, StreamNames, address_towards};
 use callbox::media::{Direction, Media, MediaConfig, MediaSession, MediaThread, PlayFrame, Tap};
 use callbox::sip::sdp::AudioCodec;
-use callbox::sip::{CallEvent, DialRequest, EndReason, Endpoint, EndpointConfig, Transport};
+use callbox::sip::{CallEvent, DialRequest, EndReason, Endpoint, EndpointConfig, Tls, TlsFiles, Transport};
 use callbox_wire::{ClauseId, TurnId};
 use rand::SeedableRng as _;
 use rand::rngs::SysRng;
@@ -39,6 +40,8 @@ pub(crate) enum TransportArg {
     Udp,
     /// A stream.
     Tcp,
+    /// An encrypted stream; the box must have a certificate that this machine trusts.
+    Tls,
 }
 
 /// Without a packet for this long the box is gone.
@@ -70,8 +73,15 @@ pub(crate) struct Heard {
 }
 
 impl Line {
-    /// Binds what calls to that address need, on the interface that leads there.
-    pub(crate) async fn open(to: &str, codec: CodecArg, transport: TransportArg, calls: usize) -> Result<Self> {
+    /// Binds what calls to that address need, on the interface that leads there. `ca`: who is believed over TLS, instead of
+    /// the system's authorities.
+    pub(crate) async fn open(
+        to: &str,
+        codec: CodecArg,
+        transport: TransportArg,
+        calls: usize,
+        ca: Option<&Path>,
+    ) -> Result<Self> {
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let address = address_towards(host_of(to).await?, any, None)
             .context("this machine has no address from which the host could be reached")?;
@@ -80,6 +90,7 @@ impl Line {
         let mut config = EndpointConfig::new(Box::new(move || names.next_u64()));
         config.udp = vec![SocketAddr::new(address, 0)];
         config.tcp = vec![SocketAddr::new(address, 0)];
+        config.certificates = Some(Tls::load(&TlsFiles { ca: ca.map(Path::to_owned), ..TlsFiles::default() })?);
         config.user_agent = concat!("callbox-dial/", env!("CARGO_PKG_VERSION")).to_owned();
         let (endpoint, _incoming) = Endpoint::bind(config).await?;
         let media = MediaThread::start(MediaConfig { bind: address, ports: PORTS, max_sessions: calls.max(1) })?;
@@ -90,6 +101,7 @@ impl Line {
         let transport = match transport {
             TransportArg::Udp => Transport::Udp,
             TransportArg::Tcp => Transport::Tcp,
+            TransportArg::Tls => Transport::Tls,
         };
         Ok(Self { address, endpoint, media, codec, transport, random: Mutex::new(generator) })
     }

@@ -58,6 +58,9 @@ pub(crate) struct DialArgs {
     /// Transport of the signalling.
     #[arg(long, value_enum, default_value_t)]
     transport: line::TransportArg,
+    /// Over TLS: authorities that are believed, or the certificate of the box itself; else the system's authorities.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Silence, in milliseconds, after which the agent is taken to have finished.
     #[arg(long, default_value_t = 1200, value_name = "MS")]
     pause: u32,
@@ -94,7 +97,7 @@ pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
         std::iter::repeat_n(questions, args.rounds.max(1)).flatten().collect::<Vec<_>>().into();
 
     let manners = Manners { pause: args.pause / 20, patience: args.patience / 20 };
-    let line = Arc::new(Line::open(&args.to, args.codec, args.transport, args.calls).await?);
+    let line = Arc::new(Line::open(&args.to, args.codec, args.transport, args.calls, args.ca.as_deref()).await?);
     let mut calls = JoinSet::new();
     for number in 0..args.calls.max(1) {
         let (line, questions, to) = (Arc::clone(&line), Arc::clone(&questions), args.to.clone());

@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     questions.iter_mut().for_each(Question::uncheck);
     questions::voice(&mut questions, &config).await?;
     let before = calls(&config).await?;
-    let line = Line::open(&to, CodecArg::Pcmu, transport, 1).await?;
+    let line = Line::open(&to, CodecArg::Pcmu, transport, 1, config.sip.certificate.as_deref()).await?;
     let manners = Manners { patience: arguments.patience / 20, ..Manners::default() };
     let heard = line.call(&to, &questions, manners, None).await?;
     line.close().await;
@@ -77,10 +77,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 fn own_address(config: &Config) -> Result<(String, TransportArg)> {
     let agents = Agents::read(&config.agents.paths)?;
     let number = agents.iter().flat_map(|agent| &agent.numbers).next().context("no agent has a number")?.example();
-    let (address, transport) = match (config.sip.udp.first(), config.sip.tcp.first()) {
-        (Some(address), _) => (address, TransportArg::Udp),
-        (None, Some(address)) => (address, TransportArg::Tcp),
-        (None, None) => bail!("sip.udp and sip.tcp are empty: there is nothing to call"),
+    let sip = &config.sip;
+    let (address, transport) = match (sip.udp.first(), sip.tcp.first(), sip.tls.first()) {
+        (Some(address), _, _) => (address, TransportArg::Udp),
+        (None, Some(address), _) => (address, TransportArg::Tcp),
+        (None, None, Some(address)) => (address, TransportArg::Tls),
+        (None, None, None) => bail!("sip.udp, sip.tcp and sip.tls are empty: there is nothing to call"),
     };
     let host = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
