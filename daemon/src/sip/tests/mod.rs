@@ -6,6 +6,7 @@ mod loopback;
 mod pki;
 mod routes;
 mod tls;
+mod torture;
 mod wire;
 
 use std::net::SocketAddr;
