@@ -12,6 +12,7 @@ mod peers;
 mod signalling;
 mod start;
 mod survival;
+mod tls;
 mod trunks;
 mod updates;
 

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -59,6 +60,17 @@ impl Baresip {
         );
         fs::write(dir.path().join("config"), config)?;
         Ok(Self { dir, port, user: user.to_owned() })
+    }
+
+    /// Believes servers whose certificate comes from an authority of this file.
+    ///
+    /// # Errors
+    /// If its folder cannot be written.
+    pub fn trusting(self, ca: &Path) -> anyhow::Result<Self> {
+        let path = self.dir.path().join("config");
+        let config = fs::read_to_string(&path)?;
+        fs::write(&path, config + &format!("sip_cafile {}\n", ca.display()))?;
+        Ok(self)
     }
 
     /// Its SIP address.

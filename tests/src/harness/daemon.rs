@@ -52,6 +52,8 @@ pub struct Setup {
     /// Lines to append to the configuration; sections that the harness writes are `sip`, `sip.limits`, `media`,
     /// `http`, `engine`, `models`, `storage`, `log` and `agents`.
     pub more: String,
+    /// Lines to append to the section `sip`.
+    pub sip: String,
     /// `media.silence_s`.
     pub silence: u32,
     /// `log.level`.
@@ -61,7 +63,7 @@ pub struct Setup {
 impl Setup {
     /// With this engine and [`AGENT`].
     pub fn new(engine: Engine) -> Self {
-        Self { engine, agent: AGENT, more: String::new(), silence: 30, log: "debug" }
+        Self { engine, agent: AGENT, more: String::new(), sip: String::new(), silence: 30, log: "debug" }
     }
 }
 
@@ -120,12 +122,13 @@ impl Daemon {
         };
         let pack = if let Engine::Pack(pack) = setup.engine { pack } else { "tiny" };
         let (models, weights) = (models().display().to_string(), weights(dir).display().to_string());
-        let (log, more, silence) = (setup.log, &setup.more, setup.silence);
+        let (log, more, silence, sip_more) = (setup.log, &setup.more, setup.silence, &setup.sip);
         let text = format!(
             r#"
 [sip]
 udp = ["127.0.0.1:{sip}"]
 tcp = ["127.0.0.1:{sip}"]
+{sip_more}
 [sip.limits]
 max_calls = 400
 drain_s = 2
