@@ -1,0 +1,131 @@
+//! Calls as fast as sipp makes them, against a whole daemon with the scripted engine: INVITE, 200, ACK, BYE. How many
+//! failed, and how long it took from INVITE to 200, as sipp saw it.
+//!
+//! `cargo run --release -p callbox-benches --bin load [-- --out FILE --rate N --seconds S]`. Ends with 1 if a call failed.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use callbox_tests::harness::{Daemon, Engine, Setup, free_port};
+use serde_json::json;
+use tokio::process::Command;
+
+const SCRIPT: &str = "ms_per_character = 20\n[[answer]]\nheard = \"hello\"\nsay = \"We are glad.\"\n";
+
+const AGENT: &str = r#"
+name = "load"
+numbers = ["*"]
+persona = "You are kind."
+greeting = "Good morning."
+goodbye = "Goodbye."
+ring_ms = 0
+"#;
+
+fn main() -> Result<ExitCode> {
+    // One thread waits for two programs: nothing of this bench takes a core from them.
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run())
+}
+
+async fn run() -> Result<ExitCode> {
+    let (mut out, mut rate, mut seconds) = (None, 600_u32, 20_u32);
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().with_context(|| format!("{word} needs a value"))?;
+        match word.as_str() {
+            "--out" => out = Some(PathBuf::from(value)),
+            "--rate" => rate = value.parse()?,
+            "--seconds" => seconds = value.parse()?,
+            _ => bail!("{word} is no option"),
+        }
+    }
+    let setup = Setup { agent: AGENT, log: "warn", ..Setup::new(Engine::Scripted(SCRIPT)) };
+    let daemon = Daemon::start(setup).await?;
+    let dir = tempfile::TempDir::new()?;
+    let before = cpu(&daemon)?;
+    // The first second fills caches and pools, as the first calls of a morning do; it is not measured.
+    sipp(&daemon, dir.path(), "warm", rate, rate).await?;
+    let calls = rate * seconds;
+    let begun = cpu(&daemon)?;
+    let counts = sipp(&daemon, dir.path(), "load", calls, rate).await?;
+    let used = cpu(&daemon)? - begun;
+    let mut times = times(&dir.path().join("load.rtt"))?;
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| -> f64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+        let index = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
+        times.get(index).copied().unwrap_or(f64::NAN)
+    };
+    let usage = daemon.usage()?;
+    let result = json!({
+        "calls": calls,
+        "calls_per_second": rate,
+        "failed": counts.failed,
+        "retransmissions": counts.retransmissions,
+        "timed": times.len(),
+        "setup_ms": { "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": at(1.0) },
+        "daemon_cpu_ms_per_call": used * 1000.0 / f64::from(calls),
+        "daemon_cpu_warm_s": begun - before,
+        "daemon_memory_mb": (usage.memory * 1024) as f64 / 1e6,
+    });
+    println!("{result:#}");
+    if let Some(out) = out {
+        std::fs::write(out, serde_json::to_string_pretty(&result)? + "\n")?;
+    }
+    let sound = counts.failed == 0 && times.len() == calls as usize;
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Counts {
+    failed: u64,
+    retransmissions: u64,
+}
+
+async fn sipp(daemon: &Daemon, dir: &Path, name: &str, calls: u32, rate: u32) -> Result<Counts> {
+    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/load.xml");
+    let (stat, rtt) = (dir.join(format!("{name}.stat")), dir.join(format!("{name}.rtt")));
+    let mut command = Command::new("sipp");
+    command.current_dir(dir).arg("-sf").arg(&scenario).args([&daemon.sip().to_string(), "-s", Daemon::USER]);
+    command.args(["-i", "127.0.0.1", "-p", &free_port().to_string(), "-nostdin", "-timer_resol", "1"]);
+    command.args(["-m", &calls.to_string(), "-r", &rate.to_string(), "-l", "2000", "-timeout", "120"]);
+    command.args(["-trace_stat", "-fd", "1", "-stf"]).arg(&stat).args(["-trace_rtt", "-rtt_freq", "1", "-rttf"]);
+    command.arg(&rtt).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let status =
+        tokio::time::timeout(Duration::from_secs(180), command.status()).await.context("sipp did not end")??;
+    // sipp names this file itself where it does not take the option.
+    if !rtt.exists()
+        && let Some(found) = std::fs::read_dir(dir)?
+            .flatten()
+            .map(|e| e.path())
+            .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().ends_with("_rtt.csv")))
+    {
+        std::fs::rename(found, &rtt)?;
+    }
+    let text = std::fs::read_to_string(&stat).context("sipp wrote no statistics")?;
+    let mut lines = text.lines();
+    let head: Vec<&str> = lines.next().context("an empty file")?.split(';').collect();
+    let last: Vec<&str> = lines.next_back().context("no figures")?.split(';').collect();
+    let figure = |column: &str| -> Result<u64> {
+        let at = head.iter().position(|name| *name == column).with_context(|| format!("no {column}"))?;
+        Ok(last.get(at).context("a short line")?.parse()?)
+    };
+    let counts = Counts { failed: figure("FailedCall(C)")?, retransmissions: figure("Retransmissions(C)")? };
+    ensure!(status.success() || counts.failed > 0, "sipp: {status}");
+    Ok(counts)
+}
+
+/// Milliseconds from INVITE to 200, one for each call.
+fn times(path: &Path) -> Result<Vec<f64>> {
+    let text = std::fs::read_to_string(path).context("sipp wrote no response times")?;
+    Ok(text.lines().skip(1).filter_map(|line| line.split(';').nth(1)?.trim().parse().ok()).collect())
+}
+
+/// Seconds of processor time that the daemon has used.
+fn cpu(daemon: &Daemon) -> Result<f64> {
+    let pid = daemon.pid().context("callboxd has ended")?.as_raw_nonzero();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(") ").context("stat")?.1.split(' ').collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).context("ticks");
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
+}
