@@ -18,7 +18,8 @@ for target in "${targets[@]}"; do
     corpus="$cache/fuzz/corpus/$target"
     mkdir -p "$corpus" "$cache/fuzz/failures"
     echo "--- $target: $seconds s"
-    cargo fuzz run --release "$target" "$corpus" -- \
+    # The corpus of the repository is where every machine begins; what is learnt beyond it stays in the cache.
+    cargo fuzz run --release "$target" "$corpus" "corpus/$target" -- \
         -max_total_time="$seconds" -max_len=4096 -rss_limit_mb=1024 -timeout=5 -print_final_stats=1 \
         -artifact_prefix="$cache/fuzz/failures/$target-"
 done
