@@ -51,6 +51,8 @@ FIGURES = {
     "kills_records_wrong": ("kills.json", "records_wrong+database_faults", 1),
     "kills_left": ("kills.json", "left", 1),
     "kills_memory_grown_mb": ("kills.json", "memory_grown_mb", 1),
+    "load_failed": ("load.json", "failed", 1),
+    "load_setup_p95_ms": ("load.json", "setup_ms.p95", 1),
     "media_lost": ("media.json", "far_end.lost+packets_lost_on_the_way_to_us", 1),
 }
 BAR = re.compile(r"(≤|≥|<) ([0-9.]+) ?(.*)")

@@ -35,6 +35,7 @@ bench tts "$peers/tts/bin/python" benches/peers/tts.py "$built/examples/bench_tt
     "$CALLBOX_MODELS/piper-joe/en_US-joe-medium.onnx" --threads "$threads" --out "$results/tts.json"
 bench roundtrip "$peers/stt/bin/python" benches/roundtrip.py --bin "$built" --out "$results/roundtrip.json"
 bench media "$built/media"
+bench load "$built/load" --out "$results/load.json"
 bench backup python3 benches/backup.py --bin "$built" --out "$results/backup.json"
 bench kills "$built/kills" --out "$results/kills.json"
 bench calls python3 benches/calls.py --bin "$built" --out "$results/calls.json"

@@ -33,6 +33,7 @@ macro_rules! targets {
 }
 
 targets![
+    sip_digest "../../tests/fuzz/fuzz_targets/sip_digest.rs",
     rtcp_packet "../../tests/fuzz/fuzz_targets/rtcp_packet.rs",
     rtp_packet "../../tests/fuzz/fuzz_targets/rtp_packet.rs",
     sdp_offer "../../tests/fuzz/fuzz_targets/sdp_offer.rs",

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Clock, SystemClock};
+use crate::base::{Advertised, Clock, SystemClock};
 use crate::call::agents::Agents;
 use crate::call::{self, Exchange, Parts, Random, Rendered};
 use crate::config::{Config, EngineKind, Threads};
@@ -127,7 +127,8 @@ impl App {
         endpoint_config.tls.clone_from(&config.sip.tls);
         endpoint_config.certificates = Some(certificates::read(config).map_err(configuration)?);
         endpoint_config.inherited = inherited.named("sip");
-        endpoint_config.advertised = config.sip.advertised;
+        let advertised = Advertised::new(config.sip.advertised, &config.sip.local_networks);
+        endpoint_config.advertised = advertised.clone();
         endpoint_config.session_expires = config.sip.session_expires_s;
         endpoint_config.limits = limits(config);
         let left = call::left(&service, &mut inherited);
@@ -161,7 +162,7 @@ impl App {
             media: media.clone(),
             media_bind: config.media.bind,
             silence: Duration::from_secs(config.media.silence_s.get().into()),
-            advertised: config.sip.advertised,
+            advertised,
             retry_after: config.sip.limits.retry_after_s.get(),
             storage: storage.handle(),
             live,

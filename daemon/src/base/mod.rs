@@ -1,5 +1,6 @@
 //! Words that every room may use. Imports no room.
 
+mod advertised;
 mod essential;
 mod pii;
 mod pulse;
@@ -7,6 +8,7 @@ mod secret;
 mod time;
 pub mod trunk;
 
+pub use advertised::Advertised;
 pub use callbox_wire::{CallId, ClauseId, TurnId};
 pub use essential::spawn_essential;
 pub use pii::Pii;

@@ -18,7 +18,7 @@ use super::phrases::{self, PhraseBook};
 use super::record::timestamp;
 use super::rendered::Rendered;
 use super::stream::{Stream, StreamNames, address_towards};
-use crate::base::{Clock, Pii};
+use crate::base::{Advertised, Clock, Pii};
 use crate::control::{LiveCall, LiveCalls, LiveState, Readiness};
 use crate::dialogue::{Agent, prime_messages};
 use crate::engine::{Engine, EngineState};
@@ -44,7 +44,7 @@ pub struct Parts {
     /// Without a packet for this long, and without hold, a caller is gone.
     pub silence: Duration,
     /// Our address as peers see it, if that differs.
-    pub advertised: Option<IpAddr>,
+    pub advertised: Advertised,
     /// Seconds in `Retry-After`.
     pub retry_after: u32,
     /// Records.
@@ -80,7 +80,7 @@ pub struct Exchange {
     pub(super) service: Service,
     media_bind: IpAddr,
     silence: Duration,
-    advertised: Option<IpAddr>,
+    advertised: Advertised,
     retry_after: AtomicU32,
     live: LiveCalls,
     readiness: Readiness,
@@ -266,7 +266,7 @@ impl Exchange {
                 return refused(incoming, NO_PORT);
             }
         };
-        let Some(ip) = address_towards(incoming.peer, self.media_bind, self.advertised) else {
+        let Some(ip) = address_towards(incoming.peer, self.media_bind, &self.advertised) else {
             tracing::warn!("there is no address of ours that the caller could reach");
             return refused(incoming, NO_PORT);
         };

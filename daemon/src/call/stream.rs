@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::Advertised;
 use crate::media::{Codec, LatchRule, SessionParameters};
 use crate::sip::sdp::{self, AudioCodec, Direction, LocalMedia, MediaParameters, SdpError};
 
@@ -138,9 +139,9 @@ pub struct Agreed {
 
 /// Our address towards a peer: the advertised one, else the one that media is bound to, else the one that the kernel
 /// would send from. Sends nothing.
-pub fn address_towards(peer: SocketAddr, bound: IpAddr, advertised: Option<IpAddr>) -> Option<IpAddr> {
-    if advertised.is_some() {
-        return advertised;
+pub fn address_towards(peer: SocketAddr, bound: IpAddr, advertised: &Advertised) -> Option<IpAddr> {
+    if let Some(ip) = advertised.towards(peer.ip()) {
+        return Some(ip);
     }
     if !bound.is_unspecified() {
         return Some(bound);

@@ -9,11 +9,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::base::trunk::Network;
+
 const fn nonzero(value: u32) -> NonZeroU32 {
     match NonZeroU32::new(value) {
         Some(value) => value,
         None => NonZeroU32::MIN,
     }
+}
+
+/// Addresses that no packet of the public network has (RFC 1918, RFC 3927, RFC 4193, RFC 4291).
+fn private_networks() -> Vec<Network> {
+    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10"]
+        .iter()
+        .filter_map(|network| network.parse().ok())
+        .collect()
 }
 
 /// Signalling.
@@ -44,6 +54,8 @@ pub struct Sip {
     /// the kernel would choose (NAT).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertised: Option<IpAddr>,
+    /// Networks whose peers reach this machine directly and are told nothing of `advertised`, unless it lies in one of them.
+    pub local_networks: Vec<Network>,
     /// Seconds after which a call is over if neither side says that it goes on, where the peer names no number
     /// (RFC 4028); 0 for never.
     pub session_expires_s: u32,
@@ -64,6 +76,7 @@ impl Default for Sip {
             client_certificates: ClientCertificates::default(),
             ca: None,
             advertised: None,
+            local_networks: private_networks(),
             session_expires_s: 1800,
             limits: SipLimits::default(),
         }

@@ -21,7 +21,7 @@ use super::tls::Tls;
 use super::trace::{Seen, Tracer};
 use super::transaction::{self, Flow, Timers, Transport, TxnEvent, TxnLayer, TxnStats};
 use super::uri::Uri;
-use crate::base::{CallId, Clock, SystemClock, spawn_essential};
+use crate::base::{Advertised, CallId, Clock, SystemClock, spawn_essential};
 
 /// Events of the transaction layer that wait for the task; beyond it the sockets wait.
 const LAYER_EVENTS: usize = 1024;
@@ -43,7 +43,7 @@ pub struct EndpointConfig {
     /// User-Agent and Server.
     pub user_agent: String,
     /// Our address as peers see it, where it is not the bound one (NAT).
-    pub advertised: Option<IpAddr>,
+    pub advertised: Advertised,
     /// What is accepted.
     pub limits: Limits,
     /// RFC 3261 timers; tests shorten them.
@@ -65,7 +65,7 @@ impl EndpointConfig {
             certificates: None,
             inherited: Vec::new(),
             user_agent: concat!("Callbox/", env!("CARGO_PKG_VERSION")).to_owned(),
-            advertised: None,
+            advertised: Advertised::default(),
             limits: Limits::default(),
             timers: Timers::default(),
             session_expires: 1800,

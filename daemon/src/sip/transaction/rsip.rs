@@ -24,7 +24,7 @@ use super::passed::Passed;
 use super::stream::Streams;
 use super::udp::{self, Udp, Wire};
 use super::{Flow, NextHop, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
-use crate::base::{Clock, spawn_essential};
+use crate::base::{Advertised, Clock, spawn_essential};
 use crate::sip::EndpointConfig;
 use crate::sip::admission::{Admission, Limits};
 use crate::sip::endpoint::SipError;
@@ -91,7 +91,7 @@ pub(super) struct RsipLayer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tracer: Tracer,
     pub(super) cancel: CancellationToken,
-    advertised: Option<IpAddr>,
+    advertised: Advertised,
     max_transactions: usize,
     t1x64: Duration,
     malformed: AtomicU64,
@@ -147,7 +147,7 @@ impl RsipLayer {
             clock,
             tracer,
             cancel,
-            advertised: config.advertised,
+            advertised: config.advertised.clone(),
             max_transactions: config.limits.max_transactions,
             t1x64: timers.t1x64(),
             malformed: AtomicU64::new(0),
@@ -477,7 +477,7 @@ impl RsipLayer {
     fn udp_of(&self, flow: Option<Flow>, peer: SocketAddr) -> Option<&Udp> {
         let came_over = |udp: &&Udp| {
             flow.is_some_and(|flow| {
-                let any = udp.local.ip().is_unspecified() || self.advertised == Some(flow.local.ip());
+                let any = udp.local.ip().is_unspecified() || self.advertised.is(flow.local.ip());
                 udp.local.port() == flow.local.port() && (any || udp.local.ip() == flow.local.ip())
             })
         };
@@ -487,10 +487,10 @@ impl RsipLayer {
 
     /// One of our addresses as this peer can reach it.
     pub(super) fn reachable(&self, bound: SocketAddr, peer: SocketAddr) -> Option<SocketAddr> {
-        let ip = match self.advertised {
-            Some(ip) if ip.is_ipv4() == bound.is_ipv4() => ip,
-            _ if bound.ip().is_unspecified() => self.route(peer)?,
-            _ => bound.ip(),
+        let ip = match self.advertised.towards(peer.ip()) {
+            Some(ip) => ip,
+            None if bound.ip().is_unspecified() => self.route(peer)?,
+            None => bound.ip(),
         };
         Some(SocketAddr::new(ip, bound.port()))
     }

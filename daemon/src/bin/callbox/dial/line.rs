@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use callbox::base::Advertised;
 use callbox::call::stream::{Stream, StreamNames, address_towards};
 use callbox::media::{Direction, Media, MediaConfig, MediaSession, MediaThread, PlayFrame, Tap};
 use callbox::sip::sdp::AudioCodec;
@@ -83,7 +84,7 @@ impl Line {
         ca: Option<&Path>,
     ) -> Result<Self> {
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let address = address_towards(host_of(to).await?, any, None)
+        let address = address_towards(host_of(to).await?, any, &Advertised::default())
             .context("this machine has no address from which the host could be reached")?;
         let mut generator = ChaCha20Rng::try_from_rng(&mut SysRng)?;
         let mut names = ChaCha20Rng::from_rng(&mut generator);
