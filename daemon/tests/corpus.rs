@@ -25,7 +25,7 @@ macro_rules! targets {
     ($($name:ident $path:literal),* $(,)?) => {
         $(
             #[path = $path]
-            #[allow(unused_attributes, reason = "a target is the root of a crate elsewhere")]
+            #[allow(unused_attributes, unused_imports, reason = "a target is the root of a crate elsewhere")]
             mod $name;
         )*
         const TARGETS: &[(&str, fn(&[u8]))] = &[$((stringify!($name), $name::run)),*];
@@ -46,7 +46,7 @@ fn folder(name: &str) -> PathBuf {
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+    entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file()).collect()
 }
 
 #[test]

@@ -187,7 +187,9 @@ mod tests {
     fn the_kernel_names_our_address_where_nobody_else_does() {
         let peer: SocketAddr = ([127, 0, 0, 1], 5060).into();
         let any = IpAddr::from([0, 0, 0, 0]);
-        assert_eq!(address_towards(peer, any, None), Some([127, 0, 0, 1].into()));
-        assert_eq!(address_towards(peer, any, Some([192, 0, 2, 7].into())), Some([192, 0, 2, 7].into()));
+        assert_eq!(address_towards(peer, any, &Advertised::default()), Some([127, 0, 0, 1].into()));
+        let (outside, told) = (([198, 51, 100, 1], 5060).into(), Advertised::new(Some([192, 0, 2, 7].into()), &[]));
+        assert_eq!(address_towards(outside, any, &told), Some([192, 0, 2, 7].into()));
+        assert_eq!(address_towards(peer, any, &told), Some([127, 0, 0, 1].into()), "ourselves");
     }
 }

@@ -29,6 +29,7 @@ fuzz_target!(|data: &[u8]| {
         timestamp: 3,
         cname: String::from("callbox"),
         silence: Duration::from_secs(5),
+        confirmed: true,
     };
     let mut now = *START;
     let (mut session, mut ends) = Session::new(parameters, now, SystemTime::UNIX_EPOCH);

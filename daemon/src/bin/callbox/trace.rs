@@ -24,7 +24,7 @@ pub(crate) fn ladder(trace: &Trace) -> String {
     let mut text = String::new();
     let Some(first) = trace.messages.first() else { return text };
     // Writing to a String does not fail.
-    let mut line = |arguments: std::fmt::Arguments<'_>| drop(writeln!(text, "{arguments}"));
+    let mut line = |arguments: std::fmt::Arguments<'_>| writeln!(text, "{arguments}").unwrap_or_default();
     line(format_args!("call {}: callbox is {} over {}", trace.id, first.local, first.transport));
     for (number, peer) in peers.iter().enumerate() {
         line(format_args!("  peer {}: {peer}", number + 1));

@@ -25,7 +25,7 @@ async fn long_requests_go_over_tcp_if_the_peer_takes_it_and_small_ones_are_datag
     for takes_tcp in [true, false] {
         let at = both("127.0.0.1");
         let tcp = if takes_tcp { vec![at] } else { vec![] };
-        let (b, mut incoming) = Endpoint::bind(EndpointConfig { udp: vec![at], tcp, ..config(121) }).await.unwrap();
+        let (_b, mut incoming) = Endpoint::bind(EndpointConfig { udp: vec![at], tcp, ..config(121) }).await.unwrap();
         let uri = format!("sip:desk@{at}");
         let out = a.dial(to(uri.clone(), long.clone())).await.unwrap();
         let ring = soon(incoming.recv()).await.unwrap();

@@ -74,10 +74,12 @@ fn legible(message: &Message) -> Message {
     {
         "sip:callbox.invalid".clone_into(uri);
     }
+    // A CANCEL is answered below, with what it said.
+    let ours = message.status() == 0 && message.method() != Some(Method::Cancel);
     for (name, value) in &mut legible.headers {
         match name.as_ref() {
             "CSeq" => *value = value.split_whitespace().collect::<Vec<_>>().join(" "),
-            "From" if tag_of(value).is_none() => *value = "<sip:caller.invalid>;tag=none".to_owned(),
+            "From" if ours => *value = format!("<sip:caller.invalid>;tag={}", tag_of(value).unwrap_or("none")),
             _ => {}
         }
     }
