@@ -31,6 +31,7 @@ impl Machine {
             local_sdp: Some(dial.sdp.clone()),
             session: None,
             peer_updates: false,
+            trunk: None,
             invite: None,
         };
         let branch = ctx.branch();

@@ -3,6 +3,7 @@
 mod addresses;
 mod hostile;
 mod loopback;
+mod trunks;
 mod wire;
 
 use std::net::SocketAddr;

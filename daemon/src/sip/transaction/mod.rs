@@ -7,7 +7,7 @@ mod passed;
 mod rsip;
 mod tcp;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,8 @@ use super::EndpointConfig;
 use super::admission::Limits;
 use super::endpoint::SipError;
 use super::message::Message;
+use super::offences::Offence;
+use super::trunk::{TrunkName, Trunks};
 use crate::base::Clock;
 
 /// A transaction. Server transactions are numbered by the layer (even), client transactions by the core (odd).
@@ -170,6 +172,12 @@ pub trait TxnLayer: Send + Sync {
     fn local_towards(&self, transport: Transport, peer: SocketAddr) -> Option<SocketAddr>;
     /// Other limits of admission from now on; those of sockets and transactions stay.
     fn limit(&self, limits: Limits);
+    /// Other trunks from now on. Connections that are open stay.
+    fn trunks(&self, trunks: Trunks);
+    /// A source did something that its messages alone do not show.
+    fn offended(&self, source: IpAddr, offence: Offence);
+    /// How often each of [`Offence::ALL`] happened, and for each trunk what was dropped unread because it was too much.
+    fn refused(&self) -> ([u64; Offence::ALL.len()], Vec<(TrunkName, u64)>);
     /// Figures.
     fn stats(&self) -> TxnStats;
     /// Closes sockets and ends tasks.

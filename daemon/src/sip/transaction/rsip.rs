@@ -26,9 +26,11 @@ use super::tcp::Streams;
 use super::{Flow, NextHop, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
 use crate::base::{Clock, spawn_essential};
 use crate::sip::EndpointConfig;
-use crate::sip::admission::{Admission, Limits};
+use crate::sip::admission::{Admission, Limits, Refusal};
 use crate::sip::endpoint::{SipError, bind_error};
 use crate::sip::message::{Message, Method, ParseError, Start};
+use crate::sip::offences::Offence;
+use crate::sip::trunk::{TrunkName, Trunks};
 use crate::sip::uri::{Uri, param, split_list};
 
 /// Responses to what could not be parsed, in one second: a mirror for nobody.
@@ -120,6 +122,8 @@ impl RsipLayer {
                 ..EndpointOption::default()
             })
             .build();
+        let mut admission = Admission::new(config.limits.clone());
+        admission.trunks(config.trunks.clone(), clock.now());
         let layer = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             inner: endpoint.inner,
@@ -130,7 +134,7 @@ impl RsipLayer {
             udp,
             streams,
             listeners: Mutex::default(),
-            admission: Mutex::new(Admission::new(config.limits.clone())),
+            admission: Mutex::new(admission),
             routes: Mutex::default(),
             clock,
             cancel,
@@ -183,13 +187,18 @@ impl RsipLayer {
         }
     }
 
-    /// The gate before the parser.
-    pub(super) fn admits(&self, peer: SocketAddr, raw: &[u8]) -> bool {
-        lock(&self.admission).admit(peer.ip(), raw, self.clock.now()).is_ok()
+    /// The gate before the parser, for a stream that it has let in.
+    pub(super) fn admits(&self, peer: SocketAddr, raw: &[u8]) -> Result<(), Refusal> {
+        lock(&self.admission).admit_connected(peer.ip(), raw, self.clock.now())
+    }
+
+    /// The gate before a stream.
+    pub(super) fn welcomes(&self, peer: SocketAddr) -> bool {
+        lock(&self.admission).welcome(peer.ip(), self.clock.now()).is_ok()
     }
 
     fn admit(&self, peer: SocketAddr, raw: &[u8]) -> bool {
-        let admitted = self.admits(peer, raw);
+        let admitted = lock(&self.admission).admit(peer.ip(), raw, self.clock.now()).is_ok();
         if !admitted {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -205,6 +214,7 @@ impl RsipLayer {
             Ok(read) => *read,
             Err(refusal) => {
                 self.malformed.fetch_add(1, Ordering::Relaxed);
+                self.offended(flow.peer.ip(), Offence::Malformed);
                 if let Some((request, status, reason)) = refusal {
                     self.refuse(*request, status, reason, origin).await;
                 }
@@ -501,6 +511,19 @@ impl TxnLayer for RsipLayer {
 
     fn limit(&self, limits: Limits) {
         lock(&self.admission).limit(limits);
+    }
+
+    fn trunks(&self, trunks: Trunks) {
+        lock(&self.admission).trunks(trunks, self.clock.now());
+    }
+
+    fn offended(&self, source: IpAddr, offence: Offence) {
+        lock(&self.admission).offended(source, offence, self.clock.now());
+    }
+
+    fn refused(&self) -> ([u64; Offence::ALL.len()], Vec<(TrunkName, u64)>) {
+        let admission = lock(&self.admission);
+        (admission.offences(), admission.refused().map(|(name, count)| (name.clone(), count)).collect())
     }
 
     fn stats(&self) -> TxnStats {
