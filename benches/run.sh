@@ -37,6 +37,7 @@ bench roundtrip "$peers/stt/bin/python" benches/roundtrip.py --bin "$built" --ou
 bench media "$built/media"
 bench load "$built/load" --out "$results/load.json"
 bench backup python3 benches/backup.py --bin "$built" --out "$results/backup.json"
+bench flood "$built/flood" --out "$results/flood.json"
 bench kills "$built/kills" --out "$results/kills.json"
 bench calls python3 benches/calls.py --bin "$built" --out "$results/calls.json"
 bench package env "FIGURES=$results/package.json" tests/package/test.sh bookworm

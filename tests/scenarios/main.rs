@@ -11,6 +11,7 @@ mod operations;
 mod peers;
 mod signalling;
 mod start;
+mod strangers;
 mod survival;
 mod tls;
 mod trunks;

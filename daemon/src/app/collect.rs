@@ -13,7 +13,7 @@ use prometheus_client::registry::Unit;
 
 use crate::control::{TracedMessage, Traces};
 use crate::media::{Histogram, Media};
-use crate::sip::{Endpoint, Seen};
+use crate::sip::{Endpoint, Offence, Seen};
 
 /// Seconds; a frame lasts 0.02, and 0.005 is the bar that the media thread is held to.
 const LATENESS: [f64; 10] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5];
@@ -76,10 +76,42 @@ impl Collector for Rooms {
         ] {
             ConstCounter::new(count).encode(reasons.encode_family(&[("reason", reason)])?)?;
         }
+        self.encode_trunks(&mut encoder)?;
         let help = "How late packets were sent";
         let lateness =
             encoder.encode_descriptor("media_send_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?;
         encode_lateness(&media.lateness, lateness)
+    }
+}
+
+impl Rooms {
+    /// Each trunk, and those who belong to none.
+    fn encode_trunks(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let (trunks, offences) = self.endpoint.trunk_stats();
+        let help = "Messages refused for what their source did";
+        let mut reasons = encoder.encode_descriptor("sip_offences", help, None, MetricType::Counter)?;
+        for (offence, count) in Offence::ALL.iter().zip(offences) {
+            ConstCounter::new(count).encode(reasons.encode_family(&[("reason", offence.as_str())])?)?;
+        }
+        if trunks.is_empty() {
+            return Ok(());
+        }
+        let mut calls = encoder.encode_descriptor("trunk_calls", "Calls of a trunk", None, MetricType::Gauge)?;
+        for (name, stats) in &trunks {
+            let gauge = ConstGauge::new(i64::try_from(stats.calls).unwrap_or(i64::MAX));
+            gauge.encode(calls.encode_family(&[("trunk", name.as_str())])?)?;
+        }
+        let help = "Messages of a trunk that were refused: too fast for its rate, too many calls, a wrong password";
+        let mut refused = encoder.encode_descriptor("trunk_refused", help, None, MetricType::Counter)?;
+        for (name, stats) in &trunks {
+            for (reason, count) in
+                [("rate", stats.too_fast), ("full", stats.too_many), ("password", stats.wrong_password)]
+            {
+                let labels = [("trunk", name.as_str()), ("reason", reason)];
+                ConstCounter::new(count).encode(refused.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::trunk::Trunks;
 use crate::base::{Advertised, Clock, SystemClock};
 use crate::call::agents::Agents;
 use crate::call::{self, Exchange, Parts, Random, Rendered};
@@ -106,6 +107,7 @@ impl App {
         let Outside { service, mut inherited } = outside;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let agents = Agents::read(&config.agents.paths).map_err(configuration)?;
+        agents.fit(&config.trunks).map_err(configuration)?;
         // A reload may allow more calls, up to what the ports hold.
         let max_calls = usize::from(config.media.ports.pairs());
 
@@ -131,6 +133,7 @@ impl App {
         endpoint_config.advertised = advertised.clone();
         endpoint_config.session_expires = config.sip.session_expires_s;
         endpoint_config.limits = limits(config);
+        endpoint_config.trunks = Trunks::new(&config.trunks);
         let left = call::left(&service, &mut inherited);
         let dialogs = left.iter().filter_map(call::Left::dialog).collect();
         let (endpoint, incoming, calls) = Endpoint::resume(endpoint_config, dialogs).await.map_err(configuration)?;

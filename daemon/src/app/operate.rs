@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::drain::{Drain, Step};
 use super::{certificates, limits};
 use crate::base::Clock;
+use crate::base::trunk::Trunks;
 use crate::call::Exchange;
 use crate::call::agents::Agents;
 use crate::config::Config;
@@ -145,6 +146,7 @@ impl Operator {
         let wanted = Config::load(Path::new(&path)).and_then(Config::unlock).map_err(|error| wrong(&error))?;
         let (next, changed, needs_restart) = self.config.reload(&wanted).map_err(|error| wrong(&error))?;
         let agents = Agents::read(&next.agents.paths).map_err(|error| wrong(&error))?;
+        agents.fit(&next.trunks).map_err(ReloadError::Configuration)?;
         let tls = certificates::read(&next).map_err(|error| wrong(&error))?;
         let not_now = |why: &str| ReloadError::NotNow(why.to_owned());
         let late =
@@ -165,6 +167,7 @@ impl Operator {
         };
         let (agents_added, agents_removed) = (missing(&before, &agents), missing(&agents, &before));
         self.endpoint.limit(limits(&next)).await;
+        self.endpoint.trunks(Trunks::new(&next.trunks)).await;
         certificates::renew(&self.endpoint, tls);
         self.exchange.replace(agents, next.sip.limits.retry_after_s.get());
         self.config = next;

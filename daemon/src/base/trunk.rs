@@ -51,6 +51,9 @@ pub struct Trunk {
     /// Whether callers must show that they know the password.
     #[serde(default)]
     pub challenge: bool,
+    /// How they may hash it, the most wanted first; never empty.
+    #[serde(default = "old_digest", deserialize_with = "some_digests")]
+    pub digest: Vec<Digest>,
     /// Whether the caller's number is what P-Asserted-Identity says (RFC 3325), which the network beyond the trunk vouches for.
     #[serde(default)]
     pub trust_identity: bool,
@@ -104,13 +107,26 @@ fn all_codecs() -> Vec<Codec> {
     Codec::ALL.to_vec()
 }
 
+/// There are telephones that hang up when they see another name beside MD5.
+fn old_digest() -> Vec<Digest> {
+    vec![Digest::Md5]
+}
+
 fn some_codecs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Codec>, D::Error> {
-    let codecs = Vec::<Codec>::deserialize(deserializer)?;
-    let twice = codecs.iter().enumerate().any(|(at, codec)| codecs.iter().skip(at + 1).any(|other| other == codec));
-    if codecs.is_empty() || twice {
-        return Err(serde::de::Error::custom("name at least one codec, each of them once"));
-    }
-    Ok(codecs)
+    once_each(deserializer, "name at least one codec, each of them once")
+}
+
+fn some_digests<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Digest>, D::Error> {
+    once_each(deserializer, "name \"sha-256\", \"md5\" or both")
+}
+
+fn once_each<'de, T: Deserialize<'de> + PartialEq, D: Deserializer<'de>>(
+    deserializer: D,
+    otherwise: &str,
+) -> Result<Vec<T>, D::Error> {
+    let named = Vec::<T>::deserialize(deserializer)?;
+    let twice = named.iter().enumerate().any(|(at, one)| named.iter().skip(at + 1).any(|other| other == one));
+    if named.is_empty() || twice { Err(serde::de::Error::custom(otherwise)) } else { Ok(named) }
 }
 
 impl Trunk {
@@ -129,6 +145,7 @@ impl Trunk {
             password_file: None,
             password: None,
             challenge: false,
+            digest: old_digest(),
             trust_identity: false,
             register: false,
             register_s: register_s(),
@@ -348,6 +365,17 @@ pub enum Encryption {
     Required,
 }
 
+/// How a password is hashed (RFC 8760).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Digest {
+    /// RFC 3261.
+    #[serde(rename = "md5")]
+    Md5,
+    /// RFC 8760.
+    #[serde(rename = "sha-256")]
+    Sha256,
+}
+
 /// How audio is coded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -470,30 +498,54 @@ impl Serialize for Host {
 
 /// All trunks, and which of them an address belongs to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Trunks(Vec<Arc<Trunk>>);
+pub struct Trunks {
+    all: Vec<Arc<Trunk>>,
+    /// What a resolver says about the names of their hosts.
+    resolved: Vec<(TrunkName, Vec<IpAddr>)>,
+}
 
 impl Trunks {
     /// In the order of the file.
     #[must_use]
     pub fn new(trunks: &[Trunk]) -> Self {
-        Self(trunks.iter().cloned().map(Arc::new).collect())
+        Self { all: trunks.iter().cloned().map(Arc::new).collect(), resolved: Vec::new() }
     }
 
     /// None: then every address may call.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Trunk>> {
-        self.0.iter()
+        self.all.iter()
+    }
+
+    /// What the names of a trunk's hosts mean from now on.
+    pub fn set_hosts(&mut self, trunk: &TrunkName, addresses: Vec<IpAddr>) {
+        self.resolved.retain(|(name, _)| name != trunk);
+        if self.named(trunk).is_some() {
+            self.resolved.push((trunk.clone(), addresses.iter().map(IpAddr::to_canonical).collect()));
+        }
+    }
+
+    /// These, with what was known of the names of their hosts.
+    #[must_use]
+    pub fn with_hosts_of(mut self, before: &Self) -> Self {
+        for (name, addresses) in &before.resolved {
+            let same = before.named(name).map(|trunk| &trunk.hosts) == self.named(name).map(|trunk| &trunk.hosts);
+            if same {
+                self.set_hosts(name, addresses.clone());
+            }
+        }
+        self
     }
 
     /// The one of a name.
     #[must_use]
     pub fn named(&self, name: &TrunkName) -> Option<&Arc<Trunk>> {
-        self.0.iter().find(|trunk| trunk.name == *name)
+        self.all.iter().find(|trunk| trunk.name == *name)
     }
 
     /// The one whose peers or hosts an address is among; of several, the one that names the narrowest range.
@@ -502,10 +554,12 @@ impl Trunks {
         let address = address.to_canonical();
         let narrowest = |trunk: &Trunk| {
             let peers = trunk.peers.iter().filter(|peer| peer.contains(address)).map(Network::prefix);
-            let hosts = trunk.hosts.iter().filter(|host| host.address() == Some(address)).map(|_| u8::MAX);
+            let hosts = trunk.hosts.iter().filter_map(Host::address);
+            let resolved = self.resolved.iter().filter(|(name, _)| *name == trunk.name).flat_map(|(_, found)| found);
+            let hosts = hosts.chain(resolved.copied()).filter(|host| *host == address).map(|_| u8::MAX);
             peers.chain(hosts).max()
         };
-        let found = self.0.iter().filter_map(|trunk| Some((narrowest(trunk)?, trunk)));
+        let found = self.all.iter().filter_map(|trunk| Some((narrowest(trunk)?, trunk)));
         // Of equals the first: `max_by_key` would give the last.
         found.rev().max_by_key(|(prefix, _)| *prefix).map(|(_, trunk)| trunk)
     }

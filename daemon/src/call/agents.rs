@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::trunk::Trunk;
 use crate::dialogue::{Agent, AgentError};
 
 /// Why there are no agents.
@@ -59,6 +60,29 @@ impl Agents {
         Some(std::iter::once(first).chain(answering).find(|agent| !agent.answers("")).unwrap_or(first))
     }
 
+    /// The agent that answers a number that was called through a trunk: the trunk's own rules come first.
+    pub fn through(&self, trunk: Option<&Trunk>, called: &str) -> Option<&Arc<Agent>> {
+        let rule = trunk.and_then(|trunk| rule(&trunk.agents, called));
+        rule.and_then(|name| self.0.get(name)).or_else(|| self.answering(called))
+    }
+
+    /// Whether every agent that a trunk names is there.
+    ///
+    /// # Errors
+    /// One sentence about the first one that is not.
+    pub fn fit(&self, trunks: &[Trunk]) -> Result<(), String> {
+        let missing = trunks.iter().find_map(|trunk| {
+            let name = trunk.agents.values().find(|name| !self.0.contains_key(*name))?;
+            Some((&trunk.name, name))
+        });
+        missing.map_or(Ok(()), |(trunk, name)| {
+            let known = self.names().collect::<Vec<_>>().join(", ");
+            Err(format!(
+                "trunk.agents: in trunk \"{trunk}\" an agent `{name}` is named, and there is none; known: {known}"
+            ))
+        })
+    }
+
     /// The agent of a name.
     pub fn named(&self, name: &str) -> Option<&Agent> {
         self.0.get(name).map(AsRef::as_ref)
@@ -78,6 +102,16 @@ impl Agents {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Agent>> {
         self.0.values()
     }
+}
+
+/// Whom a rule names for a number: the one for this number, else the one for the longest beginning of it (`+4930*`).
+fn rule<'a>(rules: &'a BTreeMap<String, String>, called: &str) -> Option<&'a str> {
+    let begins =
+        |pattern: &str| pattern.strip_suffix('*').filter(|beginning| called.starts_with(beginning)).map(str::len);
+    let exact = rules.get(called);
+    let longest =
+        || rules.iter().filter_map(|(pattern, name)| Some((begins(pattern)?, name))).max_by_key(|(len, _)| *len);
+    exact.or_else(|| longest().map(|(_, name)| name)).map(String::as_str)
 }
 
 type Folder = BTreeMap<String, (Arc<Agent>, PathBuf)>;
@@ -103,4 +137,24 @@ fn read_folder(folder: &Path) -> Result<Folder, AgentsError> {
         agents.insert(name, (Arc::new(agent), path));
     }
     Ok(agents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule_for_the_number_comes_before_the_longest_beginning_of_it() {
+        let rules = [("+4930123", "desk"), ("+4930*", "berlin"), ("+49*", "germany"), ("*1", "never")];
+        let rules = rules.map(|(number, name)| (number.to_owned(), name.to_owned())).into();
+        for (called, name) in [
+            ("+4930123", Some("desk")),
+            ("+49301234", Some("berlin")),
+            ("+4989", Some("germany")),
+            ("+1", None),
+            ("", None),
+        ] {
+            assert_eq!(rule(&rules, called), name, "{called}");
+        }
+    }
 }

@@ -248,7 +248,7 @@ impl Exchange {
             return Err(DRAINING);
         }
         let agents = self.agents();
-        let agent = agents.answering(&incoming.to_user).ok_or(NO_AGENT)?;
+        let agent = agents.through(incoming.trunk.as_deref(), &incoming.to_user).ok_or(NO_AGENT)?;
         let engine_ready = matches!(*self.engine.state().borrow(), EngineState::Ready(_));
         if !engine_ready || !self.readiness.is_ready() {
             return Err(NOT_READY);

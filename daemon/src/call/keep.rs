@@ -344,6 +344,7 @@ mod tests {
             local_sdp: None,
             session: None,
             peer_updates: false,
+            trunk: None,
             server_name: None,
             invite: None,
         };

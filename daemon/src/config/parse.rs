@@ -176,7 +176,10 @@ fn explain(error: &toml::de::Error, key: &str) -> String {
     if let (true, [unknown, known @ ..]) = (message.starts_with("unknown field"), words.as_slice()) {
         let section = key.rsplit_once('.').map(|(section, _)| bracketed(section));
         let place = section.map_or_else(|| "at the top".into(), |section| format!("in {section}"));
-        let advice = if let Some(home) = home_of(unknown, &defaults()) {
+        // What a trunk has, too, is meant as what there is without one.
+        let without_trunks = Table::try_from(Config::default()).unwrap_or_default();
+        let home = home_of(unknown, &without_trunks).or_else(|| home_of(unknown, &defaults()));
+        let advice = if let Some(home) = home {
             format!("it belongs in {}", bracketed(&home))
         } else if let Some(near) = nearest(unknown, known) {
             format!("did you mean `{near}`?")
@@ -376,7 +379,7 @@ mod tests {
         assert_eq!(example, shown_trunk, "a key that has a default is shown with it");
         let described: Vec<_> =
             Table::try_from(&example).expect("serialisable").into_iter().map(|(key, _)| key).collect();
-        assert_eq!(described.len(), 18, "config/callbox.toml does not show every key of a trunk: {described:?}");
+        assert_eq!(described.len(), 19, "config/callbox.toml does not show every key of a trunk: {described:?}");
         fn keys(table: &Table, found: &mut Vec<String>) {
             for (key, value) in table {
                 match value {

@@ -13,13 +13,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::admission::Limits;
-use super::dialog::{Action, Command, CommandError, Core, CoreConfig, Dial, DialogState, EndReason, Notice, Refused};
+use super::dialog::{
+    Action, Command, CommandError, Core, CoreConfig, Dial, DialogState, EndReason, Notice, Refused, TrunkCounts,
+};
 use super::handle::{Call, EVENTS, Handle, IncomingCall, OutgoingCall, Shared};
 use super::message::{Message, Method};
+use super::offences::Offence;
 use super::reason;
 use super::tls::Tls;
 use super::trace::{Seen, Tracer};
 use super::transaction::{self, Flow, Timers, Transport, TxnEvent, TxnLayer, TxnStats};
+use super::trunk::{TrunkName, Trunks};
 use super::uri::Uri;
 use crate::base::{Advertised, CallId, Clock, SystemClock, spawn_essential};
 
@@ -46,6 +50,8 @@ pub struct EndpointConfig {
     pub advertised: Advertised,
     /// What is accepted.
     pub limits: Limits,
+    /// Who may call; nobody named means everybody.
+    pub trunks: Trunks,
     /// RFC 3261 timers; tests shorten them.
     pub timers: Timers,
     /// Seconds after which a session without refresh is over, where the peer names none (RFC 4028); 0 for never.
@@ -67,6 +73,7 @@ impl EndpointConfig {
             user_agent: concat!("Callbox/", env!("CARGO_PKG_VERSION")).to_owned(),
             advertised: Advertised::default(),
             limits: Limits::default(),
+            trunks: Trunks::default(),
             timers: Timers::default(),
             session_expires: 1800,
             random,
@@ -136,6 +143,19 @@ pub struct Stats {
     pub refused: Refused,
 }
 
+/// Figures of a trunk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrunkStats {
+    /// Its dialogs, those that wait for the response to a BYE included.
+    pub calls: usize,
+    /// Messages dropped unread: more than its rate.
+    pub too_fast: u64,
+    /// INVITEs refused with 503: more than its calls.
+    pub too_many: u64,
+    /// Requests with a wrong password.
+    pub wrong_password: u64,
+}
+
 /// Questions to the task.
 #[derive(Debug)]
 pub(super) enum Ask {
@@ -143,6 +163,8 @@ pub(super) enum Ask {
     Dial { dial: Dial, reply: oneshot::Sender<Handle> },
     Drain(bool),
     Limit(Limits),
+    Trunks(Trunks),
+    Hosts(TrunkName, Vec<IpAddr>),
     HangUpAll,
     Stop,
 }
@@ -152,8 +174,17 @@ pub(super) enum Ask {
 pub struct Endpoint {
     asks: mpsc::Sender<Ask>,
     layer: Arc<dyn TxnLayer>,
-    figures: Arc<Mutex<(usize, usize, Refused)>>,
+    figures: Arc<Mutex<Figures>>,
     tracer: Tracer,
+}
+
+/// What the task publishes.
+#[derive(Debug, Default)]
+struct Figures {
+    dialogs: usize,
+    calls: usize,
+    refused: Refused,
+    trunks: Vec<(TrunkName, TrunkCounts)>,
 }
 
 impl Endpoint {
@@ -184,8 +215,9 @@ impl Endpoint {
         let (asks, questions) = mpsc::channel(ASKS);
         let (to_owner, incoming) = mpsc::channel(config.limits.max_calls.max(1));
         let figures = Arc::new(Mutex::default());
-        let EndpointConfig { user_agent, limits, timers, session_expires, random, .. } = config;
+        let EndpointConfig { user_agent, limits, timers, session_expires, random, trunks, .. } = config;
         let core = Core::new(CoreConfig {
+            trunks: trunks.clone(),
             agent: user_agent,
             timers,
             max_calls: limits.max_calls,
@@ -204,6 +236,7 @@ impl Endpoint {
             figures: Arc::clone(&figures),
             tracer: tracer.clone(),
             retry_after: limits.retry_after,
+            trunks,
         };
         let calls = dialogs.into_iter().filter_map(|state| task.restore(state)).map(Call::new).collect();
         layer.listen();
@@ -245,7 +278,7 @@ impl Endpoint {
         if request.to.bytes().any(|b| b.is_ascii_control() || b" <>\"".contains(&b)) {
             return Err(SipError::BadTarget);
         }
-        let transport = request.transport.or(uri.transport()).unwrap_or_default();
+        let transport = request.transport.or_else(|| uri.transport()).unwrap_or_default();
         // RFC 3261 §8.1.2: nothing less than TLS for `sips:`.
         let transport = if uri.secure { Transport::Tls } else { transport };
         let reachable = |peer: &SocketAddr| self.layer.local_towards(transport, *peer).is_some();
@@ -286,10 +319,34 @@ impl Endpoint {
         self.tracer.of(call)
     }
 
+    /// Other trunks from now on; calls that are up stay, whoever's they are.
+    pub async fn trunks(&self, trunks: Trunks) {
+        drop(self.asks.send(Ask::Trunks(trunks)).await);
+    }
+
+    /// What the names of a trunk's hosts mean: these addresses may call, too. They stay until others are named.
+    pub async fn hosts(&self, trunk: TrunkName, addresses: Vec<IpAddr>) {
+        drop(self.asks.send(Ask::Hosts(trunk, addresses)).await);
+    }
+
     /// Figures, a moment old.
     pub fn stats(&self) -> Stats {
-        let (dialogs, calls, refused) = *self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let Figures { dialogs, calls, refused, .. } = *figures;
+        drop(figures);
         Stats { dialogs, calls, transactions: self.layer.stats(), refused }
+    }
+
+    /// Figures of each trunk, a moment old, and how often each of [`Offence::ALL`] happened.
+    pub fn trunk_stats(&self) -> (Vec<(TrunkName, TrunkStats)>, [u64; Offence::ALL.len()]) {
+        let (offences, dropped) = self.layer.refused();
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let stats = |(name, too_fast): (TrunkName, u64)| {
+            let counts = figures.trunks.iter().find(|(known, _)| *known == name).map(|(_, counts)| *counts);
+            let TrunkCounts { calls, too_many, wrong_password } = counts.unwrap_or_default();
+            (name, TrunkStats { calls, too_fast, too_many, wrong_password })
+        };
+        (dropped.into_iter().map(stats).collect(), offences)
     }
 
     /// Refuses new calls, hangs up the others, waits at most `grace` for the peers' responses, closes the sockets.
@@ -324,9 +381,10 @@ struct Task {
     slots: HashMap<CallId, Slot>,
     asks: mpsc::Sender<Ask>,
     incoming: mpsc::Sender<IncomingCall>,
-    figures: Arc<Mutex<(usize, usize, Refused)>>,
+    figures: Arc<Mutex<Figures>>,
     tracer: Tracer,
     retry_after: u32,
+    trunks: Trunks,
 }
 
 impl Task {
@@ -399,9 +457,24 @@ impl Task {
                 self.retry_after = limits.retry_after;
                 Vec::new()
             }
+            Ask::Trunks(trunks) => {
+                self.trunks = trunks.with_hosts_of(&self.trunks);
+                self.follow_trunks();
+                Vec::new()
+            }
+            Ask::Hosts(trunk, addresses) => {
+                self.trunks.set_hosts(&trunk, addresses);
+                self.follow_trunks();
+                Vec::new()
+            }
             Ask::HangUpAll => self.core.hang_up_all(now),
             Ask::Stop => Vec::new(),
         }
+    }
+
+    fn follow_trunks(&mut self) {
+        self.core.trunks(self.trunks.clone());
+        self.layer.trunks(self.trunks.clone());
     }
 
     /// Lets the core work. A panic in it is our bug: it costs the call that was worked on, and not the others.
@@ -505,8 +578,15 @@ impl Task {
                 slot.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone_from(state);
             }
         }
-        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) =
-            (self.core.len(), self.slots.len(), self.core.refused());
+        for (source, offence) in self.core.take_offences() {
+            self.layer.offended(source, offence);
+        }
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        (figures.dialogs, figures.calls, figures.refused) = (self.core.len(), self.slots.len(), self.core.refused());
+        let trunks = self.core.trunk_counts();
+        if figures.trunks != trunks {
+            trunks.clone_into(&mut figures.trunks);
+        }
     }
 }
 

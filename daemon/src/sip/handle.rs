@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::dialog::{Command, DialogState, EndReason, Invitation, Notice};
 use super::endpoint::Ask;
+use super::trunk::Trunk;
 use crate::base::{CallId, Pii};
 
 /// Events that wait for the owner of a call. Beyond it offers are refused and the rest is dropped; the end is never lost.
@@ -101,13 +102,15 @@ pub struct IncomingCall {
     pub offer: Option<String>,
     /// Call-ID, for operators who compare traces.
     pub sip_call_id: Pii<String>,
+    /// The trunk that it came through, where there are any.
+    pub trunk: Option<Arc<Trunk>>,
     handle: Handle,
 }
 
 impl IncomingCall {
     pub(super) fn new(invitation: Invitation, handle: Handle) -> Self {
-        let Invitation { from, to_user, peer, offer, sip_call_id } = invitation;
-        Self { id: handle.call, from, to_user, peer, offer, sip_call_id, handle }
+        let Invitation { from, to_user, peer, offer, sip_call_id, trunk } = invitation;
+        Self { id: handle.call, from, to_user, peer, offer, sip_call_id, trunk, handle }
     }
 
     /// Sends 180.

@@ -5,11 +5,13 @@
 //! bound, a task or an entry that outlives its call, a caller's number in a log line.
 
 pub mod admission;
+mod bucket;
 pub mod dialog;
 pub mod digest;
 mod endpoint;
 mod handle;
 pub mod message;
+mod offences;
 mod reason;
 pub mod sdp;
 mod tls;
@@ -23,8 +25,9 @@ mod tests;
 
 pub use admission::Limits;
 pub use dialog::{DialogState, EndReason, Phase, Refused, Role};
-pub use endpoint::{DialRequest, Endpoint, EndpointConfig, SipError, Stats};
+pub use endpoint::{DialRequest, Endpoint, EndpointConfig, SipError, Stats, TrunkStats};
 pub use handle::{Call, CallEvent, CallGone, IncomingCall, OfferReply, OutgoingCall, Progress};
+pub use offences::Offence;
 pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
 pub use trace::Seen;
 pub use transaction::{Timers, Transport};

@@ -102,7 +102,7 @@ impl<'a> Uri<'a> {
 
     /// The port, or the protocol's.
     pub fn port_for(&self, transport: Transport) -> u16 {
-        self.port.unwrap_or(transport.default_port())
+        self.port.unwrap_or_else(|| transport.default_port())
     }
 
     /// Address and port when the host is a literal address.

@@ -28,13 +28,25 @@ impl Baresip {
     /// # Errors
     /// If its folder cannot be written.
     pub fn new(user: &str) -> anyhow::Result<Self> {
+        Self::with_account(user, "")
+    }
+
+    /// One that answers a challenge with this name and password.
+    ///
+    /// # Errors
+    /// As [`Baresip::new`].
+    pub fn with_password(user: &str, name: &str, password: &str) -> anyhow::Result<Self> {
+        Self::with_account(user, &format!(";auth_user={name};auth_pass={password}"))
+    }
+
+    fn with_account(user: &str, more: &str) -> anyhow::Result<Self> {
         let (dir, port) = (TempDir::new()?, free_port());
         let ((first, last), folder) = (rtp_range(), dir.path().display());
         fs::create_dir(dir.path().join("rec"))?;
         fs::write(dir.path().join("contacts"), "")?;
         fs::write(
             dir.path().join("accounts"),
-            format!("<sip:{user}@127.0.0.1>;regint=0;audio_codecs=PCMU/8000/1;answermode=auto\n"),
+            format!("<sip:{user}@127.0.0.1>;regint=0;audio_codecs=PCMU/8000/1;answermode=auto{more}\n"),
         )?;
         let config = format!(
             "sip_listen 127.0.0.1:{port}\n\

@@ -34,6 +34,9 @@ apology = "I am sorry, something went wrong. One moment please."
 max_tokens = 40
 "#;
 
+/// Limits that no test of something else meets.
+const LIMITS: &str = "max_calls = 400\ndrain_s = 2\ninvites_per_second = 1000\nburst = 1000\nunacked = 400";
+
 /// What thinks behind the daemon.
 #[derive(Clone, Copy)]
 pub enum Engine {
@@ -54,6 +57,8 @@ pub struct Setup {
     pub more: String,
     /// Lines to append to the section `sip`.
     pub sip: String,
+    /// Lines of `sip.limits`; none of them leaves what the package says.
+    pub limits: &'static str,
     /// `media.silence_s`.
     pub silence: u32,
     /// `log.level`.
@@ -63,7 +68,8 @@ pub struct Setup {
 impl Setup {
     /// With this engine and [`AGENT`].
     pub fn new(engine: Engine) -> Self {
-        Self { engine, agent: AGENT, more: String::new(), sip: String::new(), silence: 30, log: "debug" }
+        let (more, sip) = (String::new(), String::new());
+        Self { engine, agent: AGENT, more, sip, limits: LIMITS, silence: 30, log: "debug" }
     }
 }
 
@@ -122,7 +128,7 @@ impl Daemon {
         };
         let pack = if let Engine::Pack(pack) = setup.engine { pack } else { "tiny" };
         let (models, weights) = (models().display().to_string(), weights(dir).display().to_string());
-        let (log, more, silence, sip_more) = (setup.log, &setup.more, setup.silence, &setup.sip);
+        let (log, more, limits, silence, sip_more) = (setup.log, &setup.more, setup.limits, setup.silence, &setup.sip);
         let text = format!(
             r#"
 [sip]
@@ -130,11 +136,7 @@ udp = ["127.0.0.1:{sip}"]
 tcp = ["127.0.0.1:{sip}"]
 {sip_more}
 [sip.limits]
-max_calls = 400
-drain_s = 2
-invites_per_second = 1000
-burst = 1000
-unacked = 400
+{limits}
 [media]
 bind = "127.0.0.1"
 ports = "{first}-{last}"

@@ -16,6 +16,9 @@ use super::{Process, eventually, free_port};
 
 const CONFIG: &str = include_str!("../../../docs/examples/kamailio.cfg");
 
+/// A proxy that knows a password.
+const KNOWING: &str = include_str!("../../peers/kamailio-uac.cfg");
+
 /// A running Kamailio; it ends when dropped.
 pub struct Kamailio {
     process: Process,
@@ -29,9 +32,8 @@ impl Kamailio {
     /// # Errors
     /// If it does not start; the error holds what it said.
     pub async fn start(boxes: &[SocketAddr]) -> anyhow::Result<Self> {
-        let (dir, port) = (TempDir::new()?, free_port());
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let (list, config) = (dir.path().join("dispatcher.list"), dir.path().join("kamailio.cfg"));
+        let (dir, address) = (TempDir::new()?, SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let list = dir.path().join("dispatcher.list");
         let mut lines = String::new();
         for address in boxes {
             writeln!(lines, "1 sip:{address}")?;
@@ -41,6 +43,25 @@ impl Kamailio {
             .replace("192.0.2.1:5060", &address.to_string())
             .replace("/etc/kamailio/dispatcher.list", &list.display().to_string());
         ensure!(text.matches(&address.to_string()).count() == 2, "docs/examples/kamailio.cfg listens elsewhere");
+        Self::run(dir, address, &text).await
+    }
+
+    /// Starts one that sends calls to this box, and answers its challenges.
+    ///
+    /// # Errors
+    /// As [`Kamailio::start`].
+    pub async fn knowing(to: SocketAddr, name: &str, password: &str) -> anyhow::Result<Self> {
+        let (dir, address) = (TempDir::new()?, SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let text = KNOWING
+            .replace("LISTEN", &address.to_string())
+            .replace("BOX", &to.to_string())
+            .replace("USERNAME", name)
+            .replace("PASSWORD", password);
+        Self::run(dir, address, &text).await
+    }
+
+    async fn run(dir: TempDir, address: SocketAddr, text: &str) -> anyhow::Result<Self> {
+        let config = dir.path().join("kamailio.cfg");
         fs::write(&config, text)?;
         let mut command = Command::new("kamailio");
         // In the foreground, its log on standard error, little memory.

@@ -3,8 +3,10 @@
 //! pending transaction or a confirmed dialog: nothing else is ever kept.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::Instant;
 
+use super::entry::{Entry, TrunkCounts};
 use super::machine::{Ctx, Due, Machine};
 use super::screen::{Refusal, capabilities, screen};
 use super::session::settle;
@@ -12,7 +14,9 @@ use super::state::{DialogState, Phase, contact_uri, is_secure};
 use super::{Action, Command, CommandError, Dial, EndReason, Invitation, Notice, TRYING};
 use crate::base::CallId;
 use crate::sip::message::{Message, Method, Start};
+use crate::sip::offences::Offence;
 use crate::sip::transaction::{Flow, Timers, TxId, TxnEvent};
+use crate::sip::trunk::{Trunk, TrunkName, Trunks};
 use crate::sip::uri::{NameAddr, called_number};
 
 /// What the core has to know.
@@ -29,6 +33,8 @@ pub struct CoreConfig {
     pub retry_after: u32,
     /// Seconds after which a session without refresh is over, where the peer names none (RFC 4028); 0 for never.
     pub session_expires: u32,
+    /// Whose calls they are.
+    pub trunks: Trunks,
     /// Where call ids, tags, branches and Call-IDs come from.
     pub random: Box<dyn FnMut() -> u64 + Send>,
 }
@@ -58,12 +64,14 @@ pub struct Core {
     draining: bool,
     refused: Refused,
     touched: Vec<CallId>,
+    entry: Entry,
 }
 
 impl Core {
     /// A core without calls.
     pub fn new(config: CoreConfig) -> Self {
         Self {
+            entry: Entry::new(config.trunks.clone()),
             config,
             calls: HashMap::new(),
             dialogs: HashMap::new(),
@@ -86,6 +94,21 @@ impl Core {
         self.config.max_calls = max_calls;
         self.config.max_unacked_per_source = max_unacked_per_source;
         self.config.retry_after = retry_after;
+    }
+
+    /// Other trunks from now on.
+    pub fn trunks(&mut self, trunks: Trunks) {
+        self.entry.trunks(trunks);
+    }
+
+    /// Figures of the trunks.
+    pub fn trunk_counts(&self) -> &[(TrunkName, TrunkCounts)] {
+        self.entry.counts()
+    }
+
+    /// Who has offended since the last question.
+    pub fn take_offences(&mut self) -> Vec<(IpAddr, Offence)> {
+        self.entry.take_offences()
     }
 
     /// Machines, those that wait for the response to a BYE included.
@@ -182,6 +205,7 @@ impl Core {
     /// Ends a call whose machine cannot be trusted any more, without asking that.
     pub fn expel(&mut self, call: CallId, now: Instant) -> Vec<Action> {
         let Some(mut machine) = self.calls.remove(&call) else { return Vec::new() };
+        self.entry.left(machine.state.trunk.as_ref());
         self.dialogs.retain(|_, c| *c != call);
         self.deadlines.retain(|(_, c)| *c != call);
         self.transactions.retain(|_, c| *c != call);
@@ -274,6 +298,9 @@ impl Core {
             let same_peer = |m: &Machine| request.from_tag().unwrap_or_default() == m.state.remote_tag;
             return match known.filter(|c| self.calls.get(c).is_some_and(same_peer)) {
                 Some(call) => {
+                    if let Err(refusal) = self.entry.verify(&request, flow, &mut *self.config.random, now) {
+                        return self.refuse(tx, &request, refusal, actions, now);
+                    }
                     self.transactions.insert(tx, call);
                     if let Some(machine) = self.calls.get_mut(&call).filter(|_| flow.transport.is_stream()) {
                         // The connection of before may be gone, and with it the way back (RFC 3261 §18).
@@ -289,7 +316,10 @@ impl Core {
                 None => self.refuse(tx, &request, Refusal::plain(481), actions, now),
             };
         }
-        let verdict = screen(&request, false).and_then(|method| self.capacity(&request, flow).map(|()| method));
+        let verdict = screen(&request, false).and_then(|method| {
+            self.entry.verify(&request, flow, &mut *self.config.random, now)?;
+            self.capacity(&request, flow).map(|()| method)
+        });
         match verdict {
             Err(refusal) => self.refuse(tx, &request, refusal, actions, now),
             Ok(Method::Options) => {
@@ -322,6 +352,8 @@ impl Core {
             self.refused.full += 1;
         } else if self.calls.values().filter(unsettled).count() >= self.config.max_unacked_per_source {
             self.refused.unacked += 1;
+        } else if self.entry.is_full(flow, request.method() == Some(Method::Invite)) {
+            self.refused.full += 1;
         } else {
             return Ok(());
         }
@@ -329,7 +361,7 @@ impl Core {
     }
 
     fn refuse(&mut self, tx: TxId, request: &Message, refusal: Refusal, actions: &mut Vec<Action>, now: Instant) {
-        if refusal.status != 503 {
+        if !matches!(refusal.status, 401 | 503) {
             self.refused.unfit += 1;
         }
         let mut ctx = context(&mut self.config, &mut self.next_tx, actions, now);
@@ -354,12 +386,15 @@ impl Core {
             Ok(session) => session,
             Err(refusal) => return ctx.respond(tx, refusal.response(&invite, &tag)),
         };
+        let trunk = self.entry.trunk(flow);
+        state.trunk = trunk.as_ref().map(|trunk| trunk.name.clone());
         let invitation = Invitation {
-            from: invite.header("From").and_then(NameAddr::parse).map_or_else(String::new, |a| a.uri.to_owned()).into(),
+            from: caller(&invite, trunk.as_deref()).into(),
             to_user,
             peer: flow.peer,
             offer: invite.sdp(),
             sip_call_id: state.call_id.clone(),
+            trunk,
         };
         ctx.notify(call, Notice::Incoming(Box::new(invitation)));
         let mut machine = Machine::new(state, Some((tx, invite)));
@@ -379,6 +414,7 @@ impl Core {
 
     fn insert(&mut self, machine: Machine) {
         let call = machine.state.call;
+        self.entry.joined(machine.state.trunk.as_ref());
         self.dialogs.insert(key_of(&machine.state), call);
         self.deadlines.extend(machine.next().map(|at| (at, call)));
         self.calls.insert(call, machine);
@@ -423,6 +459,7 @@ impl Core {
         self.touched.push(call);
         if machine.done {
             let key = key_of(&machine.state);
+            self.entry.left(machine.state.trunk.as_ref());
             self.calls.remove(&call);
             self.dialogs.remove(&key);
             self.deadlines.retain(|(_, c)| *c != call);
@@ -450,6 +487,14 @@ fn context<'a>(
 ) -> Ctx<'a> {
     let CoreConfig { agent, timers, random, session_expires, .. } = config;
     Ctx { actions, random: random.as_mut(), next_tx, agent, timers: *timers, session_expires: *session_expires, now }
+}
+
+/// The URI of who calls: as From says, or as the network says where it is believed (RFC 3325 §9.1).
+fn caller(invite: &Message, trunk: Option<&Trunk>) -> String {
+    let believed = trunk.is_some_and(|trunk| trunk.trust_identity);
+    let asserted = believed.then(|| invite.list("P-Asserted-Identity").find_map(NameAddr::parse)).flatten();
+    let caller = asserted.or_else(|| invite.header("From").and_then(NameAddr::parse));
+    caller.map_or_else(String::new, |caller| caller.uri.to_owned())
 }
 
 fn key_of(state: &DialogState) -> (String, String) {

@@ -6,6 +6,7 @@
 //! digest (401/407 in `uac.rs`, which can dial again).
 
 mod core;
+mod entry;
 mod machine;
 mod reliable;
 mod screen;
@@ -17,14 +18,17 @@ mod uac;
 mod uas;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::core::{Core, CoreConfig, Refused};
+pub use self::entry::TrunkCounts;
 pub use session::{MIN_SE, SessionTimer};
 pub use state::{DialogState, Phase, Role};
 
 use super::message::Message;
 use super::transaction::{Flow, NextHop, TxId};
+use super::trunk::Trunk;
 use crate::base::{CallId, Pii};
 
 /// Methods that we process, in an Allow header.
@@ -78,6 +82,8 @@ pub struct Invitation {
     pub offer: Option<String>,
     /// Call-ID of SIP, for operators who compare traces.
     pub sip_call_id: Pii<String>,
+    /// The trunk that it came through, where there are any.
+    pub trunk: Option<Arc<Trunk>>,
 }
 
 /// What the owner of a call is told.

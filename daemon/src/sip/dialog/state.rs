@@ -7,6 +7,7 @@ use super::session::SessionTimer;
 use crate::base::{CallId, Pii};
 use crate::sip::message::{Message, Method, Start, Via};
 use crate::sip::transaction::{Flow, NextHop, Transport};
+use crate::sip::trunk::TrunkName;
 use crate::sip::uri::{NameAddr, Uri};
 
 /// Who sent the first INVITE.
@@ -76,6 +77,9 @@ pub struct DialogState {
     /// Whether their Allow names UPDATE.
     #[serde(default)]
     pub peer_updates: bool,
+    /// The trunk that it goes through, where there are any.
+    #[serde(default)]
+    pub trunk: Option<TrunkName>,
     /// Over TLS, where we called: the name that the server's certificate must have; none takes the host that is called.
     #[serde(default)]
     pub server_name: Option<String>,
@@ -106,6 +110,7 @@ impl DialogState {
             local_sdp: None,
             session: None,
             peer_updates: allows_update(invite),
+            trunk: None,
             server_name: None,
             invite: Some(invite.to_bytes().into()),
         })

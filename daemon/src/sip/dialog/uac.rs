@@ -34,6 +34,7 @@ impl Machine {
             local_sdp: Some(dial.sdp.clone()),
             session: None,
             peer_updates: false,
+            trunk: None,
             // The address has been looked up: only here is it still known whose it should be.
             server_name: called.filter(|_| dial.flow.transport == Transport::Tls).map(|uri| uri.host.to_owned()),
             invite: None,

@@ -12,8 +12,6 @@ use super::{Algorithm, Parameters, Qop, Response};
 use crate::base::Secret;
 use crate::sip::message::Message;
 
-/// What we offer, the best first (RFC 8760 §2.4).
-const OFFERED: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];
 /// How long a nonce is taken. Afterwards a right answer is asked for again, with `stale=true`.
 const LIFETIME: Duration = Duration::from_secs(300);
 /// Nonces in use at once; the oldest one is forgotten, and is then stale like every nonce as old as it.
@@ -72,22 +70,29 @@ impl Challenger {
         Self { key, realm: realm.into(), born, used: BTreeMap::new(), forgotten: None }
     }
 
-    /// The values of `WWW-Authenticate`, one for each algorithm; `random` is new each time.
+    /// The values of `WWW-Authenticate`, one for each algorithm, the most wanted first (RFC 8760 §2.4); `random` is new each
+    /// time.
     #[must_use]
-    pub fn challenges(&self, stale: bool, random: u64, now: Instant) -> Vec<String> {
+    pub fn challenges(&self, offered: &[Algorithm], stale: bool, random: u64, now: Instant) -> Vec<String> {
         let date = self.date(now);
         let nonce = format!("{date:016x}{random:016x}{}", hex::encode(self.proof(date, random)));
         let stale = if stale { ", stale=true" } else { "" };
-        let challenge = |algorithm: Algorithm| {
+        let challenge = |algorithm: &Algorithm| {
             let (realm, name) = (&self.realm, algorithm.name());
             format!("Digest realm=\"{realm}\", nonce=\"{nonce}\", qop=\"auth\", algorithm={name}{stale}")
         };
-        OFFERED.into_iter().map(challenge).collect()
+        offered.iter().map(challenge).collect()
     }
 
     /// Whether a request shows that its sender knows the password. The `uri` of the answer is not compared with the
     /// Request-URI, which proxies rewrite (RFC 3261 §22.4); an answer cannot be used again with another, as it is counted.
-    pub fn verify(&mut self, request: &Message, username: &str, password: &Secret, now: Instant) -> Verdict {
+    pub fn verify(
+        &mut self,
+        request: &Message,
+        offered: &[Algorithm],
+        (username, password): (&str, &Secret),
+        now: Instant,
+    ) -> Verdict {
         let method = request.method().map_or("", crate::sip::message::Method::as_str);
         let mut verdict = Verdict::Missing;
         for line in request.all("Authorization") {
@@ -95,7 +100,11 @@ impl Challenger {
                 if answer.get("realm") != Some(self.realm.as_str()) {
                     continue; // for somebody behind us, or before
                 }
-                verdict = self.judge(&answer, method, &request.body, (username, password), now);
+                let algorithm = Algorithm::parse(answer.get("algorithm"));
+                let Some(algorithm) = algorithm.filter(|named| offered.iter().any(|one| one.is_base_of(*named))) else {
+                    continue; // not what was asked for
+                };
+                verdict = self.judge(&answer, algorithm, (method, &request.body), (username, password), now);
                 if verdict == Verdict::Right {
                     return verdict;
                 }
@@ -107,8 +116,8 @@ impl Challenger {
     fn judge(
         &mut self,
         answer: &Parameters<'_>,
-        method: &str,
-        body: &[u8],
+        algorithm: Algorithm,
+        (method, body): (&str, &[u8]),
         (username, password): (&str, &Secret),
         now: Instant,
     ) -> Verdict {
@@ -119,13 +128,9 @@ impl Challenger {
             }
         };
         let (nc, cnonce) = (answer.get("nc").unwrap_or_default(), answer.get("cnonce").unwrap_or_default());
-        let (Some(qop), Some(algorithm), Some(nonce), Some(uri), Some(response)) = (
-            qop,
-            Algorithm::parse(answer.get("algorithm")),
-            answer.get("nonce"),
-            answer.get("uri"),
-            answer.get("response"),
-        ) else {
+        let (Some(qop), Some(nonce), Some(uri), Some(response)) =
+            (qop, answer.get("nonce"), answer.get("uri"), answer.get("response"))
+        else {
             return Verdict::Wrong;
         };
         let expected = Response {

@@ -56,6 +56,11 @@ impl Algorithm {
         NAMES.iter().find(|(_, name)| same(name)).map(|(known, _)| *known)
     }
 
+    /// The same hash, bound to a session or not.
+    fn is_base_of(self, other: Self) -> bool {
+        other.name().strip_suffix("-sess").unwrap_or_else(|| other.name()) == self.name()
+    }
+
     fn is_sess(self) -> bool {
         matches!(self, Self::Md5Sess | Self::Sha256Sess | Self::Sha512Sess)
     }

@@ -118,6 +118,8 @@ fn of_each_realm_the_strongest_is_answered_and_of_equals_the_first() {
     );
 }
 
+const BOTH: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];
+
 /// One peer that asks, one that answers.
 struct Pair {
     clock: ManualClock,
@@ -135,7 +137,7 @@ impl Pair {
 
     fn challenge(&mut self, stale: bool) -> Challenge {
         self.random += 1;
-        let values = self.challenger.challenges(stale, self.random, self.clock.now());
+        let values = self.challenger.challenges(&BOTH, stale, self.random, self.clock.now());
         parse(&values.iter().map(String::as_str).collect::<Vec<_>>()).remove(0)
     }
 
@@ -146,7 +148,7 @@ impl Pair {
     }
 
     fn verify(&mut self, request: &Message) -> Verdict {
-        self.challenger.verify(request, "alice", &self.password, self.clock.now())
+        self.challenger.verify(request, &BOTH, ("alice", &self.password), self.clock.now())
     }
 
     /// How the right answer is judged.
@@ -177,6 +179,9 @@ fn who_knows_the_password_comes_in_once_for_each_count() {
     let stolen = pair.answer(&challenge, "alice", "s3cret", 90);
     let moved = other.with("Authorization", stolen.header("Authorization").expect("there"));
     assert_eq!(pair.verify(&moved), Verdict::Wrong, "another method");
+    let weak = pair.answer(&Challenge { algorithm: None, ..challenge.clone() }, "alice", "s3cret", 92);
+    let verdict = pair.challenger.verify(&weak, &BOTH[..1], ("alice", &pair.password), pair.clock.now());
+    assert_eq!(verdict, Verdict::Missing, "a hash that was not offered");
     let elsewhere = Challenge { realm: "elsewhere".into(), ..challenge };
     assert_eq!(pair.judged(&elsewhere, 91), Verdict::Missing, "an answer for somebody else");
 }
@@ -243,13 +248,13 @@ proptest::proptest! {
     fn both_sides_agree(user in "[ -~]{1,20}", password in "[ -~]{1,20}", nc in 1_u32.., random in proptest::num::u64::ANY) {
         let born = ManualClock::default().now();
         let asks = || Challenger::new("a realm", [1; 32], born);
-        for value in asks().challenges(false, random, born + Duration::from_secs(1)) {
+        for value in asks().challenges(&BOTH, false, random, born + Duration::from_secs(1)) {
             let challenge = parse(&[&value]).remove(0);
             let credentials = Credentials::new(user.as_str(), Secret::new(password.as_str()));
             let (name, answer) = credentials.answer(&challenge, "INVITE", "sip:a@b;transport=tcp", b"x", nc, "c");
             let request = Message::request(Method::Invite, "sip:a@b").with(name, answer);
             let now: Instant = born + Duration::from_secs(2);
-            let verdict = asks().verify(&request, &user, &Secret::new(password.as_str()), now);
+            let verdict = asks().verify(&request, &BOTH, (&user, &Secret::new(password.as_str())), now);
             proptest::prop_assert_eq!(verdict, Verdict::Right, "{}", value);
         }
     }

@@ -7,6 +7,7 @@ mod pki;
 mod routes;
 mod tls;
 mod torture;
+mod trunks;
 mod wire;
 
 use std::net::SocketAddr;

@@ -10,7 +10,7 @@ mod rsip;
 mod stream;
 mod udp;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +22,10 @@ use super::EndpointConfig;
 use super::admission::Limits;
 use super::endpoint::SipError;
 use super::message::Message;
+use super::offences::Offence;
 use super::tls::Tls;
 use super::trace::Tracer;
+use super::trunk::{TrunkName, Trunks};
 use crate::base::Clock;
 
 /// A transaction. Server transactions are numbered by the layer (even), client transactions by the core (odd).
@@ -195,6 +197,12 @@ pub trait TxnLayer: Send + Sync {
     fn certificates(&self) -> Option<Tls>;
     /// Other certificates for later handshakes; what is connected stays so.
     fn certify(&self, tls: Tls);
+    /// Other trunks from now on. Connections that are open stay.
+    fn trunks(&self, trunks: Trunks);
+    /// A source did something that its messages alone do not show.
+    fn offended(&self, source: IpAddr, offence: Offence);
+    /// How often each of [`Offence::ALL`] happened, and for each trunk what was dropped unread because it was too much.
+    fn refused(&self) -> ([u64; Offence::ALL.len()], Vec<(TrunkName, u64)>);
     /// Figures.
     fn stats(&self) -> TxnStats;
     /// Closes sockets and ends tasks.

@@ -26,12 +26,14 @@ use super::udp::{self, Udp, Wire};
 use super::{Flow, NextHop, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
 use crate::base::{Advertised, Clock, spawn_essential};
 use crate::sip::EndpointConfig;
-use crate::sip::admission::{Admission, Limits};
+use crate::sip::admission::{Admission, Limits, Refusal};
 use crate::sip::endpoint::SipError;
 use crate::sip::message::{Message, Method, Start, Via};
+use crate::sip::offences::Offence;
 use crate::sip::reason;
 use crate::sip::tls::Tls;
 use crate::sip::trace::Tracer;
+use crate::sip::trunk::{TrunkName, Trunks};
 use crate::sip::uri::Uri;
 
 /// Responses to what could not be parsed, in one second: a mirror for nobody.
@@ -130,6 +132,8 @@ impl RsipLayer {
                 ..EndpointOption::default()
             })
             .build();
+        let mut admission = Admission::new(config.limits.clone());
+        admission.trunks(config.trunks.clone(), clock.now());
         let layer = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             inner: endpoint.inner,
@@ -140,7 +144,7 @@ impl RsipLayer {
             udp,
             streams,
             listeners: Mutex::default(),
-            admission: Mutex::new(Admission::new(config.limits.clone())),
+            admission: Mutex::new(admission),
             routes: Mutex::default(),
             raised: Mutex::default(),
             only_udp: Mutex::default(),
@@ -196,13 +200,18 @@ impl RsipLayer {
         }
     }
 
-    /// The gate before the parser.
-    pub(super) fn admits(&self, peer: SocketAddr, raw: &[u8]) -> bool {
-        lock(&self.admission).admit(peer.ip(), raw, self.clock.now()).is_ok()
+    /// The gate before the parser, for a stream that it has let in.
+    pub(super) fn admits(&self, peer: SocketAddr, raw: &[u8]) -> Result<(), Refusal> {
+        lock(&self.admission).admit_connected(peer.ip(), raw, self.clock.now())
+    }
+
+    /// The gate before a stream.
+    pub(super) fn welcomes(&self, peer: SocketAddr) -> bool {
+        lock(&self.admission).welcome(peer.ip(), self.clock.now()).is_ok()
     }
 
     fn admit(&self, peer: SocketAddr, raw: &[u8]) -> bool {
-        let admitted = self.admits(peer, raw);
+        let admitted = lock(&self.admission).admit(peer.ip(), raw, self.clock.now()).is_ok();
         if !admitted {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -219,6 +228,7 @@ impl RsipLayer {
             Ok(read) => *read,
             Err(refusal) => {
                 self.malformed.fetch_add(1, Ordering::Relaxed);
+                self.offended(flow.peer.ip(), Offence::Malformed);
                 if let Some((request, status, reason)) = refusal {
                     self.refuse(*request, status, reason, origin).await;
                 }
@@ -585,6 +595,19 @@ impl TxnLayer for RsipLayer {
 
     fn certify(&self, tls: Tls) {
         self.streams.certify(tls);
+    }
+
+    fn trunks(&self, trunks: Trunks) {
+        lock(&self.admission).trunks(trunks, self.clock.now());
+    }
+
+    fn offended(&self, source: IpAddr, offence: Offence) {
+        lock(&self.admission).offended(source, offence, self.clock.now());
+    }
+
+    fn refused(&self) -> ([u64; Offence::ALL.len()], Vec<(TrunkName, u64)>) {
+        let admission = lock(&self.admission);
+        (admission.offences(), admission.refused().map(|(name, count)| (name.clone(), count)).collect())
     }
 
     fn stats(&self) -> TxnStats {

@@ -178,7 +178,7 @@ impl RsipLayer {
     pub(super) async fn accept(self: Arc<Self>, transport: Transport, listener: TcpListener) {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) if self.streams.reserve(transport, peer) => {
+                Ok((stream, peer)) if self.welcomes(peer) && self.streams.reserve(transport, peer) => {
                     // The address that the peer has called, of all that we listen on.
                     let local = stream.local_addr().ok().and_then(|bound| self.reachable(bound, peer));
                     match local {
@@ -365,8 +365,8 @@ impl RsipLayer {
     /// A stream repeats nothing, so what comes too fast waits, and its sender with it. False if that does not help.
     async fn admit_from_stream(&self, peer: SocketAddr, message: &[u8]) -> bool {
         let until = Instant::now() + ADMIT_LIMIT;
-        while !self.admits(peer, message) {
-            if Instant::now() >= until {
+        while let Err(refusal) = self.admits(peer, message) {
+            if !refusal.passes() || Instant::now() >= until {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 return false;
             }

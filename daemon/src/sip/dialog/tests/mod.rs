@@ -1,5 +1,6 @@
 //! Replays without sockets: what the wire would bring, what we would send.
 
+mod entry;
 mod extensions;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use super::*;
 use crate::base::{Clock, ManualClock};
 use crate::sip::message::{Method, Start};
 use crate::sip::transaction::{Timers, Transport, TxnEvent};
+use crate::sip::trunk::Trunks;
 
 const SDP: &str = "v=0\r\n";
 
@@ -34,6 +36,7 @@ fn core(max_calls: usize) -> Core {
         max_unacked_per_source: 3,
         retry_after: 7,
         session_expires: 1800,
+        trunks: Trunks::default(),
         random: Box::new(move || {
             seed += 1;
             seed
