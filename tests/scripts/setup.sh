@@ -5,7 +5,7 @@ set -euo pipefail
 
 # program or file to look for : Debian package that brings it
 declare -A wanted=(
-    [build]="cc:build-essential"
+    [build]="cc:build-essential cmake:cmake"
     [run]="espeak-ng:espeak-ng python3:python3 pip:python3-pip"
     [test]="sipp:sip-tester baresip:baresip-core sox:sox minisign:minisign kamailio:kamailio fail2ban-regex:fail2ban
         /usr/share/asterisk/sounds/en_US_f_Allison:asterisk-core-sounds-en-wav"

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::trunk::Trunks;
 use crate::base::{Clock, SystemClock};
 use crate::call::agents::Agents;
+use crate::call::stream::MediaPolicy;
 use crate::call::{self, Exchange, Parts, Random, Rendered};
 use crate::config::{Config, EngineKind, Threads};
 use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, LiveCalls, Order, Orders, Readiness};
@@ -158,6 +159,7 @@ impl App {
             media: media.clone(),
             media_bind: config.media.bind,
             silence: Duration::from_secs(config.media.silence_s.get().into()),
+            policy: MediaPolicy { inband_keys: config.media.dtmf_inband, ..MediaPolicy::default() },
             advertised: config.sip.advertised,
             retry_after: config.sip.limits.retry_after_s.get(),
             storage: storage.handle(),

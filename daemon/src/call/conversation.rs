@@ -13,7 +13,7 @@ use super::exchange::{Exchange, media_stats};
 use super::hearing::Hearing;
 use super::keep::{Keep, KeptCall, Over, Parts};
 use super::record;
-use super::shelf::Shelf;
+use super::shelf::{RATE, Shelf};
 use super::stream::{Agreed, Stream};
 use crate::base::CallId;
 use crate::control::{LiveEntry, LiveState};
@@ -260,7 +260,7 @@ impl Conversation {
                 Some(phrase) => state.shelf.put(turn, clause, &phrase),
                 None => {
                     let credit = state.shelf.ask(turn, clause);
-                    self.ask(Request::Speak { call, turn, clause, text, rate: 8000, credit });
+                    self.ask(Request::Speak { call, turn, clause, text, rate: RATE, credit });
                 }
             },
             Action::Play { turn } => state.shelf.play(turn),
@@ -332,7 +332,9 @@ impl Conversation {
     fn media_arrived(&mut self, state: &mut State) -> Media {
         let call = self.call();
         while let Some(frame) = self.session.recv() {
-            if let Some(pcm) = state.hearing.take(&frame.samples) {
+            // What the caller says over our own voice is not in a frame of it.
+            let samples = if frame.echo { &[0; media::FRAME] } else { &frame.samples };
+            if let Some(pcm) = state.hearing.take(samples) {
                 self.ask(Request::Hear { call, pcm });
             }
         }
@@ -431,6 +433,13 @@ impl Conversation {
                     self.sip.hangup().await;
                 }
             },
+            // Who sends telephone events as well has said it already.
+            CallEvent::Info { content_type, body } if self.session.stats().keys == 0 => {
+                state.changed = true;
+                if let Some(key) = sip::info::key(&content_type, body.reveal()) {
+                    self.tell(state, Input::Dtmf(key));
+                }
+            }
             // The dialog has changed, if nothing else.
             _ => state.changed = true,
         }

@@ -17,7 +17,7 @@ use super::keep::{Keep, KeptCall, Parts as KeptParts};
 use super::phrases::{self, PhraseBook};
 use super::record::timestamp;
 use super::rendered::Rendered;
-use super::stream::{Stream, StreamNames, address_towards};
+use super::stream::{MediaPolicy, Stream, StreamNames, address_towards};
 use crate::base::{Clock, Pii};
 use crate::control::{LiveCall, LiveCalls, LiveState, Readiness};
 use crate::dialogue::{Agent, prime_messages};
@@ -43,6 +43,8 @@ pub struct Parts {
     pub media_bind: IpAddr,
     /// Without a packet for this long, and without hold, a caller is gone.
     pub silence: Duration,
+    /// How audio is agreed on.
+    pub policy: MediaPolicy,
     /// Our address as peers see it, if that differs.
     pub advertised: Option<IpAddr>,
     /// Seconds in `Retry-After`.
@@ -80,6 +82,7 @@ pub struct Exchange {
     pub(super) service: Service,
     media_bind: IpAddr,
     silence: Duration,
+    policy: MediaPolicy,
     advertised: Option<IpAddr>,
     retry_after: AtomicU32,
     live: LiveCalls,
@@ -127,6 +130,7 @@ impl Exchange {
             service,
             media_bind: parts.media_bind,
             silence: parts.silence,
+            policy: parts.policy,
             advertised: parts.advertised,
             retry_after: AtomicU32::new(parts.retry_after),
             live,
@@ -271,7 +275,11 @@ impl Exchange {
             return refused(incoming, NO_PORT);
         };
         let names = StreamNames::draw(&mut *self.random.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut stream = Stream::new((ip, reservation.port()).into(), names, self.silence);
+        let policy = match &incoming.trunk {
+            Some(trunk) => MediaPolicy { inband_keys: self.policy.inband_keys, ..MediaPolicy::from(&**trunk) },
+            None => self.policy.clone(),
+        };
+        let mut stream = Stream::new((ip, reservation.port()).into(), names, self.silence, &policy);
         let (sdp, agreed) = match &incoming.offer {
             Some(offer) => match stream.answer(offer) {
                 Ok((answer, mut agreed)) => {

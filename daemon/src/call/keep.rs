@@ -16,6 +16,7 @@ use super::hearing::Hearing;
 use super::stream::Stream;
 use crate::base::{CallId, Clock, Pii};
 use crate::dialogue;
+use crate::media::srtp::Progress;
 use crate::media::{self, Reservation, SessionParameters};
 use crate::service::{Inherited, Service, Slots};
 use crate::sip::{DialogState, Phase};
@@ -31,6 +32,8 @@ const SPEAKING: Duration = Duration::from_millis(200);
 const QUIET: Duration = Duration::from_secs(5);
 /// Packets by which the sequence is ahead of what was sent at most.
 const SEQUENCE_AHEAD: u16 = 8;
+/// Reports by which their index is ahead of what was sent at most.
+const REPORTS_AHEAD: u32 = 16;
 /// Requests of ours of which nobody knows whether they were sent.
 const CSEQ_AHEAD: u32 = 16;
 
@@ -54,6 +57,11 @@ pub(super) struct KeptCall {
     session: Option<SessionParameters>,
     /// Sequence number and timestamp that were due at this uptime.
     next: (u16, u32, Duration),
+    /// How often that sequence number has wrapped, and what else encryption goes on with.
+    #[serde(default)]
+    roll_over: u32,
+    #[serde(default)]
+    progress: Progress,
     pub(super) target: Option<SocketAddr>,
     /// None before the first word.
     pub(super) dialogue: Option<dialogue::Kept>,
@@ -112,6 +120,8 @@ impl KeptCall {
             stream: stream.clone(),
             session: session.cloned(),
             next: (sequence, timestamp, due),
+            roll_over: if stats.next.is_some() { stats.roll_over } else { 0 },
+            progress: stats.progress,
             target: stats.target,
             dialogue,
             hear_from,
@@ -154,11 +164,14 @@ impl KeptCall {
         let (sequence, timestamp, due) = self.next;
         let frames = uptime.saturating_sub(due).as_micros() / media::FRAME_TIME.as_micros() + 1;
         let frames = u32::try_from(frames).unwrap_or(u32::MAX);
+        // Packets of 10 ms are two in a frame, and no number may come twice under one key.
+        let packets = u64::from(frames) * 2 + u64::from(SEQUENCE_AHEAD);
+        let index = (u64::from(self.roll_over) << 16 | u64::from(sequence)).wrapping_add(packets);
         #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
-        let sequence = sequence.wrapping_add(frames as u16).wrapping_add(SEQUENCE_AHEAD);
-        let samples = u32::try_from(media::FRAME).unwrap_or(0);
-        let timestamp = timestamp.wrapping_add(frames.wrapping_mul(samples));
-        Some(SessionParameters { sequence, timestamp, ..session })
+        let (sequence, roll_over) = (index as u16, (index >> 16) as u32);
+        let progress = Progress { rtcp: self.progress.rtcp.wrapping_add(REPORTS_AHEAD), ..self.progress };
+        let timestamp = timestamp.wrapping_add(frames.wrapping_mul(session.codec.clock() / 50));
+        Some(SessionParameters { sequence, timestamp, roll_over, progress, ..session })
     }
 
     /// How long the call was without a daemon, as far as is known.
@@ -317,8 +330,9 @@ fn open(service: &Service, id: CallId, rtp: OwnedFd, rtcp: OwnedFd, state: Owned
 mod tests {
     use super::*;
     use crate::base::ManualClock;
+    use crate::call::stream::MediaPolicy;
     use crate::call::stream::StreamNames;
-    use crate::media::{Codec, LatchRule};
+    use crate::media::Codec;
     use crate::sip::{Role, Transport};
 
     fn kept(clock: &ManualClock) -> KeptCall {
@@ -347,22 +361,7 @@ mod tests {
             trunk: None,
             invite: None,
         };
-        let session = SessionParameters {
-            codec: Codec::Pcmu,
-            payload_type: 0,
-            telephone_event: None,
-            remote_rtp: here,
-            remote_rtcp: here,
-            rtcp_mux: false,
-            send: true,
-            latch: LatchRule::Any,
-            ssrc: 1,
-            sequence: 100,
-            timestamp: 1000,
-            cname: "x".into(),
-            confirmed: true,
-            silence: Duration::ZERO,
-        };
+        let session = SessionParameters { sequence: 100, timestamp: 1000, ..SessionParameters::new(Codec::Pcmu, here) };
         let record = CallRecord {
             id: CallId(7),
             agent: "desk".into(),
@@ -383,10 +382,11 @@ mod tests {
             turns: 3,
             media: MediaStats { packets_out: 9, ..MediaStats::default() },
             dialog,
-            stream: &Stream::new(here, StreamNames::draw(|| 1), Duration::ZERO),
+            stream: &Stream::new(here, StreamNames::draw(|| 1), Duration::ZERO, &MediaPolicy::default()),
             session: Some(&session),
             stats: &media::SessionStats {
                 next: Some((u16::MAX - 2, 8000, clock.now() + media::FRAME_TIME)),
+                roll_over: 4,
                 ..media::SessionStats::default()
             },
             dialogue: None,
@@ -405,7 +405,8 @@ mod tests {
         let kept: KeptCall = serde_json::from_slice(&bytes).expect("what was written");
         // 300 ms after the packet that was due next: fifteen frames later, and one more for the one that is under way.
         let session = kept.session(clock.uptime()).expect("agreed on");
-        assert_eq!(session.sequence, (u16::MAX - 2).wrapping_add(16 + SEQUENCE_AHEAD));
+        assert_eq!(session.sequence, (u16::MAX - 2).wrapping_add(32 + SEQUENCE_AHEAD));
+        assert_eq!(session.roll_over, 5, "the number has wrapped meanwhile");
         assert_eq!((session.timestamp, session.ssrc), (8000 + 16 * 160, 1));
         assert_eq!(kept.dialog().local_cseq, 1 + CSEQ_AHEAD);
         assert_eq!(kept.gap(clock.uptime()), Duration::from_millis(320));

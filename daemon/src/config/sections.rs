@@ -83,6 +83,9 @@ pub struct Media {
     pub ports: PortRange,
     /// Seconds without RTP and RTCP after which a caller who is not on hold is gone: a call whose BYE was lost.
     pub silence_s: NonZeroU32,
+    /// Looks for keys in the audio of callers whose trunk sends no telephone events. Speech is taken for a key now and
+    /// then.
+    pub dtmf_inband: bool,
 }
 
 impl Default for Media {
@@ -91,6 +94,7 @@ impl Default for Media {
             bind: Ipv4Addr::UNSPECIFIED.into(),
             ports: PortRange { first: 16_384, last: 32_767 },
             silence_s: nonzero(30),
+            dtmf_inband: false,
         }
     }
 }

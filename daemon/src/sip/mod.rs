@@ -10,6 +10,7 @@ pub mod dialog;
 pub mod digest;
 mod endpoint;
 mod handle;
+pub mod info;
 pub mod message;
 mod offences;
 pub mod sdp;

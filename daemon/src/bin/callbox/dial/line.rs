@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use callbox::call::stream::{Stream, StreamNames, address_towards};
-use callbox::media::{Direction, Media, MediaConfig, MediaSession, MediaThread, PlayFrame, Tap};
-use callbox::sip::sdp::AudioCodec;
+use callbox::call::stream::{MediaPolicy, Stream, StreamNames, address_towards};
+use callbox::media::{Direction, Event, Keys, Media, MediaConfig, MediaSession, MediaThread, PlayFrame, Tap};
+use callbox::sip::sdp::{AudioCodec, Encryption};
 use callbox::sip::{CallEvent, DialRequest, EndReason, Endpoint, EndpointConfig, Transport};
 use callbox_wire::{ClauseId, TurnId};
 use rand::SeedableRng as _;
@@ -21,7 +21,7 @@ use super::caller::{Caller, FRAME, Manners, Step};
 use super::questions::Question;
 use super::watch::Watch;
 
-/// G.711 law on the command line.
+/// Codec on the command line.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
 pub(crate) enum CodecArg {
     /// µ-law.
@@ -29,6 +29,22 @@ pub(crate) enum CodecArg {
     Pcmu,
     /// A-law.
     Pcma,
+    /// Wideband, 64 kbit/s.
+    G722,
+    /// Wideband, 32 kbit/s, mends losses.
+    Opus,
+}
+
+/// Encryption on the command line.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
+pub(crate) enum EncryptionArg {
+    /// Plain RTP.
+    #[default]
+    Off,
+    /// If the box does.
+    Optional,
+    /// Or no call.
+    Required,
 }
 
 /// Transport on the command line.
@@ -53,7 +69,7 @@ pub(crate) struct Line {
     address: IpAddr,
     endpoint: Endpoint,
     media: Media,
-    codec: AudioCodec,
+    policy: MediaPolicy,
     transport: Transport,
     random: Mutex<ChaCha20Rng>,
 }
@@ -71,7 +87,13 @@ pub(crate) struct Heard {
 
 impl Line {
     /// Binds what calls to that address need, on the interface that leads there.
-    pub(crate) async fn open(to: &str, codec: CodecArg, transport: TransportArg, calls: usize) -> Result<Self> {
+    pub(crate) async fn open(
+        to: &str,
+        codec: CodecArg,
+        encryption: EncryptionArg,
+        transport: TransportArg,
+        calls: usize,
+    ) -> Result<Self> {
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let address = address_towards(host_of(to).await?, any, None)
             .context("this machine has no address from which the host could be reached")?;
@@ -86,12 +108,20 @@ impl Line {
         let codec = match codec {
             CodecArg::Pcmu => AudioCodec::Pcmu,
             CodecArg::Pcma => AudioCodec::Pcma,
+            CodecArg::G722 => AudioCodec::G722,
+            CodecArg::Opus => AudioCodec::Opus,
         };
+        let encryption = match encryption {
+            EncryptionArg::Off => Encryption::Off,
+            EncryptionArg::Optional => Encryption::Optional,
+            EncryptionArg::Required => Encryption::Required,
+        };
+        let policy = MediaPolicy { codecs: Some(vec![codec]), encryption, ..MediaPolicy::default() };
         let transport = match transport {
             TransportArg::Udp => Transport::Udp,
             TransportArg::Tcp => Transport::Tcp,
         };
-        Ok(Self { address, endpoint, media, codec, transport, random: Mutex::new(generator) })
+        Ok(Self { address, endpoint, media, policy, transport, random: Mutex::new(generator) })
     }
 
     /// One call with all questions.
@@ -100,6 +130,7 @@ impl Line {
         to: &str,
         questions: &[Question],
         manners: Manners,
+        keys: Option<Keys>,
         watch: Option<Watch>,
     ) -> Result<Heard> {
         let reservation = self.media.reserve()?;
@@ -107,7 +138,7 @@ impl Line {
             let mut random = self.random.lock().map_err(|_| anyhow!("another call failed"))?;
             StreamNames::draw(|| random.next_u64())
         };
-        let mut stream = Stream::new((self.address, reservation.port()).into(), names, SILENCE).only(self.codec);
+        let mut stream = Stream::new((self.address, reservation.port()).into(), names, SILENCE, &self.policy);
         let request = DialRequest {
             to: to.to_owned(),
             from_user: "callbox-dial".into(),
@@ -129,7 +160,7 @@ impl Line {
         let mut heard = Heard::default();
         let held = timeout(LONGEST_CALL, async {
             tokio::select! {
-                asked = converse(&mut session, &mut tap, caller, &mut heard, watch) => asked.map(|()| None),
+                asked = converse(&mut session, &mut tap, caller, &mut heard, (keys, watch)) => asked.map(|()| None),
                 reason = ended(&mut call) => Ok(Some(reason)),
             }
         })
@@ -169,20 +200,27 @@ async fn converse(
     tap: &mut Tap,
     mut caller: Caller,
     heard: &mut Heard,
-    watch: Option<Watch>,
+    (mut keys, watch): (Option<Keys>, Option<Watch>),
 ) -> Result<()> {
+    let mut pressing = false;
     loop {
         session.readable().await;
-        while session.events().next().is_some() {}
+        pressing &= !session.events().any(|event| event == Event::Pressed);
         while let Some(frame) = session.recv() {
             let samples = match caller.tick(&frame.samples) {
                 Step::Say(samples) => samples,
                 Step::Heard { answered, .. } => {
+                    if let Some(keys) = keys.take() {
+                        session.press(keys).map_err(|_| anyhow!("the caller's own media does not keep up"))?;
+                        pressing = true;
+                    }
                     if let Some(watch) = &watch {
                         watch.heard(answered);
                     }
                     [0; FRAME]
                 }
+                // Keys are no question: whoever has nothing else to say still presses them all.
+                Step::Done if pressing => [0; FRAME],
                 Step::Done => return Ok(()),
             };
             if caller.asked() > heard.asked_at.len() {
