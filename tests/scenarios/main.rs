@@ -1,6 +1,7 @@
 //! Whole calls: real processes, real sockets of loopback, real peers. One binary, run one test at a time.
 
 mod callers;
+mod codecs;
 mod deaf;
 mod faults;
 mod health;

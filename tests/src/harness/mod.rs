@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-pub use baresip::Baresip;
+pub use baresip::{Baresip, Speaks};
 pub use daemon::{AGENT, Daemon, Engine, Setup, Turn, Usage};
 pub use http::get;
 pub use kamailio::Kamailio;
