@@ -31,6 +31,9 @@ pub struct Sip {
     /// Seconds after which a call is over if neither side says that it goes on, where the peer names no number
     /// (RFC 4028); 0 for never.
     pub session_expires_s: u32,
+    /// The DNS server that is asked for trunks' hosts, where it is not that of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<SocketAddr>,
     /// What is refused, and when.
     pub limits: SipLimits,
 }
@@ -38,7 +41,14 @@ pub struct Sip {
 impl Default for Sip {
     fn default() -> Self {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5060));
-        Self { udp: vec![any], tcp: vec![any], advertised: None, session_expires_s: 1800, limits: SipLimits::default() }
+        Self {
+            udp: vec![any],
+            tcp: vec![any],
+            advertised: None,
+            session_expires_s: 1800,
+            resolver: None,
+            limits: SipLimits::default(),
+        }
     }
 }
 

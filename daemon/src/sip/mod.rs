@@ -13,6 +13,7 @@ mod handle;
 pub mod info;
 pub mod message;
 mod offences;
+pub mod outbound;
 pub mod sdp;
 pub mod transaction;
 pub mod trunk;
@@ -22,7 +23,7 @@ pub mod uri;
 mod tests;
 
 pub use admission::Limits;
-pub use dialog::{DialogState, EndReason, Phase, Refused, Role};
+pub use dialog::{DialogState, EndReason, Phase, Referral, Refused, Role};
 pub use endpoint::{DialRequest, Endpoint, EndpointConfig, SipError, Stats, TrunkStats};
 pub use handle::{Call, CallEvent, CallGone, IncomingCall, OfferReply, OutgoingCall, Progress};
 pub use offences::Offence;

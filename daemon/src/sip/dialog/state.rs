@@ -182,7 +182,7 @@ impl DialogState {
 }
 
 /// Our Contact URI on this flow.
-pub(super) fn contact_uri(user: &str, flow: Flow) -> String {
+pub(in crate::sip) fn contact_uri(user: &str, flow: Flow) -> String {
     let suffix = if flow.transport == Transport::Tcp { ";transport=tcp" } else { "" };
     format!("sip:{user}@{}{suffix}", flow.local)
 }

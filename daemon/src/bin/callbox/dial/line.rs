@@ -140,10 +140,11 @@ impl Line {
         };
         let mut stream = Stream::new((self.address, reservation.port()).into(), names, SILENCE, &self.policy);
         let request = DialRequest {
-            to: to.to_owned(),
+            to: to.to_owned().into(),
             from_user: "callbox-dial".into(),
             transport: Some(self.transport),
             sdp: stream.offer(),
+            ..DialRequest::default()
         };
         let outgoing = self.endpoint.dial(request).await?;
         let answered = timeout(Duration::from_secs(60), outgoing.answered()).await;
