@@ -9,6 +9,7 @@ mod interruption;
 mod kills;
 mod logs;
 mod operations;
+mod outbound;
 mod peers;
 mod signalling;
 mod start;

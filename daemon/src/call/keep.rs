@@ -41,6 +41,8 @@ const CSEQ_AHEAD: u32 = 16;
 #[derive(Serialize, Deserialize)]
 pub(super) struct KeptCall {
     version: u32,
+    #[serde(default = "inbound")]
+    direction: Direction,
     agent: String,
     from: Pii<String>,
     to: Pii<String>,
@@ -67,10 +69,17 @@ pub(super) struct KeptCall {
     pub(super) dialogue: Option<dialogue::Kept>,
     /// The frame of the caller from which on the next engine has to hear.
     pub(super) hear_from: u64,
+    /// Whom the caller was joined to.
+    #[serde(default)]
+    pub(super) leg: Option<Box<KeptCall>>,
     /// How it has ended; kept until that is recorded.
     pub(super) over: Option<Over>,
     /// The machine's uptime when this was written.
     written: Duration,
+}
+
+const fn inbound() -> Direction {
+    Direction::Inbound
 }
 
 /// The end of a call.
@@ -95,18 +104,21 @@ pub(super) struct Parts<'a> {
     pub(super) stats: &'a media::SessionStats,
     pub(super) dialogue: Option<dialogue::Kept>,
     pub(super) hear_from: u64,
+    pub(super) leg: Option<Box<KeptCall>>,
     pub(super) over: Option<Over>,
 }
 
 impl KeptCall {
     pub(super) fn new(parts: Parts<'_>, clock: &dyn Clock) -> Self {
-        let Parts { record, began, turns, media, dialog, stream, session, stats, dialogue, hear_from, over } = parts;
+        let Parts { record, began, turns, media, dialog, stream, session, stats, dialogue, hear_from, leg, over } =
+            parts;
         let (now, uptime) = (clock.now(), clock.uptime());
         let first = session.map_or((0, 0), |session| (session.sequence, session.timestamp));
         let (sequence, timestamp, due) = stats.next.unwrap_or((first.0, first.1, now));
         let due = (uptime + due.saturating_duration_since(now)).saturating_sub(now.saturating_duration_since(due));
         Self {
             version: VERSION,
+            direction: record.direction,
             agent: record.agent.clone(),
             from: record.from.clone(),
             to: record.to.clone(),
@@ -125,6 +137,7 @@ impl KeptCall {
             target: stats.target,
             dialogue,
             hear_from,
+            leg,
             over,
             written: uptime,
         }
@@ -134,7 +147,7 @@ impl KeptCall {
         CallRecord {
             id: self.dialog.call,
             agent: self.agent.clone(),
-            direction: Direction::Inbound,
+            direction: self.direction,
             from: self.from.clone(),
             to: self.to.clone(),
             codec: self.codec.clone(),
@@ -213,6 +226,12 @@ impl Keep {
         }
     }
 
+    /// The sockets of somebody whom the caller was joined to; they go with the call.
+    pub(super) fn store_leg(&self, [rtp, rtcp]: [OwnedFd; 2]) {
+        self.service.store(name(self.id, "leg-rtp"), rtp);
+        self.service.store(name(self.id, "leg-rtcp"), rtcp);
+    }
+
     /// What the caller says, kept beside the state.
     pub(super) fn hearing(&self, from: u64) -> Hearing {
         Hearing::new(Some(&self.slots), from)
@@ -261,7 +280,7 @@ fn name(id: CallId, what: &str) -> String {
 }
 
 fn forget(service: &Service, id: CallId) {
-    for what in ["rtp", "rtcp", "state"] {
+    for what in ["rtp", "rtcp", "leg-rtp", "leg-rtcp", "state"] {
         service.remove(name(id, what));
     }
 }
@@ -272,15 +291,18 @@ pub struct Left {
     pub(super) keep: Keep,
     pub(super) rtp: OwnedFd,
     pub(super) rtcp: OwnedFd,
+    /// Those of whom the caller was joined to.
+    pub(super) leg: Option<[OwnedFd; 2]>,
     /// Daemons in a row that died at work with it.
     pub(super) crashes: u8,
 }
 
 impl Left {
-    /// Its dialog, for [`crate::sip::Endpoint::resume`]; none if the caller has ended it.
-    #[must_use]
-    pub fn dialog(&self) -> Option<DialogState> {
-        self.call.over.as_ref().is_none_or(|over| over.by_us).then(|| self.call.dialog())
+    /// Its dialogs, for [`crate::sip::Endpoint::resume`]: that with the caller, unless they have ended it, and that with
+    /// whom they were joined to.
+    pub fn dialogs(&self) -> impl Iterator<Item = DialogState> {
+        let caller = self.call.over.as_ref().is_none_or(|over| over.by_us).then(|| self.call.dialog());
+        caller.into_iter().chain(self.call.leg.as_ref().map(|leg| leg.dialog()))
     }
 }
 
@@ -300,7 +322,10 @@ pub fn left(service: &Service, inherited: &mut Inherited) -> Vec<Left> {
     for (id, mut parts) in found {
         let mut take = |what| parts.remove(what);
         let whole = match (take("rtp"), take("rtcp"), take("state")) {
-            (Some(rtp), Some(rtcp), Some(state)) => open(service, id, rtp, rtcp, state),
+            (Some(rtp), Some(rtcp), Some(state)) => {
+                let leg = take("leg-rtp").zip(take("leg-rtcp")).map(|(rtp, rtcp)| [rtp, rtcp]);
+                open(service, id, [rtp, rtcp], leg, state)
+            }
             _ => Err("a descriptor is missing".to_owned()),
         };
         match whole {
@@ -315,7 +340,13 @@ pub fn left(service: &Service, inherited: &mut Inherited) -> Vec<Left> {
     left
 }
 
-fn open(service: &Service, id: CallId, rtp: OwnedFd, rtcp: OwnedFd, state: OwnedFd) -> Result<Left, String> {
+fn open(
+    service: &Service,
+    id: CallId,
+    [rtp, rtcp]: [OwnedFd; 2],
+    leg: Option<[OwnedFd; 2]>,
+    state: OwnedFd,
+) -> Result<Left, String> {
     let (slots, bytes) = Slots::open(state).map_err(|error| error.to_string())?;
     let call: KeptCall = serde_json::from_slice(&bytes).map_err(|_| "its state is not understood".to_owned())?;
     if call.version != VERSION || call.dialog.call != id {
@@ -323,7 +354,7 @@ fn open(service: &Service, id: CallId, rtp: OwnedFd, rtcp: OwnedFd, state: Owned
     }
     let crashes = slots.take_over();
     let keep = Keep { service: service.clone(), id, slots, written: None, ours: false };
-    Ok(Left { call, keep, rtp, rtcp, crashes })
+    Ok(Left { call, keep, rtp, rtcp, leg, crashes })
 }
 
 #[cfg(test)]
@@ -391,6 +422,7 @@ mod tests {
             },
             dialogue: None,
             hear_from: 0,
+            leg: None,
             over: None,
         };
         KeptCall::new(parts, clock)

@@ -51,7 +51,7 @@ impl Baresip {
     /// # Errors
     /// If its folder cannot be written.
     pub fn new(user: &str) -> anyhow::Result<Self> {
-        Self::with_account(user, "", Speaks::PLAIN)
+        Self::with_account(user, ";regint=0", Speaks::PLAIN)
     }
 
     /// One that answers a challenge with this name and password.
@@ -59,7 +59,16 @@ impl Baresip {
     /// # Errors
     /// As [`Baresip::new`].
     pub fn with_password(user: &str, name: &str, password: &str) -> anyhow::Result<Self> {
-        Self::with_account(user, &format!(";auth_user={name};auth_pass={password}"), Speaks::PLAIN)
+        Self::with_account(user, &format!(";regint=0;auth_user={name};auth_pass={password}"), Speaks::PLAIN)
+    }
+
+    /// A customer of a provider: registered there, and calling through it.
+    ///
+    /// # Errors
+    /// As [`Baresip::new`].
+    pub fn registered(user: &str, provider: SocketAddr, password: &str) -> anyhow::Result<Self> {
+        let more = format!(";auth_user={user};auth_pass={password};outbound=\"sip:{provider};lr\";regint=60");
+        Self::with_account(user, &more, Speaks::PLAIN)
     }
 
     /// Sets one up that has one codec.
@@ -67,18 +76,19 @@ impl Baresip {
     /// # Errors
     /// As [`Baresip::new`].
     pub fn speaking(user: &str, speaks: Speaks) -> anyhow::Result<Self> {
-        Self::with_account(user, if speaks.srtp { ";mediaenc=srtp-mand" } else { "" }, speaks)
+        Self::with_account(user, if speaks.srtp { ";regint=0;mediaenc=srtp-mand" } else { ";regint=0" }, speaks)
     }
 
     fn with_account(user: &str, more: &str, speaks: Speaks) -> anyhow::Result<Self> {
         let (dir, port) = (TempDir::new()?, free_port());
+        let domain = if more.contains("outbound") { "provider.test" } else { "127.0.0.1" };
         let ((first, last), folder) = (rtp_range(), dir.path().display());
         fs::create_dir(dir.path().join("rec"))?;
         fs::write(dir.path().join("contacts"), "")?;
         fs::write(
             dir.path().join("accounts"),
             format!(
-                "<sip:{user}@127.0.0.1>;regint=0;audio_codecs={};answermode=auto{more}\n",
+                "<sip:{user}@{domain}>;audio_codecs={};answermode=auto{more}\n",
                 match speaks.codec {
                     "opus" => "opus/48000/2".to_owned(),
                     "G722" => "G722/16000/1".to_owned(),

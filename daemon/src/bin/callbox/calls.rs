@@ -1,10 +1,11 @@
-//! `callbox call list` and `callbox call show ID`.
+//! `callbox call list`, `callbox call show ID` and `callbox call start`.
 
 use std::process::ExitCode;
 
 use callbox::base::CallId;
 use callbox::storage::{Cursor, Timing};
 use clap::{Args, Subcommand};
+use hyper::Method;
 use serde_json::Value;
 
 use crate::client::Daemon;
@@ -32,6 +33,23 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Places a call; the agent speaks once somebody answers.
+    Start {
+        #[command(flatten)]
+        daemon: Daemon,
+        /// Whom to call: a number, or sip:USER@HOST.
+        #[arg(long, value_name = "NUMBER")]
+        to: String,
+        /// Who speaks.
+        #[arg(long)]
+        agent: String,
+        /// Through which trunk; without it, the first that calls can go out through.
+        #[arg(long)]
+        trunk: Option<String>,
+        /// Prints what the daemon says, as it says it.
+        #[arg(long)]
+        json: bool,
+    },
     /// One call: who, what was said, where the time went.
     Show {
         #[command(flatten)]
@@ -50,6 +68,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let before = before.map(|cursor| format!("&before={cursor}")).unwrap_or_default();
             let (_, page) = daemon.get(&format!("/api/v1/calls?limit={limit}{before}"), None).await?;
             if json { println!("{page}") } else { list(&page) }
+        }
+        Command::Start { daemon, to, agent, trunk, json } => {
+            let order = serde_json::json!({ "to": to, "agent": agent, "trunk": trunk });
+            let placed = daemon.order_with(Method::POST, "/api/v1/calls", Some(&order)).await?;
+            if json { println!("{placed}") } else { println!("answered: call {}", text(&placed["id"])) }
         }
         Command::Show { daemon, id, json } => {
             let (_, call) = daemon.get(&format!("/api/v1/calls/{id}"), None).await?;

@@ -150,6 +150,12 @@ impl Lines {
         self.line(Some(name)).is_some()
     }
 
+    /// The trunk that a call would go through.
+    #[must_use]
+    pub fn trunk(&self, name: Option<&TrunkName>) -> Option<Arc<Trunk>> {
+        self.line(name).map(|line| Arc::clone(&line.trunk))
+    }
+
     /// A server that a call through this trunk would go to.
     pub async fn server_of(&self, name: Option<&TrunkName>) -> Option<std::net::SocketAddr> {
         let line = self.line(name)?;
