@@ -34,6 +34,7 @@ bench llm "$peers/llm/bin/python" benches/peers/llm.py "$built/examples/bench_ll
 bench tts "$peers/tts/bin/python" benches/peers/tts.py "$built/examples/bench_tts" \
     "$CALLBOX_MODELS/piper-joe/en_US-joe-medium.onnx" --threads "$threads" --out "$results/tts.json"
 bench roundtrip "$peers/stt/bin/python" benches/roundtrip.py --bin "$built" --out "$results/roundtrip.json"
+bench audio "$peers/audio/bin/python" benches/audio.py --bin "$built" --out "$results/audio.json"
 bench media "$built/media"
 bench load "$built/load" --out "$results/load.json"
 bench backup python3 benches/backup.py --bin "$built" --out "$results/backup.json"

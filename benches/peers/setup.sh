@@ -14,6 +14,8 @@ environment() {
 }
 
 environment stt 'import whisper, scipy, soundfile' openai-whisper==20250625 scipy soundfile
+environment audio 'import imageio_ffmpeg, pesq, scipy, soundfile, whisper' \
+    imageio-ffmpeg==0.8.1 pesq==0.0.4 openai-whisper==20250625 scipy soundfile
 environment tts 'import onnxruntime, piper' onnxruntime==1.31.1 piper-tts==1.8.0 onnx==1.23.2
 # A build for the very processor (GGML_NATIVE) crashes on some machines; these are what every AVX2 machine has.
 export CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"

@@ -12,20 +12,14 @@ const RIGHT: ([u8; 4], u16) = ([10, 0, 0, 2], 5000);
 
 fn parameters(remote: SocketAddr, ssrc: u32) -> SessionParameters {
     SessionParameters {
-        codec: Codec::Pcmu,
-        payload_type: 0,
-        telephone_event: Some(101),
-        remote_rtp: remote,
         remote_rtcp: remote,
         rtcp_mux: true,
-        send: true,
         latch: LatchRule::SameAddress,
         ssrc,
         sequence: 65_530,
         timestamp: u32::MAX - 1000,
-        cname: "callbox".into(),
-        confirmed: true,
         silence: Duration::from_secs(2),
+        ..SessionParameters::new(Codec::Pcmu, remote)
     }
 }
 
@@ -48,7 +42,8 @@ impl End {
         if level != 0 {
             self.ends.play.push(PlayFrame { turn: TurnId(1), clause: ClauseId(2), samples: [level; FRAME] });
         }
-        let mut out: Vec<_> = self.session.tick(now).iter().map(|packet| packet.bytes.to_vec()).collect();
+        let mut out = Vec::new();
+        self.session.tick(now, |packet| out.push(packet.bytes.to_vec()));
         out.extend(self.session.report(now).iter().map(|packet| packet.bytes.to_vec()));
         while let Ok(frame) = self.ends.frames.pop() {
             self.heard.push(frame.samples[FRAME / 2]);
@@ -133,7 +128,7 @@ fn one_stray_packet_of_another_stream_is_not_heard() {
     call.run(100);
     for n in 0..100 {
         let stray =
-            Packet { marker: false, payload_type: 0, sequence: n * 7, timestamp: 5, ssrc: 66, payload: &[0; FRAME] };
+            Packet { marker: false, payload_type: 0, sequence: n * 7, timestamp: 5, ssrc: 66, payload: &[0; 160] };
         let bytes = [&stray.header()[..], stray.payload].concat();
         call.right.session.handle_packet(call.now, &bytes, LEFT.into());
         call.run(1);
@@ -156,7 +151,7 @@ fn nothing_is_sent_to_who_has_neither_agreed_nor_spoken() {
     assert_eq!(sent(&mut end), 1);
     end.session.update(unconfirmed(false));
     assert_eq!(sent(&mut end), 0);
-    let packet = Packet { marker: false, payload_type: 0, sequence: 1, timestamp: 5, ssrc: 66, payload: &[0; FRAME] };
+    let packet = Packet { marker: false, payload_type: 0, sequence: 1, timestamp: 5, ssrc: 66, payload: &[0; 160] };
     end.session.handle_packet(SystemClock.now(), &[&packet.header()[..], packet.payload].concat(), RIGHT.into());
     assert_eq!(sent(&mut end), 1);
 }

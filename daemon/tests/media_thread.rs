@@ -17,20 +17,12 @@ fn media(ports: std::ops::RangeInclusive<u16>, max_sessions: usize) -> Media {
 
 fn parameters(port: u16, ssrc: u32) -> SessionParameters {
     SessionParameters {
-        codec: Codec::Pcma,
-        payload_type: 8,
-        telephone_event: Some(101),
-        remote_rtp: SocketAddr::new(LOCALHOST, port),
-        remote_rtcp: SocketAddr::new(LOCALHOST, port + 1),
-        rtcp_mux: false,
-        send: true,
         latch: LatchRule::Signalled,
         ssrc,
         sequence: 1,
         timestamp: 2,
-        cname: "test".into(),
-        confirmed: true,
         silence: Duration::from_millis(300),
+        ..SessionParameters::new(Codec::Pcma, SocketAddr::new(LOCALHOST, port))
     }
 }
 
@@ -62,7 +54,7 @@ async fn what_one_end_plays_the_other_hears() {
         while loud < 25 {
             right.readable().await;
             while let Some(frame) = right.recv() {
-                assert!(last.is_none_or(|last| frame.timestamp == last + 160), "one frame every 20 ms");
+                assert!(last.is_none_or(|last| frame.timestamp == last + FRAME as u64), "one frame every 20 ms");
                 last = Some(frame.timestamp);
                 loud += usize::from(frame.samples[80] > 500);
             }

@@ -51,7 +51,7 @@ pub(crate) async fn meanwhile<T>(rtp: &mut Rtp, work: impl Future<Output = anyho
 }
 
 /// How strongly `samples` hold a frequency (Goertzel), as a share of their energy.
-fn holds(samples: &[i16], hertz: f32) -> f32 {
+pub(crate) fn holds(samples: &[i16], hertz: f32) -> f32 {
     let coefficient = 2.0 * (std::f32::consts::TAU * hertz / 8000.0).cos();
     let (mut before, mut last, mut energy) = (0.0_f32, 0.0_f32, 0.0_f32);
     for sample in samples {

@@ -1,6 +1,7 @@
 //! Whole calls: real processes, real sockets of loopback, real peers. One binary, run one test at a time.
 
 mod callers;
+mod codecs;
 mod deaf;
 mod faults;
 mod health;
@@ -8,6 +9,7 @@ mod interruption;
 mod kills;
 mod logs;
 mod operations;
+mod outbound;
 mod peers;
 mod signalling;
 mod start;

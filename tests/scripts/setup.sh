@@ -5,9 +5,9 @@ set -euo pipefail
 
 # program or file to look for : Debian package that brings it
 declare -A wanted=(
-    [build]="cc:build-essential"
+    [build]="cc:build-essential cmake:cmake"
     [run]="espeak-ng:espeak-ng python3:python3 pip:python3-pip"
-    [test]="sipp:sip-tester openssl:openssl baresip:baresip-core sox:sox minisign:minisign kamailio:kamailio
+    [test]="sipp:sip-tester openssl:openssl baresip:baresip-core sox:sox minisign:minisign kamailio:kamailio dnsmasq:dnsmasq-base
         fail2ban-regex:fail2ban tshark:tshark
         /usr/share/asterisk/sounds/en_US_f_Allison:asterisk-core-sounds-en-wav"
     [packages]="dpkg-shlibdeps:dpkg-dev minisign:minisign rpmbuild:rpm apt-ftparchive:apt-utils gpg:gpg rpmsign:rpm createrepo_c:createrepo-c

@@ -13,6 +13,7 @@ use prometheus_client::registry::Unit;
 
 use crate::control::{TracedMessage, Traces};
 use crate::media::{Histogram, Media};
+use crate::sip::outbound::Lines;
 use crate::sip::{Endpoint, Offence, Seen};
 
 /// Seconds; a frame lasts 0.02, and 0.005 is the bar that the media thread is held to.
@@ -22,6 +23,7 @@ const LATENESS: [f64; 10] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.0
 pub(super) struct Rooms {
     pub(super) media: Media,
     pub(super) endpoint: Endpoint,
+    pub(super) lines: Lines,
 }
 
 impl fmt::Debug for Rooms {
@@ -77,6 +79,7 @@ impl Collector for Rooms {
             ConstCounter::new(count).encode(reasons.encode_family(&[("reason", reason)])?)?;
         }
         self.encode_trunks(&mut encoder)?;
+        self.encode_lines(&mut encoder)?;
         let help = "How late packets were sent";
         let lateness =
             encoder.encode_descriptor("media_send_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?;
@@ -109,6 +112,33 @@ impl Rooms {
             {
                 let labels = [("trunk", name.as_str()), ("reason", reason)];
                 ConstCounter::new(count).encode(refused.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rooms {
+    /// Whether trunks can be used for calls out, and are registered.
+    fn encode_lines(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let reports = self.lines.report();
+        let registrations: Vec<_> = reports.iter().filter(|report| report.registered.is_some()).collect();
+        if !registrations.is_empty() {
+            let help = "Whether the registration of a trunk is valid";
+            let mut family = encoder.encode_descriptor("trunk_registered", help, None, MetricType::Gauge)?;
+            for report in registrations {
+                let gauge = ConstGauge::new(i64::from(report.is_registered()));
+                gauge.encode(family.encode_family(&[("trunk", report.name.as_str())])?)?;
+            }
+        }
+        let hosts = || reports.iter().flat_map(|report| report.hosts.iter().map(move |host| (&report.name, host)));
+        if hosts().any(|(_, host)| host.up.is_some()) {
+            let help = "Whether a host of a trunk answered the last OPTIONS";
+            let mut family = encoder.encode_descriptor("trunk_host_up", help, None, MetricType::Gauge)?;
+            for (trunk, host) in hosts() {
+                let Some(up) = host.up else { continue };
+                let labels = [("host", host.host.as_str()), ("trunk", trunk.as_str())];
+                ConstGauge::new(i64::from(up)).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())

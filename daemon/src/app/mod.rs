@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::trunk::Trunks;
 use crate::base::{Advertised, Clock, SystemClock};
 use crate::call::agents::Agents;
+use crate::call::stream::MediaPolicy;
 use crate::call::{self, Exchange, Parts, Random, Rendered};
 use crate::config::{Config, EngineKind, Threads};
 use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, LiveCalls, Order, Orders, Readiness};
@@ -36,6 +37,7 @@ use crate::engine::{self, Engine, EngineProcess, EngineState, RestartPolicy, Rol
 use crate::media::{Media, MediaConfig, MediaThread};
 use crate::models;
 use crate::service::{Inherited, Service};
+use crate::sip::outbound::{Dns, Lines};
 use crate::sip::{Endpoint, EndpointConfig, Limits};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
@@ -86,6 +88,7 @@ pub struct Outside {
 pub struct App {
     exchange: Arc<Exchange>,
     endpoint: Endpoint,
+    lines: Lines,
     engine: Engine,
     readiness: Readiness,
     orders: Orders,
@@ -135,9 +138,12 @@ impl App {
         endpoint_config.limits = limits(config);
         endpoint_config.trunks = Trunks::new(&config.trunks);
         let left = call::left(&service, &mut inherited);
-        let dialogs = left.iter().filter_map(call::Left::dialog).collect();
+        let dialogs = left.iter().flat_map(call::Left::dialogs).collect();
         let (endpoint, incoming, calls) = Endpoint::resume(endpoint_config, dialogs).await.map_err(configuration)?;
         readiness.ready(Latch::Sip);
+
+        let names = Dns::new(config.sip.resolver).map_err(configuration)?;
+        let lines = Lines::new(endpoint.clone(), Arc::new(names), Arc::clone(&clock), random()?);
 
         let (orders, queue) = Orders::new();
         let state = ControlState {
@@ -165,6 +171,7 @@ impl App {
             media: media.clone(),
             media_bind: config.media.bind,
             silence: Duration::from_secs(config.media.silence_s.get().into()),
+            policy: MediaPolicy { inband_keys: config.media.dtmf_inband, ..MediaPolicy::default() },
             advertised,
             retry_after: config.sip.limits.retry_after_s.get(),
             storage: storage.handle(),
@@ -175,6 +182,7 @@ impl App {
             random: random()?,
             service: service.clone(),
             rendered,
+            lines: lines.clone(),
         });
         exchange.restore(left, calls).await;
         // Not before: calls do not wait for a disk.
@@ -185,10 +193,12 @@ impl App {
             }
         }
         readiness.ready(Latch::Storage);
+        lines.set(&Trunks::new(&config.trunks));
         let stopping = CancellationToken::new();
         let operator = operate::Operator {
             exchange: Arc::clone(&exchange),
             endpoint: endpoint.clone(),
+            lines: lines.clone(),
             readiness: readiness.clone(),
             clock,
             orders: orders.clone(),
@@ -197,7 +207,7 @@ impl App {
             stopping: stopping.clone(),
             service: service.clone(),
         };
-        let rooms = collect::Rooms { media: media.clone(), endpoint: endpoint.clone() };
+        let rooms = collect::Rooms { media: media.clone(), endpoint: endpoint.clone(), lines: lines.clone() };
         let certificates = certificates::watch(endpoint.clone());
         metrics.register(|registry| registry.register_collector(Box::new(rooms)));
         let watching = vec![
@@ -220,6 +230,7 @@ impl App {
         Ok(Self {
             exchange,
             endpoint,
+            lines,
             engine,
             readiness,
             orders,
@@ -263,6 +274,7 @@ impl App {
     pub async fn stop(self) {
         self.service.stopping();
         self.drain().await;
+        self.lines.leave().await;
         self.endpoint.shutdown(Duration::from_secs(1)).await;
         for task in self.watching {
             task.abort();

@@ -15,12 +15,13 @@ use super::drain::{Drain, Step};
 use super::{certificates, limits};
 use crate::base::Clock;
 use crate::base::trunk::Trunks;
-use crate::call::Exchange;
 use crate::call::agents::Agents;
+use crate::call::{CallOut, Exchange, NotReached};
 use crate::config::Config;
-use crate::control::{Latch, Order, Orders, Readiness, ReloadError, Reloaded};
+use crate::control::{CallOrder, Latch, NotCalled, Order, Orders, Readiness, ReloadError, Reloaded};
 use crate::service::Service;
 use crate::sip::Endpoint;
+use crate::sip::outbound::{Lines, Undialled};
 use crate::telemetry;
 
 /// How often a drain looks at the calls.
@@ -38,11 +39,24 @@ pub(super) struct Operator {
     pub(super) orders: Orders,
     /// What counts now.
     pub(super) config: Config,
+    pub(super) lines: Lines,
     pub(super) drain: Drain,
     /// Cancelled when the daemon goes down: nobody waits for new agents then.
     pub(super) stopping: CancellationToken,
     /// Is told that a reload has begun, and that it is over.
     pub(super) service: Service,
+}
+
+/// As whoever gave the order is told.
+fn not_called(why: NotReached) -> NotCalled {
+    let sentence = why.to_string();
+    match why {
+        NotReached::NoAgent(_) | NotReached::Undialled(Undialled::BadNumber | Undialled::UnknownTrunk(_)) => {
+            NotCalled::Wrong(sentence)
+        }
+        NotReached::NotReady | NotReached::NoPort | NotReached::Undialled(_) => NotCalled::NotNow(sentence),
+        _ => NotCalled::NotReached(sentence),
+    }
 }
 
 impl Operator {
@@ -81,6 +95,15 @@ impl Operator {
             Order::Resume { done } => {
                 self.resume().await;
                 let _left = done.send(());
+            }
+            Order::Call { call, done } => {
+                // It may ring for a minute.
+                let exchange = Arc::clone(&self.exchange);
+                tokio::spawn(async move {
+                    let CallOrder { to, agent, trunk } = call;
+                    let called = exchange.call_out(CallOut { to, agent, trunk }).await;
+                    let _left = done.send(called.map_err(not_called));
+                });
             }
             Order::Reload { done } => {
                 let _left = done.send(self.reload().await);
@@ -170,6 +193,7 @@ impl Operator {
         self.endpoint.trunks(Trunks::new(&next.trunks)).await;
         certificates::renew(&self.endpoint, tls);
         self.exchange.replace(agents, next.sip.limits.retry_after_s.get());
+        self.lines.set(&Trunks::new(&next.trunks));
         self.config = next;
         Ok(Reloaded { changed, needs_restart, agents_added, agents_changed, agents_removed })
     }

@@ -163,6 +163,12 @@ impl Trunk {
         Some((self.username.as_deref()?, self.password.as_ref()?))
     }
 
+    /// The domain of our addresses there: `sip:USER@DOMAIN`. Empty if it has no host.
+    #[must_use]
+    pub fn domain(&self) -> String {
+        self.hosts.first().map(|host| Host { port: None, ..host.clone() }.host_port()).unwrap_or_default()
+    }
+
     /// What is wrong with it, if its keys contradict each other: the key to change, and why.
     #[must_use]
     pub fn contradiction(&self) -> Option<(&'static str, &'static str)> {

@@ -10,14 +10,15 @@ use callbox_wire::{Event, Request};
 use tokio::time::sleep_until;
 
 use super::exchange::{Exchange, media_stats};
+use super::handover::{self, Fate, Handover, Happening, TRANSFERRED};
 use super::hearing::Hearing;
 use super::keep::{Keep, KeptCall, Over, Parts};
 use super::record;
-use super::shelf::Shelf;
+use super::shelf::{RATE, Shelf};
 use super::stream::{Agreed, Stream};
 use crate::base::CallId;
 use crate::control::{LiveEntry, LiveState};
-use crate::dialogue::{self, Action, Agent, Dialogue, HangupReason, Input, Mark, TurnKind};
+use crate::dialogue::{self, Action, Agent, Dialogue, HangupReason, Input, Mark, TurnKind, Unreached};
 use crate::engine::{EngineState, News, Port};
 use crate::media::{self, MediaSession, PlayFrame, SessionParameters};
 use crate::sip::{self, CallEvent, EndReason};
@@ -45,6 +46,8 @@ pub(super) struct Conversation {
     /// The machine's uptime when it began.
     pub(super) began: Duration,
     pub(super) before: Option<Before>,
+    /// Where handing the caller over is.
+    pub(super) handover: Option<Handover>,
 }
 
 /// A conversation that an earlier daemon has begun.
@@ -65,6 +68,7 @@ enum Wake {
     News(News),
     Time,
     Drain,
+    Handover(Happening),
 }
 
 /// How a conversation went.
@@ -85,6 +89,8 @@ struct State {
     /// A stored phrase was wanted that had not been rendered yet.
     unheard: bool,
     hang_up: Option<HangupReason>,
+    /// The caller is to be handed over to this target.
+    wanted: Option<String>,
     began: Instant,
     turns: u32,
     on_hold: bool,
@@ -121,6 +127,7 @@ impl Conversation {
             hearing,
             unheard: false,
             hang_up: None,
+            wanted: None,
             began,
             turns: self.record.turns,
             on_hold: self.stream.on_hold(),
@@ -144,11 +151,22 @@ impl Conversation {
         if state.on_hold {
             self.tell(&mut state, Input::Hold(true));
         }
+        // What was under way when the daemon before died, and was not joined yet, has come to nothing.
+        if self.handover.is_none() && state.dialogue.is_away() {
+            self.tell(&mut state, Input::Unreached(Unreached::Failed));
+        }
         let drain = self.exchange.goodbye();
         let mut draining = false;
         let mut by_caller = false;
         let reason = loop {
             self.play_out(&mut state);
+            if let Some(handover) = &mut self.handover {
+                handover.pass_to(&mut self.session);
+            }
+            if let Some(name) = state.wanted.take() {
+                self.hand_over(&mut state, &name).await;
+                continue;
+            }
             if let Some(reason) = state.hang_up {
                 self.sip.hangup().await;
                 break reason.as_str().to_owned();
@@ -162,12 +180,31 @@ impl Conversation {
                 Some(news) = self.port.recv() => Wake::News(news),
                 () = until(deadline) => Wake::Time,
                 () = drain.cancelled(), if !draining => Wake::Drain,
+                happening = Handover::next(&mut self.handover) => Wake::Handover(happening),
             };
             self.enter();
             match wake {
                 Wake::Signal(CallEvent::Ended(reason)) => {
                     by_caller = reason == EndReason::RemoteHangup;
-                    break ended_because(&reason).to_owned();
+                    // Whose side has taken them over hangs up here.
+                    let taken = by_caller && self.handover.as_ref().is_some_and(Handover::is_taken);
+                    break if taken { TRANSFERRED } else { ended_because(&reason) }.to_owned();
+                }
+                Wake::Signal(CallEvent::Referred(news)) => {
+                    let agent = self.agent.name.as_str();
+                    let fate = handover::referred(&self.exchange, &mut self.handover, &self.sip, news, agent).await;
+                    if let Some(reason) = self.fate(&mut state, fate) {
+                        self.sip.hangup().await;
+                        break reason.to_owned();
+                    }
+                }
+                Wake::Handover(Happening::Audio) => {}
+                Wake::Handover(happening) => {
+                    let fate = handover::happened(&self.exchange, &mut self.handover, &self.sip, happening).await;
+                    if let Some(reason) = self.fate(&mut state, fate) {
+                        self.sip.hangup().await;
+                        break reason.to_owned();
+                    }
                 }
                 Wake::Signal(event) => self.signalled(&mut state, event).await,
                 Wake::Media => {
@@ -185,12 +222,16 @@ impl Conversation {
             }
         };
         self.tell(&mut state, Input::HungUp);
+        let leg = self.handover.take().and_then(Handover::into_leg);
         let over = Over {
             reason: reason.clone(),
             ended_us: self.exchange.present(&self.record, self.began).0,
             by_us: !by_caller,
         };
         self.write(&state, Some(over));
+        if let Some(leg) = leg {
+            leg.end(&self.exchange).await;
+        }
         Ended { reason, turns: state.turns, media: self.session.stats(), keep: self.keep.take() }
     }
 
@@ -230,9 +271,47 @@ impl Conversation {
             stats: &stats,
             dialogue: state.dialogue.kept(),
             hear_from: state.hearing.hear_from(state.dialogue.unheard_from()),
+            leg: self.handover.as_ref().and_then(|handover| handover.kept(clock)),
             over,
         };
         keep.write(&KeptCall::new(parts, clock), clock.now());
+    }
+
+    async fn hand_over(&mut self, state: &mut State, name: &str) {
+        let agent = Arc::clone(&self.agent);
+        let begun = match agent.transfers.iter().find(|transfer| transfer.name.as_str() == name) {
+            Some(target) => handover::begin(&self.exchange, &self.sip, target, agent.name.as_str()).await,
+            None => Err(Unreached::Failed),
+        };
+        match begun {
+            Ok(begun) => self.handover = Some(begun),
+            Err(why) => self.tell(state, Input::Unreached(why)),
+        }
+        state.changed = true;
+    }
+
+    /// Does what has become of a caller who is handed over; the reason if the call is over with it.
+    fn fate(&mut self, state: &mut State, fate: Fate) -> Option<&'static str> {
+        state.changed = true;
+        if let (Some(Handover::Joined { leg }), Some(keep)) = (&mut self.handover, &self.keep)
+            && let Some(sockets) = leg.take_sockets()
+        {
+            keep.store_leg(sockets);
+        }
+        match fate {
+            Fate::Away => None,
+            Fate::Back(why) => {
+                self.handover = None;
+                if state.hearing.listens() {
+                    // From here on, and nothing of what was said meanwhile.
+                    self.ask(Request::Listen { call: self.call() });
+                    state.hearing.begin_now();
+                }
+                self.tell(state, Input::Unreached(why));
+                None
+            }
+            Fate::Gone(reason) => Some(reason),
+        }
     }
 
     const fn call(&self) -> CallId {
@@ -260,7 +339,7 @@ impl Conversation {
                 Some(phrase) => state.shelf.put(turn, clause, &phrase),
                 None => {
                     let credit = state.shelf.ask(turn, clause);
-                    self.ask(Request::Speak { call, turn, clause, text, rate: 8000, credit });
+                    self.ask(Request::Speak { call, turn, clause, text, rate: RATE, credit });
                 }
             },
             Action::Play { turn } => state.shelf.play(turn),
@@ -279,6 +358,7 @@ impl Conversation {
                 state.shelf.flush();
                 self.session.flush();
             }
+            Action::Transfer { name } => state.wanted = Some(name),
             Action::Hangup(reason) => state.hang_up = Some(reason),
             Action::Record(turn) => {
                 state.shelf.cancel(turn.turn);
@@ -332,8 +412,14 @@ impl Conversation {
     fn media_arrived(&mut self, state: &mut State) -> Media {
         let call = self.call();
         while let Some(frame) = self.session.recv() {
-            if let Some(pcm) = state.hearing.take(&frame.samples) {
-                self.ask(Request::Hear { call, pcm });
+            // What the caller says over our own voice is not in a frame of it.
+            let samples = if frame.echo { &[0; media::FRAME] } else { &frame.samples };
+            let heard = state.hearing.take(samples);
+            match (&mut self.handover, heard) {
+                // What they say to each other is not for the engine.
+                (Some(handover), _) => handover.take_from(frame.samples),
+                (None, Some(pcm)) => self.ask(Request::Hear { call, pcm }),
+                (None, None) => {}
             }
         }
         let events: Vec<media::Event> = self.session.events().collect();
@@ -431,6 +517,13 @@ impl Conversation {
                     self.sip.hangup().await;
                 }
             },
+            // Who sends telephone events as well has said it already.
+            CallEvent::Info { content_type, body } if self.session.stats().keys == 0 => {
+                state.changed = true;
+                if let Some(key) = sip::info::key(&content_type, body.reveal()) {
+                    self.tell(state, Input::Dtmf(key));
+                }
+            }
             // The dialog has changed, if nothing else.
             _ => state.changed = true,
         }
@@ -489,7 +582,7 @@ enum Media {
     Gone,
 }
 
-async fn until(deadline: Option<Instant>) {
+pub(super) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,

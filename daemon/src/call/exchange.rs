@@ -1,7 +1,7 @@
 //! What all calls share, and the way in. Enters: calls that ring. Leaves: conversations, or refusals with the right
 //! status. Never here: anything of one conversation. A call's bug ends that call: each has its own task.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -13,17 +13,20 @@ use tracing::Instrument as _;
 
 use super::agents::Agents;
 use super::conversation::{Before, Conversation, Ended};
+use super::handover::{Handover, Leg};
 use super::keep::{Keep, KeptCall, Parts as KeptParts};
 use super::phrases::{self, PhraseBook};
 use super::record::timestamp;
 use super::rendered::Rendered;
-use super::stream::{Stream, StreamNames, address_towards};
+use super::stream::{MediaPolicy, Stream, StreamNames, address_towards};
+use crate::base::trunk::Trunk;
 use crate::base::{Advertised, Clock, Pii};
-use crate::control::{LiveCall, LiveCalls, LiveState, Readiness};
+use crate::control::{LiveCall, LiveCalls, LiveEntry, LiveState, Readiness};
 use crate::dialogue::{Agent, prime_messages};
 use crate::engine::{Engine, EngineState};
 use crate::media::{self, Media, MediaSession, SessionParameters};
 use crate::service::Service;
+use crate::sip::outbound::Lines;
 use crate::sip::{Call, DialogState, IncomingCall, Phase};
 use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle, Timestamp};
 use crate::telemetry::{Metrics, Refusal, agent_span, call_span};
@@ -43,6 +46,8 @@ pub struct Parts {
     pub media_bind: IpAddr,
     /// Without a packet for this long, and without hold, a caller is gone.
     pub silence: Duration,
+    /// How audio is agreed on.
+    pub policy: MediaPolicy,
     /// Our address as peers see it, if that differs.
     pub advertised: Advertised,
     /// Seconds in `Retry-After`.
@@ -63,6 +68,8 @@ pub struct Parts {
     pub service: Service,
     /// What agents always say, rendered by an earlier daemon.
     pub rendered: Option<Rendered>,
+    /// Calls out.
+    pub lines: Lines,
 }
 
 /// What all calls share.
@@ -72,6 +79,7 @@ pub struct Exchange {
     pub(super) storage: StorageHandle,
     pub(super) metrics: Metrics,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) lines: Lines,
     doors: Mutex<Doors>,
     agents: Mutex<Arc<Agents>>,
     /// Agents of before, as long as a call has them.
@@ -80,6 +88,7 @@ pub struct Exchange {
     pub(super) service: Service,
     media_bind: IpAddr,
     silence: Duration,
+    policy: MediaPolicy,
     advertised: Advertised,
     retry_after: AtomicU32,
     live: LiveCalls,
@@ -112,7 +121,8 @@ const NO_PORT: Refuse = Refuse { status: 503, reason: "Service Unavailable", ret
 impl Exchange {
     /// Nothing is answered before [`Exchange::serve`].
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { agents, engine, media, storage, live, readiness, metrics, clock, random, service, .. } = parts;
+        let Parts { agents, engine, media, storage, live, readiness, metrics, clock, random, service, lines, .. } =
+            parts;
         let phrases = PhraseBook::new(parts.rendered, &fixed_texts(&agents), clock.wall());
         Arc::new(Self {
             engine,
@@ -120,6 +130,7 @@ impl Exchange {
             storage,
             metrics,
             clock,
+            lines,
             doors: Mutex::default(),
             agents: Mutex::new(Arc::new(agents)),
             retired: Mutex::default(),
@@ -127,6 +138,7 @@ impl Exchange {
             service,
             media_bind: parts.media_bind,
             silence: parts.silence,
+            policy: parts.policy,
             advertised: parts.advertised,
             retry_after: AtomicU32::new(parts.retry_after),
             live,
@@ -184,6 +196,11 @@ impl Exchange {
     /// Cancelled when a call that begins now must take leave.
     pub(super) fn goodbye(&self) -> CancellationToken {
         self.doors().goodbye.clone()
+    }
+
+    /// Whether calls are taken, and placed.
+    pub(super) fn takes_calls(&self) -> bool {
+        !self.doors().closed && self.readiness.is_ready()
     }
 
     fn doors(&self) -> MutexGuard<'_, Doors> {
@@ -266,12 +283,11 @@ impl Exchange {
                 return refused(incoming, NO_PORT);
             }
         };
-        let Some(ip) = address_towards(incoming.peer, self.media_bind, &self.advertised) else {
+        let Some(ip) = self.address_towards(incoming.peer) else {
             tracing::warn!("there is no address of ours that the caller could reach");
             return refused(incoming, NO_PORT);
         };
-        let names = StreamNames::draw(&mut *self.random.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut stream = Stream::new((ip, reservation.port()).into(), names, self.silence);
+        let mut stream = self.stream((ip, reservation.port()).into(), incoming.trunk.as_deref());
         let (sdp, agreed) = match &incoming.offer {
             Some(offer) => match stream.answer(offer) {
                 Ok((answer, mut agreed)) => {
@@ -352,9 +368,39 @@ impl Exchange {
         self.metrics.calls.answered.inc();
         self.storage.record(Record::Call(Box::new(record.clone())));
         tracing::info!(codec = record.codec, "answered");
-        let up = Up { record, agent, sip, session, parameters: agreed.session, stream, keep, began, before: None };
+        let up = Up {
+            record,
+            agent,
+            sip,
+            session,
+            parameters: agreed.session,
+            stream,
+            keep,
+            began,
+            before: None,
+            leg: None,
+        };
         self.converse(up).await;
         Ok(())
+    }
+
+    /// The address that audio of a peer is to come to.
+    pub(super) fn address_towards(&self, peer: SocketAddr) -> Option<IpAddr> {
+        address_towards(peer, self.media_bind, &self.advertised)
+    }
+
+    /// A stream of which nothing is agreed on yet, as this trunk wants it.
+    pub(super) fn stream(&self, rtp: SocketAddr, trunk: Option<&Trunk>) -> Stream {
+        let names = StreamNames::draw(&mut *self.random.lock().unwrap_or_else(PoisonError::into_inner));
+        let policy = match trunk {
+            Some(trunk) => MediaPolicy { inband_keys: self.policy.inband_keys, ..MediaPolicy::from(trunk) },
+            None => self.policy.clone(),
+        };
+        Stream::new(rtp, names, self.silence, &policy)
+    }
+
+    pub(super) fn enter_live(&self, call: LiveCall) -> LiveEntry {
+        self.live.enter(call)
     }
 
     /// Keeps a call of which nothing was heard yet.
@@ -377,6 +423,7 @@ impl Exchange {
             stats: &media::SessionStats::default(),
             dialogue: None,
             hear_from: 0,
+            leg: None,
             over: None,
         };
         if let Some(keep) = keep {
@@ -386,12 +433,12 @@ impl Exchange {
 
     /// Holds a conversation to its end, and records that.
     pub(super) async fn converse(self: &Arc<Self>, up: Up) {
-        let Up { mut record, agent, sip, session, parameters, stream, keep, began, before } = up;
+        let Up { mut record, agent, sip, session, parameters, stream, keep, began, before, leg } = up;
         let active = Active::new(&self.metrics);
         let live = self.live.enter(LiveCall {
             id: record.id,
             agent: record.agent.clone(),
-            direction: Direction::Inbound,
+            direction: record.direction,
             from: record.from.clone(),
             to: record.to.clone(),
             codec: record.codec.clone(),
@@ -414,6 +461,7 @@ impl Exchange {
             keep,
             began,
             before,
+            handover: leg.map(|leg| Handover::Joined { leg }),
         };
         let Ended { reason, turns, media: stats, keep } = conversation.hold().await;
 
@@ -427,7 +475,7 @@ impl Exchange {
     }
 
     /// The machine's uptime at this instant.
-    fn uptime_at(&self, at: Instant) -> Duration {
+    pub(super) fn uptime_at(&self, at: Instant) -> Duration {
         self.clock.uptime().saturating_sub(self.clock.now().saturating_duration_since(at))
     }
 
@@ -471,6 +519,8 @@ pub(super) struct Up {
     pub(super) began: Duration,
     /// What an earlier daemon left of its conversation.
     pub(super) before: Option<Before>,
+    /// Whom the caller was joined to.
+    pub(super) leg: Option<Box<Leg>>,
 }
 
 fn fixed_texts(agents: &Agents) -> Vec<String> {

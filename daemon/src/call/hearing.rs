@@ -9,8 +9,9 @@ use std::io;
 
 use callbox_wire::Pcm;
 
-use crate::media::resample::Upsampler;
-use crate::media::{Codec, FRAME};
+use crate::media::FRAME;
+use crate::media::g711::Law;
+use crate::media::resample::{Downsampler, Upsampler};
 use crate::service::{Slots, Tail};
 
 /// Frames that are kept: 20 s, for which a call waits for an engine unless its agent says otherwise. 168 KB.
@@ -19,13 +20,17 @@ const KEPT: u64 = 1000;
 /// Frames that are sent at once after the engine was away: a second of audio every 20 ms.
 const PORTION: u64 = 50;
 
-/// Samples of a frame as the engine counts them.
-const SAMPLES: u64 = 2 * FRAME as u64;
+/// Samples of a frame.
+const SAMPLES: u64 = FRAME as u64;
+
+/// Octets of a frame as it is kept.
+const OCTETS: usize = FRAME / 2;
 
 /// The caller's voice in one call.
 pub(super) struct Hearing {
     /// None if there was no memory: then nothing is kept.
     tail: Option<Tail>,
+    downsampler: Downsampler,
     upsampler: Upsampler,
     /// Number of the frame that comes next.
     head: u64,
@@ -40,8 +45,8 @@ impl Hearing {
     /// Nobody listens yet. `state`: where the audio may lie; `from`: the frame at which the next engine begins.
     pub(super) fn new(state: Option<&Slots>, from: u64) -> Self {
         let tail = match state {
-            Some(state) => state.tail(FRAME, KEPT),
-            None => Tail::create("call-voice", FRAME, KEPT),
+            Some(state) => state.tail(OCTETS, KEPT),
+            None => Tail::create("call-voice", OCTETS, KEPT),
         };
         if let Err(error) = &tail {
             tracing::warn!(%error, "what this caller says while there is no engine will be lost");
@@ -52,14 +57,23 @@ impl Hearing {
     fn over(tail: io::Result<Tail>, from: u64) -> Self {
         let tail = tail.ok();
         let head = tail.as_ref().map_or(from, Tail::next);
-        Self { tail, upsampler: Upsampler::default(), head, next: head, from: from.min(head), listens: false }
+        Self {
+            tail,
+            downsampler: Downsampler::default(),
+            upsampler: Upsampler::default(),
+            head,
+            next: head,
+            from: from.min(head),
+            listens: false,
+        }
     }
 
     /// Takes 20 ms of the caller; gives what the engine is to hear now.
     pub(super) fn take(&mut self, samples: &[i16; FRAME]) -> Option<Pcm> {
         if let Some(tail) = &mut self.tail {
-            let mut octets = [0; FRAME];
-            Codec::Pcmu.encode(samples, &mut octets);
+            let (mut narrow, mut octets) = ([0; OCTETS], [0; OCTETS]);
+            self.downsampler.process(samples, &mut narrow);
+            Law::Mu.encode(&narrow, &mut octets);
             if tail.push(&octets).is_err() {
                 tracing::warn!("no memory for what the caller says: it is not kept any more");
                 self.tail = None;
@@ -69,7 +83,7 @@ impl Hearing {
         self.head += 1;
         if live {
             self.next = self.head;
-            return Some(self.for_ears(samples));
+            return Some(Pcm(samples.to_vec()));
         }
         self.portion()
     }
@@ -103,8 +117,10 @@ impl Hearing {
         let octets = self.tail.as_ref().and_then(|tail| tail.read(self.next, PORTION).ok()).unwrap_or_default();
         self.next = (self.next + PORTION).min(self.head);
         let mut samples = vec![0; octets.len()];
-        Codec::Pcmu.decode(&octets, &mut samples);
-        Some(self.for_ears(&samples))
+        Law::Mu.decode(&octets, &mut samples);
+        let mut heard = vec![0; 2 * samples.len()];
+        self.upsampler.process(&samples, &mut heard);
+        Some(Pcm(heard))
     }
 
     /// The engine is gone. `heard`: the sample of its stream from which the next one has to hear the caller again.
@@ -117,12 +133,6 @@ impl Hearing {
     pub(super) fn hear_from(&self, heard: u64) -> u64 {
         if self.listens { (self.from + heard / SAMPLES).min(self.head) } else { self.from }
     }
-
-    fn for_ears(&mut self, samples: &[i16]) -> Pcm {
-        let mut heard = vec![0; 2 * samples.len()];
-        self.upsampler.process(samples, &mut heard);
-        Pcm(heard)
-    }
 }
 
 #[cfg(test)]
@@ -132,7 +142,7 @@ mod tests {
     /// Frames by their loudness, which G.711 keeps exactly.
     fn frame(level: u8) -> [i16; FRAME] {
         let mut samples = [0; FRAME];
-        Codec::Pcmu.decode(&[0xff - level % 128; FRAME], &mut samples);
+        Law::Mu.decode(&[0xff - level % 128; FRAME], &mut samples);
         samples
     }
 
@@ -140,10 +150,10 @@ mod tests {
     fn levels(pcm: &Pcm) -> Vec<u8> {
         let level = |frame: &[i16]| {
             let mut octet = [0];
-            Codec::Pcmu.encode(&frame[FRAME..=FRAME], &mut octet);
+            Law::Mu.encode(&frame[FRAME / 2..=FRAME / 2], &mut octet);
             0xff - octet[0]
         };
-        pcm.0.chunks(2 * FRAME).map(level).collect()
+        pcm.0.chunks(FRAME).map(level).collect()
     }
 
     fn say(hearing: &mut Hearing, levels_said: std::ops::Range<u8>) -> Vec<u8> {

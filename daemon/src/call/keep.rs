@@ -16,6 +16,7 @@ use super::hearing::Hearing;
 use super::stream::Stream;
 use crate::base::{CallId, Clock, Pii};
 use crate::dialogue;
+use crate::media::srtp::Progress;
 use crate::media::{self, Reservation, SessionParameters};
 use crate::service::{Inherited, Service, Slots};
 use crate::sip::{DialogState, Phase};
@@ -31,6 +32,8 @@ const SPEAKING: Duration = Duration::from_millis(200);
 const QUIET: Duration = Duration::from_secs(5);
 /// Packets by which the sequence is ahead of what was sent at most.
 const SEQUENCE_AHEAD: u16 = 8;
+/// Reports by which their index is ahead of what was sent at most.
+const REPORTS_AHEAD: u32 = 16;
 /// Requests of ours of which nobody knows whether they were sent.
 const CSEQ_AHEAD: u32 = 16;
 
@@ -38,6 +41,8 @@ const CSEQ_AHEAD: u32 = 16;
 #[derive(Serialize, Deserialize)]
 pub(super) struct KeptCall {
     version: u32,
+    #[serde(default = "inbound")]
+    direction: Direction,
     agent: String,
     from: Pii<String>,
     to: Pii<String>,
@@ -54,15 +59,27 @@ pub(super) struct KeptCall {
     session: Option<SessionParameters>,
     /// Sequence number and timestamp that were due at this uptime.
     next: (u16, u32, Duration),
+    /// How often that sequence number has wrapped, and what else encryption goes on with.
+    #[serde(default)]
+    roll_over: u32,
+    #[serde(default)]
+    progress: Progress,
     pub(super) target: Option<SocketAddr>,
     /// None before the first word.
     pub(super) dialogue: Option<dialogue::Kept>,
     /// The frame of the caller from which on the next engine has to hear.
     pub(super) hear_from: u64,
+    /// Whom the caller was joined to.
+    #[serde(default)]
+    pub(super) leg: Option<Box<KeptCall>>,
     /// How it has ended; kept until that is recorded.
     pub(super) over: Option<Over>,
     /// The machine's uptime when this was written.
     written: Duration,
+}
+
+const fn inbound() -> Direction {
+    Direction::Inbound
 }
 
 /// The end of a call.
@@ -87,18 +104,21 @@ pub(super) struct Parts<'a> {
     pub(super) stats: &'a media::SessionStats,
     pub(super) dialogue: Option<dialogue::Kept>,
     pub(super) hear_from: u64,
+    pub(super) leg: Option<Box<KeptCall>>,
     pub(super) over: Option<Over>,
 }
 
 impl KeptCall {
     pub(super) fn new(parts: Parts<'_>, clock: &dyn Clock) -> Self {
-        let Parts { record, began, turns, media, dialog, stream, session, stats, dialogue, hear_from, over } = parts;
+        let Parts { record, began, turns, media, dialog, stream, session, stats, dialogue, hear_from, leg, over } =
+            parts;
         let (now, uptime) = (clock.now(), clock.uptime());
         let first = session.map_or((0, 0), |session| (session.sequence, session.timestamp));
         let (sequence, timestamp, due) = stats.next.unwrap_or((first.0, first.1, now));
         let due = (uptime + due.saturating_duration_since(now)).saturating_sub(now.saturating_duration_since(due));
         Self {
             version: VERSION,
+            direction: record.direction,
             agent: record.agent.clone(),
             from: record.from.clone(),
             to: record.to.clone(),
@@ -112,9 +132,12 @@ impl KeptCall {
             stream: stream.clone(),
             session: session.cloned(),
             next: (sequence, timestamp, due),
+            roll_over: if stats.next.is_some() { stats.roll_over } else { 0 },
+            progress: stats.progress,
             target: stats.target,
             dialogue,
             hear_from,
+            leg,
             over,
             written: uptime,
         }
@@ -124,7 +147,7 @@ impl KeptCall {
         CallRecord {
             id: self.dialog.call,
             agent: self.agent.clone(),
-            direction: Direction::Inbound,
+            direction: self.direction,
             from: self.from.clone(),
             to: self.to.clone(),
             codec: self.codec.clone(),
@@ -154,11 +177,14 @@ impl KeptCall {
         let (sequence, timestamp, due) = self.next;
         let frames = uptime.saturating_sub(due).as_micros() / media::FRAME_TIME.as_micros() + 1;
         let frames = u32::try_from(frames).unwrap_or(u32::MAX);
+        // Packets of 10 ms are two in a frame, and no number may come twice under one key.
+        let packets = u64::from(frames) * 2 + u64::from(SEQUENCE_AHEAD);
+        let index = (u64::from(self.roll_over) << 16 | u64::from(sequence)).wrapping_add(packets);
         #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
-        let sequence = sequence.wrapping_add(frames as u16).wrapping_add(SEQUENCE_AHEAD);
-        let samples = u32::try_from(media::FRAME).unwrap_or(0);
-        let timestamp = timestamp.wrapping_add(frames.wrapping_mul(samples));
-        Some(SessionParameters { sequence, timestamp, ..session })
+        let (sequence, roll_over) = (index as u16, (index >> 16) as u32);
+        let progress = Progress { rtcp: self.progress.rtcp.wrapping_add(REPORTS_AHEAD), ..self.progress };
+        let timestamp = timestamp.wrapping_add(frames.wrapping_mul(session.codec.clock() / 50));
+        Some(SessionParameters { sequence, timestamp, roll_over, progress, ..session })
     }
 
     /// How long the call was without a daemon, as far as is known.
@@ -198,6 +224,12 @@ impl Keep {
                 None
             }
         }
+    }
+
+    /// The sockets of somebody whom the caller was joined to; they go with the call.
+    pub(super) fn store_leg(&self, [rtp, rtcp]: [OwnedFd; 2]) {
+        self.service.store(name(self.id, "leg-rtp"), rtp);
+        self.service.store(name(self.id, "leg-rtcp"), rtcp);
     }
 
     /// What the caller says, kept beside the state.
@@ -248,7 +280,7 @@ fn name(id: CallId, what: &str) -> String {
 }
 
 fn forget(service: &Service, id: CallId) {
-    for what in ["rtp", "rtcp", "state"] {
+    for what in ["rtp", "rtcp", "leg-rtp", "leg-rtcp", "state"] {
         service.remove(name(id, what));
     }
 }
@@ -259,15 +291,18 @@ pub struct Left {
     pub(super) keep: Keep,
     pub(super) rtp: OwnedFd,
     pub(super) rtcp: OwnedFd,
+    /// Those of whom the caller was joined to.
+    pub(super) leg: Option<[OwnedFd; 2]>,
     /// Daemons in a row that died at work with it.
     pub(super) crashes: u8,
 }
 
 impl Left {
-    /// Its dialog, for [`crate::sip::Endpoint::resume`]; none if the caller has ended it.
-    #[must_use]
-    pub fn dialog(&self) -> Option<DialogState> {
-        self.call.over.as_ref().is_none_or(|over| over.by_us).then(|| self.call.dialog())
+    /// Its dialogs, for [`crate::sip::Endpoint::resume`]: that with the caller, unless they have ended it, and that with
+    /// whom they were joined to.
+    pub fn dialogs(&self) -> impl Iterator<Item = DialogState> {
+        let caller = self.call.over.as_ref().is_none_or(|over| over.by_us).then(|| self.call.dialog());
+        caller.into_iter().chain(self.call.leg.as_ref().map(|leg| leg.dialog()))
     }
 }
 
@@ -287,7 +322,10 @@ pub fn left(service: &Service, inherited: &mut Inherited) -> Vec<Left> {
     for (id, mut parts) in found {
         let mut take = |what| parts.remove(what);
         let whole = match (take("rtp"), take("rtcp"), take("state")) {
-            (Some(rtp), Some(rtcp), Some(state)) => open(service, id, rtp, rtcp, state),
+            (Some(rtp), Some(rtcp), Some(state)) => {
+                let leg = take("leg-rtp").zip(take("leg-rtcp")).map(|(rtp, rtcp)| [rtp, rtcp]);
+                open(service, id, [rtp, rtcp], leg, state)
+            }
             _ => Err("a descriptor is missing".to_owned()),
         };
         match whole {
@@ -302,7 +340,13 @@ pub fn left(service: &Service, inherited: &mut Inherited) -> Vec<Left> {
     left
 }
 
-fn open(service: &Service, id: CallId, rtp: OwnedFd, rtcp: OwnedFd, state: OwnedFd) -> Result<Left, String> {
+fn open(
+    service: &Service,
+    id: CallId,
+    [rtp, rtcp]: [OwnedFd; 2],
+    leg: Option<[OwnedFd; 2]>,
+    state: OwnedFd,
+) -> Result<Left, String> {
     let (slots, bytes) = Slots::open(state).map_err(|error| error.to_string())?;
     let call: KeptCall = serde_json::from_slice(&bytes).map_err(|_| "its state is not understood".to_owned())?;
     if call.version != VERSION || call.dialog.call != id {
@@ -310,15 +354,16 @@ fn open(service: &Service, id: CallId, rtp: OwnedFd, rtcp: OwnedFd, state: Owned
     }
     let crashes = slots.take_over();
     let keep = Keep { service: service.clone(), id, slots, written: None, ours: false };
-    Ok(Left { call, keep, rtp, rtcp, crashes })
+    Ok(Left { call, keep, rtp, rtcp, leg, crashes })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::ManualClock;
+    use crate::call::stream::MediaPolicy;
     use crate::call::stream::StreamNames;
-    use crate::media::{Codec, LatchRule};
+    use crate::media::Codec;
     use crate::sip::{Role, Transport};
 
     fn kept(clock: &ManualClock) -> KeptCall {
@@ -348,22 +393,7 @@ mod tests {
             server_name: None,
             invite: None,
         };
-        let session = SessionParameters {
-            codec: Codec::Pcmu,
-            payload_type: 0,
-            telephone_event: None,
-            remote_rtp: here,
-            remote_rtcp: here,
-            rtcp_mux: false,
-            send: true,
-            latch: LatchRule::Any,
-            ssrc: 1,
-            sequence: 100,
-            timestamp: 1000,
-            cname: "x".into(),
-            confirmed: true,
-            silence: Duration::ZERO,
-        };
+        let session = SessionParameters { sequence: 100, timestamp: 1000, ..SessionParameters::new(Codec::Pcmu, here) };
         let record = CallRecord {
             id: CallId(7),
             agent: "desk".into(),
@@ -384,14 +414,16 @@ mod tests {
             turns: 3,
             media: MediaStats { packets_out: 9, ..MediaStats::default() },
             dialog,
-            stream: &Stream::new(here, StreamNames::draw(|| 1), Duration::ZERO),
+            stream: &Stream::new(here, StreamNames::draw(|| 1), Duration::ZERO, &MediaPolicy::default()),
             session: Some(&session),
             stats: &media::SessionStats {
                 next: Some((u16::MAX - 2, 8000, clock.now() + media::FRAME_TIME)),
+                roll_over: 4,
                 ..media::SessionStats::default()
             },
             dialogue: None,
             hear_from: 0,
+            leg: None,
             over: None,
         };
         KeptCall::new(parts, clock)
@@ -406,7 +438,8 @@ mod tests {
         let kept: KeptCall = serde_json::from_slice(&bytes).expect("what was written");
         // 300 ms after the packet that was due next: fifteen frames later, and one more for the one that is under way.
         let session = kept.session(clock.uptime()).expect("agreed on");
-        assert_eq!(session.sequence, (u16::MAX - 2).wrapping_add(16 + SEQUENCE_AHEAD));
+        assert_eq!(session.sequence, (u16::MAX - 2).wrapping_add(32 + SEQUENCE_AHEAD));
+        assert_eq!(session.roll_over, 5, "the number has wrapped meanwhile");
         assert_eq!((session.timestamp, session.ssrc), (8000 + 16 * 160, 1));
         assert_eq!(kept.dialog().local_cseq, 1 + CSEQ_AHEAD);
         assert_eq!(kept.gap(clock.uptime()), Duration::from_millis(320));

@@ -10,6 +10,8 @@
 //!      hearing      what the caller says, for this engine or the next
 //!      shelf        audio that waits until it may be heard; credit for the engine
 //!      keep         what of it outlives the daemon
+//!      handover     a caller who is transferred: REFER, or a second leg that is joined
+//!    outgoing     calls that the box places
 //!    phrases      what agents always say, rendered ahead of time
 //!      rendered     the same on the disk, for the next daemon
 //!    record       from the dialogue's turn to what is kept of it
@@ -20,8 +22,10 @@
 pub mod agents;
 mod conversation;
 mod exchange;
+mod handover;
 mod hearing;
 mod keep;
+mod outgoing;
 mod phrases;
 mod record;
 mod rendered;
@@ -31,4 +35,5 @@ pub mod stream;
 
 pub use exchange::{Exchange, Parts, Random};
 pub use keep::{Left, left};
+pub use outgoing::{CallOut, NotReached};
 pub use rendered::Rendered;

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use callbox_wire::{CallId, ClauseId, Event, Request, TurnId};
 
 use super::rendered::Rendered;
-use super::shelf::{Phrase, Samples};
+use super::shelf::{Phrase, RATE, Samples};
 use crate::dialogue::{Agent, Cutter, StoredPhrase};
 use crate::engine::{Engine, EngineState, News};
 
@@ -136,7 +136,7 @@ impl PhraseBook {
             }
             let credit = u32::try_from(LONGEST).unwrap_or(u32::MAX);
             let request =
-                Request::Speak { call: RENDERER, turn, clause: ClauseId(0), text: text.clone(), rate: 8000, credit };
+                Request::Speak { call: RENDERER, turn, clause: ClauseId(0), text: text.clone(), rate: RATE, credit };
             port.send(request).map_err(|_| RenderError::Full)?;
             let mut frames: Vec<Samples> = Vec::new();
             loop {

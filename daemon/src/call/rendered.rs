@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::shelf::{Phrase, Samples};
 
 /// Another number has all phrases rendered anew: for a change of how a voice speaks that its files do not show.
-const RENDERING: u8 = 1;
+const RENDERING: u8 = 2;
 
 /// Bytes of the digest before the samples.
 const DIGEST: usize = 32;
@@ -97,7 +97,7 @@ mod tests {
         let open =
             |voice: &str, now| Rendered::open(dir.path().join("phrases"), voice.to_owned(), now).expect("a folder");
         let joe = open("joe", now);
-        let phrase = [[7; 160], [-9; 160]];
+        let phrase = [[7; 320], [-9; 320]];
         joe.store("One moment.", &phrase).expect("a disk");
         assert_eq!(joe.load("One moment.", now).as_deref(), Some(&phrase[..]));
         assert!(joe.load("Goodbye.", now).is_none() && open("amy", now).load("One moment.", now).is_none());
@@ -105,7 +105,7 @@ mod tests {
         joe.store("Goodbye.", &phrase).expect("a disk");
         let path = joe.path("Goodbye.");
         let bytes = std::fs::read(&path).expect("written");
-        std::fs::write(&path, &bytes[..bytes.len() - 320]).expect("a disk");
+        std::fs::write(&path, &bytes[..bytes.len() - 640]).expect("a disk");
         assert!(joe.load("Goodbye.", now).is_none(), "half a phrase");
 
         let late = now + UNUSED - Duration::from_secs(60);

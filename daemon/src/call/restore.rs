@@ -1,6 +1,7 @@
 //! A daemon that starts goes on with the calls of the one before. Enters: what that one left, and the dialogs of it that
 //! are up again. Leaves: conversations, or the polite end of a call that cannot go on.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use tracing::Instrument as _;
 
 use super::conversation::Before;
 use super::exchange::{Exchange, Up};
-use super::keep::Left;
+use super::handover::Leg;
+use super::keep::{KeptCall, Left};
 use crate::base::CallId;
 use crate::sip::{Call, Phase};
 use crate::storage::Timestamp;
@@ -23,14 +25,18 @@ const SUSPECT: Duration = Duration::from_millis(100);
 impl Exchange {
     /// Goes on with calls; comes back when all of them are on their way.
     pub async fn restore(self: &Arc<Self>, left: Vec<Left>, mut calls: Vec<Call>) {
+        let mut take = |id: CallId| {
+            let place = calls.iter().position(|call| call.id() == id)?;
+            Some(calls.swap_remove(place))
+        };
         for mut left in left {
             left.keep.take();
             let id = left.call.dialog.call;
-            let place = calls.iter().position(|call| call.id() == id);
-            let sip = place.map(|place| calls.swap_remove(place));
+            let sip = take(id);
+            let leg = left.call.leg.as_ref().and_then(|leg| take(leg.dialog.call));
             match (sip, left.call.over.clone()) {
                 (sip, Some(over)) => {
-                    if let Some(sip) = sip {
+                    for sip in sip.into_iter().chain(leg) {
                         sip.hangup().await;
                     }
                     self.note_end(left, &over.reason, Some(Timestamp(over.ended_us))).await;
@@ -46,13 +52,13 @@ impl Exchange {
                     if left.crashes > 0 {
                         tokio::time::sleep(SUSPECT).await;
                     }
-                    self.go_on(id, left, sip).await;
+                    self.go_on(id, left, sip, leg).await;
                 }
             }
         }
     }
 
-    async fn go_on(self: &Arc<Self>, id: CallId, left: Left, sip: Call) {
+    async fn go_on(self: &Arc<Self>, id: CallId, mut left: Left, sip: Call, leg: Option<Call>) {
         let uptime = self.clock.uptime();
         let agent = self.agents().shared(&left.call.record().agent);
         let over = match (&agent, left.call.dialog.phase) {
@@ -81,6 +87,8 @@ impl Exchange {
                 return;
             }
         };
+        let leg = left.call.leg.take().zip(leg).zip(left.leg.take());
+        let leg = leg.and_then(|((kept, sip), sockets)| self.join_again(&kept, sip, sockets, uptime));
         let (gap, hear_from) = (left.call.gap(uptime), left.call.hear_from);
         // One of which the caller has heard nothing begins as every call does.
         let before = left.call.dialogue.clone().map(|dialogue| Before { dialogue, gap, hear_from, missed });
@@ -94,12 +102,24 @@ impl Exchange {
             keep: Some(left.keep),
             began: left.call.began,
             before,
+            leg,
         };
         let exchange = Arc::clone(self);
         let span = call_span(id);
         let span = span.in_scope(|| agent_span(up.agent.name.as_str()));
         span.in_scope(|| tracing::info!("a call of an earlier daemon goes on"));
         self.calls.spawn(async move { exchange.converse(up).await }.instrument(span));
+    }
+
+    /// Whom the caller was joined to, again with media; the conversation finds out if there is none.
+    fn join_again(&self, kept: &KeptCall, sip: Call, [rtp, rtcp]: [OwnedFd; 2], uptime: Duration) -> Option<Box<Leg>> {
+        let parameters = kept.session(uptime)?;
+        let opened = self.media.adopt(rtp, rtcp).and_then(|(sockets, _)| {
+            // The manager keeps the first descriptors.
+            self.media.resume(sockets, parameters.clone(), kept.target)
+        });
+        let session = opened.inspect_err(|error| tracing::error!(%error, "a leg has no media")).ok()?;
+        Some(Box::new(Leg::resume(sip, session, parameters, kept)))
     }
 
     /// The end of a call that does not go on; now, unless it is known.

@@ -9,8 +9,11 @@ use std::sync::Arc;
 
 use callbox_wire::{ClauseId, TurnId};
 
-/// 20 ms at 8 kHz.
-pub(super) type Samples = [i16; 160];
+/// Samples per second.
+pub(super) const RATE: u32 = 16_000;
+
+/// 20 ms.
+pub(super) type Samples = [i16; 320];
 
 /// A ready-made phrase.
 pub(super) type Phrase = Arc<[Samples]>;
@@ -257,16 +260,16 @@ mod tests {
         let mut shelf = Shelf::default();
         let (turn, first, second) = (TurnId(1), ClauseId(0), ClauseId(1));
         assert_eq!((shelf.ask(turn, first), shelf.ask(turn, second)), (AHEAD, 0));
-        assert!(shelf.arrived(turn, second, &[2; 160]));
-        assert!(shelf.arrived(turn, first, &[1; 160]));
-        assert!(!shelf.arrived(turn, ClauseId(9), &[9; 160]), "never asked for");
+        assert!(shelf.arrived(turn, second, &[2; 320]));
+        assert!(shelf.arrived(turn, first, &[1; 320]));
+        assert!(!shelf.arrived(turn, ClauseId(9), &[9; 320]), "never asked for");
         assert!(!shelf.arrived(turn, first, &[1; 3]), "not a frame");
         assert_eq!(order(&mut shelf), [], "not yet allowed");
         shelf.play(turn);
         assert_eq!(order(&mut shelf), [(1, 0, 1)], "the first clause is not complete");
         shelf.complete(turn, first);
         assert_eq!(order(&mut shelf), [(1, 1, 2)]);
-        shelf.play_stored(&Phrase::from([[7; 160]]));
+        shelf.play_stored(&Phrase::from([[7; 320]]));
         assert_eq!(order(&mut shelf).last().map(|frame| frame.2), Some(7));
         assert!(shelf.is_empty());
     }
@@ -278,7 +281,7 @@ mod tests {
         shelf.ask(turn, clause);
         shelf.play(turn);
         for _ in 0..AHEAD {
-            assert!(shelf.arrived(turn, clause, &[1; 160]));
+            assert!(shelf.arrived(turn, clause, &[1; 320]));
         }
         assert_eq!(shelf.grants(0).count(), 0, "all of it is held");
         for _ in 0..30 {
@@ -293,7 +296,7 @@ mod tests {
     fn what_was_heard_is_told_clause_by_clause() {
         let mut shelf = Shelf::default();
         for (clause, frames) in [(0, 3), (1, 2)] {
-            shelf.put(TurnId(1), ClauseId(clause), &vec![[1; 160]; frames].into());
+            shelf.put(TurnId(1), ClauseId(clause), &vec![[1; 320]; frames].into());
         }
         shelf.play(TurnId(1));
         while shelf.hand().is_some() {}
@@ -317,7 +320,7 @@ mod tests {
         shelf.play(turn);
         let mut told = Vec::new();
         for _ in 0..2 {
-            shelf.arrived(turn, clause, &[1; 160]);
+            shelf.arrived(turn, clause, &[1; 320]);
             assert!(shelf.hand().is_some());
             shelf.waiting(0, |heard| told.push(heard.frames));
         }
@@ -328,7 +331,7 @@ mod tests {
     fn what_is_cancelled_or_flushed_is_gone() {
         let mut shelf = Shelf::default();
         for turn in [TurnId(1), TurnId(2)] {
-            shelf.put(turn, ClauseId(0), &Phrase::from([[3; 160]; 4]));
+            shelf.put(turn, ClauseId(0), &Phrase::from([[3; 320]; 4]));
         }
         shelf.cancel(TurnId(2));
         shelf.play(TurnId(1));
@@ -336,6 +339,6 @@ mod tests {
         shelf.next();
         shelf.flush();
         assert_eq!(order(&mut shelf), []);
-        assert!(!shelf.arrived(TurnId(1), ClauseId(0), &[1; 160]), "stale");
+        assert!(!shelf.arrived(TurnId(1), ClauseId(0), &[1; 320]), "stale");
     }
 }

@@ -7,8 +7,37 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Advertised;
-use crate::media::{Codec, LatchRule, SessionParameters};
-use crate::sip::sdp::{self, AudioCodec, Direction, LocalMedia, MediaParameters, SdpError};
+use crate::media::srtp::{Keys, MasterKey, Progress, Suite};
+use crate::media::{Codec, Format, LatchRule, SessionParameters};
+use crate::sip::sdp::{self, AudioCodec, Crypto, Direction, Encryption, LocalMedia, MediaParameters, SdpError, Secret};
+use crate::sip::trunk::{self, Trunk};
+
+/// How audio may be agreed on with a peer. What belongs to a trunk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MediaPolicy {
+    /// What we offer and accept, most wanted first. None: all, wideband first, then as the peer likes it.
+    pub codecs: Option<Vec<AudioCodec>>,
+    /// Whether to encrypt (SDES).
+    pub encryption: Encryption,
+    /// Whose packets are believed.
+    pub latch: LatchRule,
+    /// Keys are also looked for in the audio, where the peer sends no telephone events.
+    pub inband_keys: bool,
+}
+
+impl From<&Trunk> for MediaPolicy {
+    fn from(trunk: &Trunk) -> Self {
+        let codecs = trunk.codecs.iter().map(|codec| match codec {
+            trunk::Codec::Opus => AudioCodec::Opus,
+            trunk::Codec::G722 => AudioCodec::G722,
+            trunk::Codec::Pcma => AudioCodec::Pcma,
+            trunk::Codec::Pcmu => AudioCodec::Pcmu,
+        });
+        // All of them is no wish.
+        let codecs = (trunk.codecs != trunk::Codec::ALL).then(|| codecs.collect());
+        Self { codecs, encryption: trunk.encryption, ..Self::default() }
+    }
+}
 
 /// Values that name our stream; random, so that nobody can guess them.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -23,6 +52,9 @@ pub struct StreamNames {
     pub timestamp: u32,
     /// Canonical name of RTCP (RFC 7022).
     pub cname: u64,
+    /// What our keys are made of.
+    #[serde(default)]
+    pub secret: Secret,
 }
 
 impl StreamNames {
@@ -39,6 +71,7 @@ impl StreamNames {
             sequence: u16::from_le_bytes([a, b]) >> 1,
             timestamp: u32::from_le_bytes([c, d, bits[4], bits[5]]) >> 1,
             cname: random(),
+            secret: Secret::draw(random),
         }
     }
 }
@@ -50,20 +83,29 @@ pub struct Stream {
     names: StreamNames,
     direction: Direction,
     silence: Duration,
+    #[serde(default)]
+    latch: LatchRule,
+    #[serde(default)]
+    inband_keys: bool,
 }
 
 impl Stream {
     /// Nothing is agreed on yet. `rtp`: our address as the peer can reach it. `silence`: without a packet for this long
     /// (and without hold) the peer is gone, whatever signalling says.
-    pub fn new(rtp: SocketAddr, names: StreamNames, silence: Duration) -> Self {
-        Self { local: LocalMedia::new(rtp, names.session), names, direction: Direction::SendRecv, silence }
-    }
-
-    /// Offers and accepts only this codec.
-    #[must_use]
-    pub fn only(mut self, codec: AudioCodec) -> Self {
-        self.local.codecs = vec![codec];
-        self
+    pub fn new(rtp: SocketAddr, names: StreamNames, silence: Duration, policy: &MediaPolicy) -> Self {
+        let mut local = LocalMedia::new(rtp, names.session);
+        if let Some(codecs) = &policy.codecs {
+            (local.codecs, local.strict) = (codecs.clone(), true);
+        }
+        (local.encryption, local.secret) = (policy.encryption, names.secret);
+        Self {
+            local,
+            names,
+            direction: Direction::SendRecv,
+            silence,
+            latch: policy.latch,
+            inband_keys: policy.inband_keys,
+        }
     }
 
     /// Whether the peer has put us on hold: it does not listen (RFC 3264 §8.4), and what it may send is music.
@@ -83,6 +125,7 @@ impl Stream {
     pub fn answer(&mut self, offer: &str) -> Result<(String, Agreed), SdpError> {
         let (answer, parameters) = sdp::negotiate(offer, &self.local)?;
         self.local.version += 1;
+        self.local.learn(&parameters);
         Ok((answer, self.agree(parameters)))
     }
 
@@ -104,28 +147,52 @@ impl Stream {
 
     fn agree(&mut self, parameters: MediaParameters) -> Agreed {
         self.direction = parameters.direction;
-        let codec = parameters.codec;
+        let audio = parameters.receive.iter().map(|(number, codec)| (*number, Format::Audio(codec_of(*codec))));
+        let events = parameters.telephone_event.map(|events| (events.receive, Format::Keys(events.clock)));
         let session = SessionParameters {
-            codec: match codec {
-                AudioCodec::Pcmu => Codec::Pcmu,
-                AudioCodec::Pcma => Codec::Pcma,
-            },
+            codec: codec_of(parameters.codec),
             payload_type: parameters.payload_type,
-            telephone_event: parameters.telephone_event,
+            receive: audio.chain(events).collect(),
+            telephone_event: parameters.telephone_event.map(|events| events.send),
+            event_clock: parameters.telephone_event.map_or(8000, |events| events.clock),
+            inband_keys: self.inband_keys,
+            ptime: parameters.ptime_ms,
+            keys: parameters.crypto.and_then(keys_of),
             remote_rtp: parameters.remote_rtp,
             remote_rtcp: parameters.remote_rtcp,
             rtcp_mux: parameters.rtcp_mux,
             send: parameters.direction.sends(),
-            latch: LatchRule::default(),
+            latch: self.latch,
             ssrc: self.names.ssrc,
             sequence: self.names.sequence,
+            roll_over: 0,
+            progress: Progress::default(),
             timestamp: self.names.timestamp,
             cname: format!("{:016x}", self.names.cname),
             silence: self.silence,
             confirmed: true,
         };
-        Agreed { codec: codec.name(), session }
+        Agreed { codec: parameters.codec.name(), session }
     }
+}
+
+const fn codec_of(codec: AudioCodec) -> Codec {
+    match codec {
+        AudioCodec::Pcmu => Codec::Pcmu,
+        AudioCodec::Pcma => Codec::Pcma,
+        AudioCodec::G722 => Codec::G722,
+        AudioCodec::Opus => Codec::Opus,
+    }
+}
+
+fn keys_of(crypto: Crypto) -> Option<Keys> {
+    let suite = match crypto.suite {
+        sdp::Suite::AesCm80 => Suite::AesCm80,
+        sdp::Suite::AesCm32 => Suite::AesCm32,
+        sdp::Suite::AesGcm128 => Suite::AesGcm128,
+        sdp::Suite::AesGcm256 => Suite::AesGcm256,
+    };
+    Some(Keys { send: MasterKey::new(suite, crypto.send)?, receive: MasterKey::new(suite, crypto.receive)? })
 }
 
 /// The result of offer and answer.
@@ -156,18 +223,19 @@ pub fn address_towards(peer: SocketAddr, bound: IpAddr, advertised: &Advertised)
 mod tests {
     use super::*;
 
-    fn stream(port: u16) -> Stream {
+    fn stream(port: u16, policy: &MediaPolicy) -> Stream {
         let mut bits = 0x0123_4567_89ab_cdef_u64;
         let names = StreamNames::draw(|| {
             bits = bits.rotate_left(7) ^ 0x5555;
             bits
         });
-        Stream::new(([127, 0, 0, 1], port).into(), names, Duration::from_secs(30))
+        Stream::new(([127, 0, 0, 1], port).into(), names, Duration::from_secs(30), policy)
     }
 
     #[test]
     fn two_ends_agree_and_hold_is_seen() {
-        let (mut caller, mut box_) = (stream(4000), stream(5000).only(AudioCodec::Pcma));
+        let narrow = MediaPolicy { codecs: Some(vec![AudioCodec::Pcma]), ..MediaPolicy::default() };
+        let (mut caller, mut box_) = (stream(4000, &MediaPolicy::default()), stream(5000, &narrow));
         let (answer, ours) = box_.answer(&caller.offer()).expect("a codec in common");
         let theirs = caller.answered(&answer).expect("an answer");
         assert_eq!((ours.codec, theirs.codec), ("PCMA", "PCMA"));
@@ -181,6 +249,19 @@ mod tests {
         let music = caller.offer().replace("a=sendrecv", "a=sendonly");
         let (answer, held) = box_.answer(&music).expect("hold is no refusal");
         assert!(answer.contains("a=recvonly") && !held.session.send && box_.on_hold() && box_.receives());
+    }
+
+    #[test]
+    fn keys_are_the_same_on_both_ends_and_stay_for_the_call() {
+        let policy = MediaPolicy { encryption: Encryption::Required, ..MediaPolicy::default() };
+        let (mut caller, mut box_) = (stream(4000, &policy), stream(5000, &policy));
+        let (answer, ours) = box_.answer(&caller.offer()).expect("keys");
+        let theirs = caller.answered(&answer).expect("keys").session.keys.expect("keys");
+        let ours = ours.session.keys.expect("keys");
+        assert!(ours.send == theirs.receive && ours.receive == theirs.send);
+        let (_, again) = box_.answer(&caller.offer()).expect("keys");
+        assert_eq!(again.session.keys, Some(ours));
+        assert!(box_.answer(&stream(6000, &MediaPolicy::default()).offer()).is_err(), "not encrypted");
     }
 
     #[test]

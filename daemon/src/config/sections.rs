@@ -59,6 +59,9 @@ pub struct Sip {
     /// Seconds after which a call is over if neither side says that it goes on, where the peer names no number
     /// (RFC 4028); 0 for never.
     pub session_expires_s: u32,
+    /// The DNS server that is asked for trunks' hosts, where it is not that of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<SocketAddr>,
     /// What is refused, and when.
     pub limits: SipLimits,
 }
@@ -78,6 +81,7 @@ impl Default for Sip {
             advertised: None,
             local_networks: private_networks(),
             session_expires_s: 1800,
+            resolver: None,
             limits: SipLimits::default(),
         }
     }
@@ -135,6 +139,9 @@ pub struct Media {
     pub ports: PortRange,
     /// Seconds without RTP and RTCP after which a caller who is not on hold is gone: a call whose BYE was lost.
     pub silence_s: NonZeroU32,
+    /// Looks for keys in the audio of callers whose trunk sends no telephone events. Speech is taken for a key now and
+    /// then.
+    pub dtmf_inband: bool,
 }
 
 impl Default for Media {
@@ -143,6 +150,7 @@ impl Default for Media {
             bind: Ipv4Addr::UNSPECIFIED.into(),
             ports: PortRange { first: 16_384, last: 32_767 },
             silence_s: nonzero(30),
+            dtmf_inband: false,
         }
     }
 }

@@ -43,7 +43,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 pub use live::{LiveCall, LiveCalls, LiveEntry, LiveState};
-pub use orders::{DrainState, DrainStatus, Order, Orders, ReloadError, Reloaded};
+pub use orders::{CallOrder, DrainState, DrainStatus, NotCalled, Order, Orders, ReloadError, Reloaded};
 pub use problem::Problem;
 pub use ready::{Latch, Readiness, Status};
 use tokio_util::sync::CancellationToken;
@@ -234,7 +234,7 @@ fn router(shared: Shared, view: View) -> Router {
         .route("/health/ready", get(health::ready))
         .route("/health/startup", get(health::startup))
         .route("/metrics", get(metrics))
-        .route("/api/v1/calls", get(calls::list))
+        .route("/api/v1/calls", get(calls::list).post(orders::call))
         .route("/api/v1/calls/{id}", get(calls::one))
         .route("/api/v1/calls/{id}/trace", get(trace::trace))
         .route("/api/v1/drain", get(orders::drain_status).post(orders::drain).delete(orders::resume))

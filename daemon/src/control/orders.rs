@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Problem, Shared, View};
+use crate::base::trunk::TrunkName;
+use crate::base::{CallId, Pii};
 
 /// Orders that wait; one more is refused with 503.
 const QUEUE: usize = 16;
@@ -34,6 +36,13 @@ pub enum Order {
     Resume {
         /// Told when they are taken.
         done: oneshot::Sender<()>,
+    },
+    /// Place a call, and let an agent speak once somebody answers.
+    Call {
+        /// Whom, and who speaks.
+        call: CallOrder,
+        /// Told which call it is, or why nobody was reached.
+        done: oneshot::Sender<Result<CallId, NotCalled>>,
     },
     /// Read the configuration and the agents again.
     Reload {
@@ -82,6 +91,30 @@ pub struct Reloaded {
     pub agents_changed: Vec<String>,
     /// Agents that take no further call.
     pub agents_removed: Vec<String>,
+}
+
+/// A call to be placed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallOrder {
+    /// A number, or a SIP URI.
+    pub to: Pii<String>,
+    /// Who speaks.
+    pub agent: String,
+    /// Through which trunk; none lets the box choose.
+    #[serde(default)]
+    pub trunk: Option<TrunkName>,
+}
+
+/// Why there is no call, each with one sentence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotCalled {
+    /// The order makes no sense.
+    Wrong(String),
+    /// The box cannot do it now.
+    NotNow(String),
+    /// Whoever was called did not answer.
+    NotReached(String),
 }
 
 /// Why nothing was changed; its `Display` is one sentence.
@@ -173,6 +206,22 @@ pub(super) async fn reload(
         Ok(reloaded) => Ok(Json(json!(reloaded))),
         Err(ReloadError::Configuration(sentence)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, sentence)),
         Err(ReloadError::NotNow(sentence)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence)),
+    }
+}
+
+/// Comes back when somebody has answered, or nobody will.
+pub(super) async fn call(
+    State(shared): State<Shared>,
+    Extension(view): Extension<View>,
+    wanted: Result<Json<CallOrder>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    permitted(view)?;
+    let Json(call) = wanted.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    match shared.state.orders.give(|done| Order::Call { call, done }).await.ok_or_else(busy)? {
+        Ok(id) => Ok((StatusCode::CREATED, Json(json!({ "id": id.to_string() })))),
+        Err(NotCalled::Wrong(sentence)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, sentence)),
+        Err(NotCalled::NotNow(sentence)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence)),
+        Err(NotCalled::NotReached(sentence)) => Err(Problem::new(StatusCode::BAD_GATEWAY, sentence)),
     }
 }
 

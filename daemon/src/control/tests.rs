@@ -311,6 +311,15 @@ fn order(socket: &Path, method: &str, path: &str) -> (u16, Value) {
     (status, serde_json::from_str(&body).expect("JSON"))
 }
 
+fn posted(socket: &Path, path: &str, body: &str) -> (u16, Value) {
+    let mut stream = UnixStream::connect(socket).expect("connected");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: callbox\r\nConnection: close\r\nContent-Type: application/json\r\n");
+    write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).expect("sent");
+    let (status, body) = answer(stream);
+    (status, serde_json::from_str(&body).expect("JSON"))
+}
+
 #[test]
 fn orders_are_taken_on_the_socket_and_refused_on_tcp() {
     let House { control, state, folder, mut queue, storage: _storage } = house();
@@ -328,6 +337,10 @@ fn orders_are_taken_on_the_socket_and_refused_on_tcp() {
                 Order::Resume { done } => {
                     orders.drain_is(DrainStatus::default());
                     done.send(()).expect("waited for");
+                }
+                Order::Call { call, done } => {
+                    assert_eq!((call.to.reveal().as_str(), call.agent.as_str()), ("+4930123", "desk"));
+                    done.send(Err(NotCalled::NotReached("the line is busy".into()))).expect("waited for");
                 }
                 Order::Reload { done } => {
                     done.send(Err(ReloadError::Configuration("x.toml:3: wrong".into()))).expect("waited for");
@@ -350,6 +363,10 @@ fn orders_are_taken_on_the_socket_and_refused_on_tcp() {
     assert_eq!(order(&socket, "GET", "/api/v1/drain").1["seconds_left"], 9);
     let (status, drain) = order(&socket, "DELETE", "/api/v1/drain");
     assert_eq!((status, &drain["state"], drain.get("seconds_left")), (200, &"open".into(), None));
+    let body = r#"{"to":"+4930123","agent":"desk"}"#;
+    let (status, problem) = posted(&socket, "/api/v1/calls", body);
+    assert_eq!((status, &problem["detail"]), (502, &"the line is busy".into()));
+    assert_eq!(posted(&socket, "/api/v1/calls", r#"{"to":"+4930123"}"#).0, 400, "no agent");
     let (status, problem) = order(&socket, "POST", "/api/v1/reload");
     assert_eq!((status, &problem["detail"]), (422, &"x.toml:3: wrong".into()));
     assert_eq!(daemon.join().expect("ended"), [Some(Duration::from_secs(9)), None]);

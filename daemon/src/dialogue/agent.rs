@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::io::StoredPhrase;
 use super::prompt::system_prompt;
+use super::transfer::{MOST_TRANSFERS, Transfer};
 
 /// Tokens that one conversation may hold: instructions, facts, the history that is kept, and the answer.
 pub const CONTEXT: usize = 2048;
@@ -53,6 +54,9 @@ pub struct Agent {
     /// Said when an answer takes long; rendered ahead of time.
     #[serde(default = "defaults::one_moment")]
     pub one_moment: Phrase<300>,
+    /// Whom callers can be handed over to. Default nobody.
+    #[serde(default)]
+    pub transfers: Vec<Transfer>,
     /// When it is whose turn.
     #[serde(default)]
     pub turns: TurnTaking,
@@ -203,11 +207,21 @@ impl Agent {
 
     /// What the types alone cannot hold.
     fn check(&self) -> Result<(), &'static str> {
-        let Self { turns, sampling, limits, .. } = self;
+        let Self { turns, sampling, limits, transfers, .. } = self;
         let rules = [
             (!self.numbers.is_empty(), "numbers must name at least one; \"*\" is all"),
             (self.facts.len() <= 100, "facts must be at most 100"),
             (self.silence_prompts.len() <= 10, "silence_prompts must be at most 10"),
+            (transfers.len() <= MOST_TRANSFERS, "transfers must be at most 20"),
+            (distinct(transfers.iter().map(|transfer| transfer.name.as_str())), "transfers must have different names"),
+            (
+                transfers.iter().all(|transfer| transfer.is_asked_for()),
+                "transfers must each have keys, phrases or when: nothing else would ask for them",
+            ),
+            (
+                transfers.iter().all(|transfer| is_callable(transfer.to.as_str())),
+                "transfers must each have in `to` a number without spaces, or sip:USER@HOST",
+            ),
             (turns.end.0 < turns.start.0, "turns.end must be less than turns.start"),
             (
                 turns.speculate_ms.0 <= turns.complete_ms.0
@@ -264,6 +278,20 @@ impl Agent {
     pub fn sampling(&self) -> Sampling {
         let SamplingConfig { temperature, top_p, repeat_penalty, seed, max_tokens, stop } = self.sampling.clone();
         Sampling { temperature, top_p, repeat_penalty, seed, max_tokens, stop }
+    }
+}
+
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> bool {
+    let mut seen = std::collections::HashSet::new();
+    names.into_iter().all(|name| seen.insert(name))
+}
+
+/// What can be called at all; whether somebody is there is for the trunk to say.
+fn is_callable(to: &str) -> bool {
+    let number = |c: char| c.is_ascii_alphanumeric() || "+*#-_.!~".contains(c);
+    match to.strip_prefix("sip:").or_else(|| to.strip_prefix("sips:")) {
+        Some(rest) => !rest.is_empty() && !rest.contains(|c: char| c.is_whitespace() || "<>\"".contains(c)),
+        None => to.chars().all(number),
     }
 }
 
@@ -328,6 +356,13 @@ impl<const MAX: usize> Phrase<MAX> {
     }
 }
 
+impl<const MAX: usize> Phrase<MAX> {
+    /// One of ours.
+    pub(super) fn fixed(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 impl<const MAX: usize> TryFrom<String> for Phrase<MAX> {
     type Error = String;
 
@@ -352,6 +387,14 @@ impl<const MIN: u32, const MAX: u32> Millis<MIN, MAX> {
     #[must_use]
     pub const fn get(self) -> Duration {
         Duration::from_millis(self.0 as u64)
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> Millis<MIN, MAX> {
+    /// One of ours.
+    pub(super) const fn fixed(milliseconds: u32) -> Self {
+        assert!(MIN <= milliseconds && milliseconds <= MAX);
+        Self(milliseconds)
     }
 }
 
@@ -452,7 +495,7 @@ mod defaults {
     }
 
     fn phrase(text: &str) -> Phrase<300> {
-        Phrase(text.to_owned())
+        Phrase::fixed(text)
     }
 }
 

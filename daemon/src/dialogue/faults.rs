@@ -7,6 +7,7 @@ use callbox_wire::{Failure, Role};
 use super::io::{Action, HangupReason, StoredPhrase};
 use super::machine::{Dialogue, Engine, Phase, Resume};
 use super::record::{Outcome, TurnKind};
+use super::turn::Turn;
 
 /// Engines lost in one call, with no answer heard in between, before it is ended.
 const MOST_LOSSES: u32 = 3;
@@ -52,9 +53,11 @@ impl Dialogue {
         }
         self.idle_since = self.now;
         self.record(&turn, Outcome::Failed, out);
-        match turn.closes {
-            Some(reason) => self.leave(reason, out),
-            None => self.play_stored(StoredPhrase::Apology, out),
+        match (turn.closes, turn.connects) {
+            (Some(reason), _) => self.leave(reason, out),
+            // Without the announcement.
+            (None, Some(name)) => self.hand_over(name, out),
+            (None, None) => self.play_stored(StoredPhrase::Apology, out),
         }
     }
 
@@ -113,6 +116,14 @@ impl Dialogue {
             } else if let Some(phrase) = phrase {
                 self.play_stored(phrase, out);
             }
+        }
+    }
+
+    /// A turn that waits for an engine.
+    pub(super) fn owe(&mut self, turn: Turn) {
+        if let Engine::Down { since, resume } = &mut self.engine {
+            (*since, *resume) = (self.now, Resume::Again(Box::new(turn)));
+            self.soothe_at.get_or_insert(self.now);
         }
     }
 

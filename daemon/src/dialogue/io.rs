@@ -7,6 +7,7 @@ use callbox_wire::{ChatMessage, ClauseId, Failure, Role, Sampling, Thought, Tran
 use serde::{Deserialize, Serialize};
 
 use super::record::TurnRecord;
+use super::transfer::Unreached;
 use crate::base::Pii;
 
 /// Something that happened. `Debug` prints no words.
@@ -92,6 +93,8 @@ pub enum Input {
     EngineReady,
     /// The caller has put the agent on hold, or is back. Meanwhile nobody listens, and what is heard is music.
     Hold(bool),
+    /// [`Action::Transfer`] came to nothing: the caller is back.
+    Unreached(Unreached),
     /// The daemon is going to stop: end the call politely.
     Drain,
     /// The call is over, whoever ended it.
@@ -145,6 +148,12 @@ pub enum Action {
     },
     /// Empty the playout: nothing more of what was given to it is sent.
     Flush,
+    /// Hand the caller over to one of the agent's transfers. [`Input::Unreached`] brings them back; if it succeeds, the
+    /// call ends without another word.
+    Transfer {
+        /// Which.
+        name: String,
+    },
     /// End the call. Nothing follows.
     Hangup(HangupReason),
     /// A turn is over; to be stored.
@@ -265,6 +274,7 @@ impl fmt::Debug for Input {
             Self::Recorded => f.write_str("Recorded"),
             Self::EngineReady => f.write_str("EngineReady"),
             Self::Hold(held) => write!(f, "Hold({held})"),
+            Self::Unreached(why) => write!(f, "Unreached({why:?})"),
             Self::Drain => f.write_str("Drain"),
             Self::HungUp => f.write_str("HungUp"),
             Self::Tick => f.write_str("Tick"),
@@ -282,6 +292,7 @@ impl fmt::Debug for Action {
             Self::PlayStored(phrase) => write!(f, "PlayStored({phrase:?})"),
             Self::Cancel { turn } => write!(f, "Cancel({turn})"),
             Self::Flush => f.write_str("Flush"),
+            Self::Transfer { name } => write!(f, "Transfer({name})"),
             Self::Hangup(reason) => write!(f, "Hangup({reason:?})"),
             Self::Record(record) => write!(f, "Record({}, {:?}, {:?})", record.turn, record.kind, record.outcome),
             Self::Mark(mark) => write!(f, "Mark({mark:?})"),

@@ -36,6 +36,9 @@ pub struct Kept {
     turn: Option<KeptTurn>,
     closing: Option<HangupReason>,
     leaving: Option<HangupReason>,
+    /// The caller was handed over.
+    #[serde(default)]
+    away: Option<String>,
 }
 
 /// The turn in progress.
@@ -45,6 +48,8 @@ pub(super) struct KeptTurn {
     pub(super) caller: Option<String>,
     pub(super) script: Option<String>,
     pub(super) closes: Option<HangupReason>,
+    #[serde(default)]
+    pub(super) connects: Option<String>,
     /// Its audio was allowed to play, and no more words are to come.
     pub(super) telling: bool,
     pub(super) clauses: Vec<KeptClause>,
@@ -96,6 +101,7 @@ impl Dialogue {
             turn: self.turn.as_ref().map(Turn::keep).or(owed),
             closing: self.closing.map(|(reason, _)| reason),
             leaving: self.leaving.map(|(reason, _)| reason),
+            away: self.away.clone(),
         })
     }
 
@@ -132,6 +138,7 @@ impl Dialogue {
         dialogue.slack = kept.slack;
         dialogue.keys_by = (!kept.keys.is_empty()).then_some(now);
         dialogue.keys = kept.keys;
+        dialogue.away = kept.away;
         dialogue.leaving = kept.leaving.map(|reason| (reason, now + TAIL));
         if let Some(reason) = kept.closing {
             dialogue.close(reason);
@@ -153,6 +160,7 @@ fn owed(kept: KeptTurn, id: TurnId, agent: &Agent, now: Instant) -> Resume {
     turn.caller = kept.caller.filter(|words| !words.is_empty());
     turn.script = kept.script;
     turn.closes = kept.closes;
+    turn.connects = kept.connects;
     if kept.telling && !kept.clauses.is_empty() {
         turn.tell_rest(kept.clauses);
         return Resume::Rest(Box::new(turn));
@@ -175,6 +183,7 @@ impl Turn {
             caller: self.caller.clone(),
             script: self.script.clone(),
             closes: self.closes,
+            connects: self.connects.clone(),
             telling: (self.playing || self.rest) && !self.hearing && !self.thinking,
             clauses: self.clauses(),
         }

@@ -101,6 +101,8 @@ pub struct Dialogue {
     pub(super) drained: bool,
     /// The caller has put the agent on hold.
     pub(super) held: bool,
+    /// The caller was handed over to this target, and may come back.
+    pub(super) away: Option<String>,
 }
 
 /// Prints no words.
@@ -144,6 +146,7 @@ impl Dialogue {
             keys_by: None,
             drained: true,
             held: false,
+            away: None,
             agent,
         }
     }
@@ -157,6 +160,7 @@ impl Dialogue {
             (_, Input::HungUp) => return self.end(out),
             (_, Input::Drain) => self.close(HangupReason::Drain),
             (_, Input::Hold(held)) => self.hold_changed(held),
+            (_, Input::Unreached(why)) => self.unreached(why, out),
             (_, Input::EngineLost) => self.engine_lost(out),
             (_, Input::Recorded) => self.recorded(),
             (_, Input::EngineReady) => self.engine_ready(out),
@@ -175,7 +179,7 @@ impl Dialogue {
     fn live(&mut self, input: Input, out: &mut Vec<Action>) {
         match input {
             Input::Activity { at, speech } if self.is_up() => {
-                self.activity(at, if self.held { 0.0 } else { speech }, out);
+                self.activity(at, if self.held || self.away.is_some() { 0.0 } else { speech }, out);
             }
             Input::Heard { turn, transcript } => self.heard(turn, &transcript, out),
             Input::Token { turn, text } => {
@@ -218,6 +222,7 @@ impl Dialogue {
                 self.drained = true;
                 self.stored_over();
             }
+            Input::Dtmf(_) if self.away.is_some() => {}
             Input::Dtmf(key) if key.is_ascii_digit() || matches!(key, '*' | '#' | 'A'..='D') => self.key(key, out),
             Input::Failed { turn, role, failure } if self.current(turn).is_some() => {
                 self.failed(role, failure, out);
@@ -357,14 +362,18 @@ impl Dialogue {
         if key != '#' && self.keys.len() < MOST_KEYS {
             self.keys.push(key);
         }
-        self.keys_by = (!self.keys.is_empty()).then_some(if key == '#' { self.now } else { self.now + KEYS });
+        let complete = key == '#' || self.keys_are_complete();
+        self.keys_by = (!self.keys.is_empty()).then_some(if complete { self.now } else { self.now + KEYS });
     }
 
     pub(super) fn ask_keys(&mut self, out: &mut Vec<Action>) {
         self.keys_by = None;
-        let keys: Vec<String> = self.keys.drain(..).map(String::from).collect();
         let id = self.new_id();
         let mut turn = Turn::new(id, TurnKind::Answer, self.now);
+        if let Some(transfer) = self.keyed(&self.keys) {
+            Self::announce(&mut turn, transfer);
+        }
+        let keys: Vec<String> = self.keys.drain(..).map(String::from).collect();
         turn.caller = Some(format!("(presses {} on the telephone's keypad)", keys.join(" ")));
         turn.times.end_of_speech = Some(self.now);
         turn.times.endpoint = Some(self.now);

@@ -29,6 +29,7 @@ mod machine;
 mod prompt;
 mod record;
 mod timers;
+mod transfer;
 mod turn;
 mod work;
 
@@ -46,3 +47,4 @@ pub use kept::Kept;
 pub use machine::Dialogue;
 pub use prompt::{History, prime_messages, system_prompt};
 pub use record::{Outcome, Stage, StageTimes, TurnKind, TurnRecord};
+pub use transfer::{How, Keys, Transfer, Unreached};

@@ -7,6 +7,7 @@
 use callbox_wire::{ChatMessage, ChatRole};
 
 use super::agent::Agent;
+use super::transfer::mark;
 
 /// How a telephone wants to be spoken to.
 const STYLE: &str = "You are on the telephone: answer in one short sentence, two at most. Plain spoken words only, \
@@ -27,6 +28,11 @@ pub fn system_prompt(agent: &Agent) -> String {
         text.push_str("- ");
         text.push_str(fact.as_str());
         text.push('\n');
+    }
+    for transfer in &agent.transfers {
+        if let Some(when) = &transfer.when {
+            text.push_str(&format!("If {}, answer only: {}\n", when.as_str(), mark(transfer.name.as_str())));
+        }
     }
     text.push_str("You have already greeted the caller.");
     text

@@ -21,6 +21,10 @@ pub enum TurnKind {
     NotUnderstood,
     /// It lost what was said and asked for it again.
     Repeat,
+    /// It announced that it hands the caller over.
+    Transfer,
+    /// It said that nobody was reached.
+    Unreached,
     /// It said goodbye.
     Goodbye,
 }
@@ -35,6 +39,8 @@ impl TurnKind {
             Self::SilencePrompt => "silence_prompt",
             Self::NotUnderstood => "not_understood",
             Self::Repeat => "repeat",
+            Self::Transfer => "transfer",
+            Self::Unreached => "unreached",
             Self::Goodbye => "goodbye",
         }
     }

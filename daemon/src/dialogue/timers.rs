@@ -95,8 +95,10 @@ impl Dialogue {
         let rules = &self.agent.turns;
         let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
         let give_up = match self.engine {
-            Engine::Down { since, .. } => Some((since + seconds(limits.engine_seconds), Timer::GiveUp)),
-            Engine::Up => None,
+            Engine::Down { since, .. } if self.away.is_none() => {
+                Some((since + seconds(limits.engine_seconds), Timer::GiveUp))
+            }
+            _ => None,
         };
         let soothe = self.soothe_at.filter(|_| !self.is_up()).map(|at| (at, Timer::Soothe));
         let saying_goodbye = self.turn.as_ref().is_some_and(|turn| turn.closes.is_some());
@@ -104,9 +106,11 @@ impl Dialogue {
             Some(_) if saying_goodbye => (None, None),
             Some(_) if self.is_idle() || !self.is_up() => (None, Some((self.now, Timer::Close))),
             Some((_, by)) => (None, Some((by, Timer::Close))),
+            // How long two people talk is theirs to say.
+            None if self.away.is_some() => (None, None),
             None => (Some((self.answered + seconds(limits.call_seconds), Timer::MaxDuration)), None),
         };
-        let idle = self.is_idle() && self.closing.is_none();
+        let idle = self.is_idle() && self.closing.is_none() && self.away.is_none();
         let keys = self.keys_by.filter(|_| idle).map(|at| (at, Timer::Keys));
         let silence =
             (idle && keys.is_none() && !self.held).then(|| (self.idle_since + rules.silence_ms.get(), Timer::Silence));

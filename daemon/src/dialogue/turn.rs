@@ -30,6 +30,8 @@ pub(super) struct Turn {
     pub(super) script: Option<String>,
     /// The call ends after it.
     pub(super) closes: Option<HangupReason>,
+    /// The caller is handed over after it.
+    pub(super) connects: Option<String>,
     pub(super) span: Option<Range<u64>>,
     /// The utterance that it answers is still open: if the caller goes on, it is revoked.
     pub(super) owns_utterance: bool,
@@ -68,6 +70,7 @@ impl Turn {
             caller: None,
             script: None,
             closes: None,
+            connects: None,
             span: None,
             owns_utterance: false,
             decided: true,

@@ -54,6 +54,7 @@ impl Dialogue {
             [self.folded.as_str(), new].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
         let words = shortened(words, MOST_WORDS_CHARS);
         let goodbye = self.agent.goodbye.as_str().to_owned();
+        let asked = self.asked_for(&words).cloned();
         let Some(turn) = self.current(id).filter(|turn| turn.hearing) else { return };
         turn.hearing = false;
         turn.times.heard = Some(now);
@@ -67,6 +68,8 @@ impl Dialogue {
             turn.kind = TurnKind::Goodbye;
             turn.script = Some(goodbye);
             turn.closes = Some(HangupReason::Farewell);
+        } else if let Some(transfer) = asked {
+            Self::announce(turn, &transfer);
         }
         out.push(Action::Mark(Mark::CallerSaid { turn: id, text: Pii::new(words) }));
         self.work(out);
@@ -74,6 +77,7 @@ impl Dialogue {
 
     pub(super) fn speak(&mut self, clauses: Vec<String>, out: &mut Vec<Action>) {
         let now = self.now;
+        let clauses = self.take_marks(clauses);
         let Some(turn) = &mut self.turn else { return };
         for text in clauses {
             let spoken = without_markup(&text);
@@ -146,7 +150,7 @@ impl Dialogue {
         if turn.owns_utterance {
             self.utterance_over();
         }
-        if turn.kind == TurnKind::Answer {
+        if matches!(turn.kind, TurnKind::Answer | TurnKind::Transfer | TurnKind::Unreached) {
             self.losses = 0;
             self.history.answered(turn.caller.as_deref().unwrap_or_default(), &turn.generated());
             self.prompts = 0;
@@ -154,9 +158,10 @@ impl Dialogue {
         }
         self.idle_since = self.now;
         out.push(Action::Record(Box::new(turn.record(self.call, Outcome::Completed, self.now))));
-        match turn.closes {
-            Some(reason) => self.leaving = Some((reason, self.now + TAIL)),
-            None => out.push(Action::Mark(Mark::Listening)),
+        match (turn.closes, turn.connects) {
+            (Some(reason), _) => self.leaving = Some((reason, self.now + TAIL)),
+            (None, Some(name)) => self.hand_over(name, out),
+            (None, None) => out.push(Action::Mark(Mark::Listening)),
         }
     }
 

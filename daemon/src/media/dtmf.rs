@@ -4,8 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::RATE;
-
 /// Longer than any gap between updates of one event, which senders keep under 50 ms.
 const LOST_END: Duration = Duration::from_millis(150);
 
@@ -27,9 +25,17 @@ struct Pressed {
     /// First timestamp of the event, or of its current segment if it lasts longer than 8.19 s.
     timestamp: u32,
     event: u8,
+    /// Ticks per second.
+    clock: u32,
     earlier: u64,
     duration: u16,
     updated: Instant,
+}
+
+/// The two tones of a key in hertz (ITU-T Q.23), the low one first.
+pub(super) fn tones(digit: char) -> Option<(f32, f32)> {
+    let place = "123A456B789C*0#D".find(digit)?;
+    Some(([697.0, 770.0, 852.0, 941.0][place / 4], [1209.0, 1336.0, 1477.0, 1633.0][place % 4]))
 }
 
 /// The state of one stream.
@@ -41,8 +47,9 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Takes the payload of a telephone-event packet; returns a key that this packet ends.
-    pub fn handle(&mut self, now: Instant, timestamp: u32, payload: &[u8]) -> Option<Key> {
+    /// Takes the payload of a telephone-event packet of a clock of so many ticks per second; returns a key that this
+    /// packet ends. A clock that is not the one agreed on makes a key seem longer or shorter, nothing else.
+    pub fn handle(&mut self, now: Instant, clock: u32, timestamp: u32, payload: &[u8]) -> Option<Key> {
         let [event @ 0..=15, flags, high, low, ..] = *payload else { return None };
         let late =
             |(over, at): (u32, Instant)| now.saturating_duration_since(at) < LATE && older_or_same(timestamp, over);
@@ -51,7 +58,7 @@ impl Receiver {
         }
         let (duration, end) = (u16::from_be_bytes([high, low]), flags & 0x80 != 0);
         let mut ended = None;
-        let mut pressed = Pressed { timestamp, event, earlier: 0, duration, updated: now };
+        let mut pressed = Pressed { timestamp, event, clock, earlier: 0, duration, updated: now };
         if let Some(current) = self.pressed {
             if current.timestamp == timestamp {
                 pressed.earlier = current.earlier;
@@ -85,8 +92,8 @@ impl Receiver {
         self.over = Some((pressed.timestamp, now));
         self.pressed = None;
         let digit = b"0123456789*#ABCD".get(usize::from(pressed.event)).map_or('?', |byte| char::from(*byte));
-        let samples = pressed.earlier + u64::from(pressed.duration);
-        Key { digit, duration: Duration::from_micros(samples * 1_000_000 / RATE as u64) }
+        let ticks = pressed.earlier + u64::from(pressed.duration);
+        Key { digit, duration: Duration::from_micros(ticks * 1_000_000 / u64::from(pressed.clock.max(1))) }
     }
 }
 
@@ -113,7 +120,7 @@ mod tests {
         let (mut receiver, mut now, mut keys) = (Receiver::default(), SystemClock.now(), Vec::new());
         for (timestamp, event, flags, duration) in packets {
             let [high, low] = duration.to_be_bytes();
-            keys.extend(receiver.handle(now, *timestamp, &[*event, flags | 10, high, low]));
+            keys.extend(receiver.handle(now, 8000, *timestamp, &[*event, flags | 10, high, low]));
             now += Duration::from_millis(20);
             keys.extend(receiver.tick(now));
         }
@@ -163,8 +170,8 @@ mod tests {
     #[test]
     fn flash_and_short_payloads_are_no_keys() {
         let mut receiver = Receiver::default();
-        assert_eq!(receiver.handle(SystemClock.now(), 1, &[16, END, 1, 0]), None);
-        assert_eq!(receiver.handle(SystemClock.now(), 1, &[1, END, 1]), None);
+        assert_eq!(receiver.handle(SystemClock.now(), 8000, 1, &[16, END, 1, 0]), None);
+        assert_eq!(receiver.handle(SystemClock.now(), 8000, 1, &[1, END, 1]), None);
         assert_eq!(receiver.tick(SystemClock.now() + LOST_END), None);
     }
 
@@ -172,9 +179,12 @@ mod tests {
     fn keys_of_a_sender_that_began_its_time_anew_count() {
         let (mut receiver, now) = (Receiver::default(), SystemClock.now());
         let end = [5, END | 10, 3, 32];
-        assert!(receiver.handle(now, 3_000_000_000, &end).is_some());
-        assert!(receiver.handle(now + LATE / 2, 2_900_000_000, &end).is_none(), "a late packet of an earlier key");
-        assert!(receiver.handle(now + LATE, 2_900_000_000, &end).is_some());
+        assert!(receiver.handle(now, 8000, 3_000_000_000, &end).is_some());
+        assert!(
+            receiver.handle(now + LATE / 2, 8000, 2_900_000_000, &end).is_none(),
+            "a late packet of an earlier key"
+        );
+        assert!(receiver.handle(now + LATE, 8000, 2_900_000_000, &end).is_some());
     }
 
     proptest! {

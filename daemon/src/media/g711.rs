@@ -1,26 +1,24 @@
 //! G.711 µ-law and A-law, bit-exact with the ITU-T G.191 software tool library. Samples enter, octets leave, and back.
 
-use serde::{Deserialize, Serialize};
-
-/// One of the two G.711 laws.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Codec {
+/// One of the two laws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Law {
     /// A-law, RTP payload type 8.
-    Pcma,
+    A,
     /// µ-law, RTP payload type 0.
-    Pcmu,
+    Mu,
 }
 
-static ALAW: [i16; 256] = expand(Codec::Pcma);
-static ULAW: [i16; 256] = expand(Codec::Pcmu);
+static ALAW: [i16; 256] = expand(Law::A);
+static ULAW: [i16; 256] = expand(Law::Mu);
 
-const fn expand(codec: Codec) -> [i16; 256] {
+const fn expand(law: Law) -> [i16; 256] {
     let mut table = [0; 256];
     let mut code = 0;
     while code < 256 {
-        table[code] = match codec {
-            Codec::Pcma => expand_alaw(code as u8),
-            Codec::Pcmu => expand_ulaw(code as u8),
+        table[code] = match law {
+            Law::A => expand_alaw(code as u8),
+            Law::Mu => expand_ulaw(code as u8),
         };
         code += 1;
     }
@@ -60,31 +58,12 @@ fn compress_alaw(sample: i16) -> u8 {
     (sign | segment << 4 | step) ^ 0x55
 }
 
-impl Codec {
-    /// The static payload type (RFC 3551 §6).
-    #[must_use]
-    pub const fn payload_type(self) -> u8 {
-        match self {
-            Self::Pcma => 8,
-            Self::Pcmu => 0,
-        }
-    }
-
-    /// The codec that a static payload type names.
-    #[must_use]
-    pub const fn of_payload_type(payload_type: u8) -> Option<Self> {
-        match payload_type {
-            0 => Some(Self::Pcmu),
-            8 => Some(Self::Pcma),
-            _ => None,
-        }
-    }
-
+impl Law {
     /// Expands octets into samples; as many as the shorter of both holds.
     pub fn decode(self, octets: &[u8], samples: &mut [i16]) {
         let table = match self {
-            Self::Pcma => &ALAW,
-            Self::Pcmu => &ULAW,
+            Self::A => &ALAW,
+            Self::Mu => &ULAW,
         };
         for (sample, octet) in samples.iter_mut().zip(octets) {
             *sample = table[usize::from(*octet)];
@@ -94,8 +73,8 @@ impl Codec {
     /// Compresses samples into octets; as many as the shorter of both holds.
     pub fn encode(self, samples: &[i16], octets: &mut [u8]) {
         let compress = match self {
-            Self::Pcma => compress_alaw,
-            Self::Pcmu => compress_ulaw,
+            Self::A => compress_alaw,
+            Self::Mu => compress_ulaw,
         };
         for (octet, sample) in octets.iter_mut().zip(samples) {
             *octet = compress(*sample);

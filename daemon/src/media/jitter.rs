@@ -1,24 +1,29 @@
-//! The adaptive jitter buffer. Decoded packets enter as they come; runs that add up to 20 ms leave at every tick.
+//! The adaptive jitter buffer. Packets enter as they come, still encoded; runs that add up to 20 ms leave at every tick.
+//! Decoding is left to who pulls, because most codecs must decode in order, and Opus mends a loss with the packet after it.
 //!
-//! Samples lie in a ring by their RTP timestamp, so any packet length is cut into 20 ms frames for free; a second ring
-//! by extended sequence number tells which of them are there, and a loss (a number is missing) from a pause that the
-//! sender made (no number is missing). The wanted delay is one frame more than the 95th percentile of the transit times
-//! of the last 256 packets, over the fastest of them, between 20 and 120 ms. It grows where nothing is there to play
-//! and shrinks in silence, one frame at a time; speech is never stretched or squeezed, because recognisers mind.
+//! Time is counted in steps of 1/8000 s, whatever the codec's clock. Packets are found by their RTP timestamp, so any
+//! packet length is cut into 20 ms frames for free; extended sequence numbers tell a loss (a number is missing) from a
+//! pause that the sender made (no number is missing). The wanted delay is one frame more than the 95th percentile of
+//! the transit times of the last 256 packets, over the fastest of them, between 20 and 120 ms. It grows where nothing
+//! is there to play and shrinks in silence, one frame at a time; speech is never stretched or squeezed, because
+//! recognisers mind. So it also follows a sender whose clock runs faster or slower than ours.
 
 use std::time::Instant;
 
-use super::FRAME;
+use super::Codec;
 
-/// Samples that the ring holds: one second and a bit.
-const RING: usize = 8192;
-/// Packets that it remembers.
-const PACKETS: usize = 128;
+/// Steps of 1/8000 s in 20 ms.
+pub const STEPS: usize = 160;
+
+/// Octets that wait: 500 ms of G.711.
+const RING: usize = 4000;
+/// Packets that it remembers: 480 ms of 10 ms each.
+const PACKETS: usize = 48;
 /// Transit times that the wanted delay is taken from: 5 s of 20 ms packets.
 const WINDOW: usize = 256;
-/// Longest packet: 200 ms (RFC 3551 §4.2).
+/// Octets of the longest packet: 200 ms of G.711 (RFC 3551 §4.2).
 pub const MAX_PACKET: usize = 1600;
-const FRAME64: i64 = FRAME as i64;
+const FRAME64: i64 = STEPS as i64;
 /// 20 ms and 120 ms.
 const TARGET: std::ops::RangeInclusive<i64> = 160..=960;
 /// The delay to begin with, while too little is known: 40 ms.
@@ -27,6 +32,8 @@ const TARGET_FIRST: i64 = 320;
 const WINDOW_FIRST: usize = 50;
 /// How far the delay may be off its target before a frame is inserted or skipped: 5 ms.
 const SLACK: i64 = 40;
+const FASTER: i64 = FRAME64 + SLACK;
+const SLOWER: i64 = -SLACK;
 /// While nothing comes, the play-out waits until the delay is this: 240 ms. Then time goes on without packets.
 const HOLD: i64 = 1920;
 /// Beyond this delay frames are skipped although somebody speaks: 300 ms.
@@ -37,18 +44,36 @@ const JUMP: i64 = 4000;
 const DRY: u32 = 25;
 /// Late packets in a row after which the next one begins anew.
 const LATE: u32 = 5;
+/// Transit times this far from the first are counted anew: 2 s. A transit itself is never off by more than [`JUMP`].
+const REBASE: i64 = 16_000;
 /// Mean square below which a frame is silence whatever the line's noise: −50 dBFS.
 const SILENCE: i64 = 10_000;
 
-/// A part of a frame.
+/// A part of a frame; lengths are in steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run<'a> {
-    /// Received samples.
-    Heard(&'a [i16]),
-    /// So many are missing and must be concealed.
-    Lost(usize),
-    /// So many were never sent.
+    /// Received.
+    Heard(Piece<'a>),
+    /// So much is missing and must be concealed. If the packet right after the gap is there: it, and how much is missing
+    /// until it begins.
+    Lost(usize, Option<(Codec, &'a [u8], usize)>),
+    /// So much was never sent.
     Quiet(usize),
+}
+
+/// A part of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// What it is encoded with.
+    pub codec: Codec,
+    /// The whole packet.
+    pub payload: &'a [u8],
+    /// No part of this packet was given before.
+    pub fresh: bool,
+    /// Steps of the packet before this part.
+    pub from: usize,
+    /// Steps of this part.
+    pub count: usize,
 }
 
 /// What has happened to packets and frames since the call began.
@@ -79,28 +104,45 @@ pub struct JitterStats {
 #[derive(Clone, Copy)]
 struct Entry {
     sequence: u64,
+    /// In steps.
     timestamp: i64,
-    /// 0: a packet without audio (telephone event, comfort noise), which is no loss either.
-    length: i64,
+    /// In steps; 0: a packet without audio (telephone event, comfort noise), which is no loss either.
+    length: u16,
+    /// Where it lies in the ring.
+    at: u16,
+    octets: u16,
+    codec: Codec,
 }
 
-const EMPTY: Entry = Entry { sequence: u64::MAX, timestamp: 0, length: 0 };
+const EMPTY: Entry = Entry { sequence: u64::MAX, timestamp: 0, length: 0, at: 0, octets: 0, codec: Codec::Pcmu };
 
-/// The state of one stream. Times are samples at 8 kHz since the buffer was made.
+impl Entry {
+    fn end(&self) -> i64 {
+        self.timestamp + i64::from(self.length)
+    }
+}
+
+/// The state of one stream. Times are steps since the buffer was made.
 pub struct JitterBuffer {
     epoch: Instant,
-    samples: Box<[i16; RING]>,
+    octets: Box<[u8; RING]>,
+    /// Where the next packet is put.
+    write: usize,
     entries: Box<[Entry; PACKETS]>,
+    /// Ticks of the stream's clock in one step.
+    scale: i64,
+    /// The packet of which a part was played last.
+    begun_with: u64,
     /// Next sequence number to play.
     next: u64,
     highest: u64,
     /// Next timestamp to play; none until the first tick after a beginning.
     cursor: Option<i64>,
     begun: bool,
-    /// Highest timestamp, which others are extended from.
+    /// Highest timestamp in ticks of the stream's clock, which others are extended from.
     newest: i64,
     transits: Transits,
-    /// Samples concealed while waiting at the cursor: if the wait was for a lost packet they have replaced it.
+    /// Steps concealed while waiting at the cursor: if the wait was for a lost packet they have replaced it.
     held: i64,
     dry: u32,
     late_run: u32,
@@ -120,8 +162,11 @@ impl JitterBuffer {
     pub fn new(now: Instant) -> Self {
         Self {
             epoch: now,
-            samples: Box::new([0; RING]),
+            octets: Box::new([0; RING]),
+            write: 0,
             entries: Box::new([EMPTY; PACKETS]),
+            scale: 1,
+            begun_with: u64::MAX,
             next: 0,
             highest: 0,
             cursor: None,
@@ -157,23 +202,28 @@ impl JitterBuffer {
     /// A packet of the stream that holds no audio: it takes a sequence number and says that the pause is meant.
     pub fn mark(&mut self, sequence: u64) {
         if self.begun && sequence >= self.next && sequence - self.next < PACKETS as u64 {
-            *self.entry_mut(sequence) = Entry { sequence, timestamp: 0, length: 0 };
+            *self.entry_mut(sequence) = Entry { sequence, ..EMPTY };
             if sequence > self.highest {
                 (self.highest, self.paused) = (sequence, true);
             }
         }
     }
 
-    /// Takes a packet. `sequence` is extended ([`super::rtp::Sequence`]); more than [`MAX_PACKET`] samples are cut off.
-    pub fn insert(&mut self, now: Instant, sequence: u64, timestamp: u32, samples: &[i16]) {
-        let samples = &samples[..samples.len().min(MAX_PACKET)];
-        let length = samples.len() as i64;
+    /// Takes a packet. `sequence` is extended ([`super::rtp::Sequence`]). One without audio, or of more than
+    /// [`MAX_PACKET`] octets, is only remembered.
+    pub fn insert(&mut self, now: Instant, sequence: u64, timestamp: u32, codec: Codec, payload: &[u8]) {
+        let length = codec.steps(payload).filter(|_| payload.len() <= MAX_PACKET).unwrap_or(0);
         if length == 0 {
             return self.mark(sequence);
         }
+        let scale = i64::from(codec.clock() / 8000);
+        if std::mem::replace(&mut self.scale, scale) != scale {
+            self.reset();
+        }
         let arrival = self.time(now);
-        let start = self.extend(timestamp);
-        if self.begun && (arrival - start - self.transits.fastest).abs() > JUMP {
+        let ticks = self.extend(timestamp);
+        let (start, end) = (ticks.div_euclid(scale), ticks.div_euclid(scale) + length as i64);
+        if self.begun && (arrival - start - self.transits.fastest()).abs() > JUMP {
             if !std::mem::replace(&mut self.jumped, true) {
                 return;
             }
@@ -181,15 +231,15 @@ impl JitterBuffer {
         } else if self.begun && self.dry >= DRY {
             self.stats.resets += 1;
             self.restart();
-        } else if self.cursor.is_some_and(|cursor| start + length <= cursor || sequence < self.next && start < cursor) {
-            return self.late(now, sequence, timestamp, samples);
+        } else if self.cursor.is_some_and(|cursor| end <= cursor || sequence < self.next && start < cursor) {
+            return self.late(now, sequence, timestamp, codec, payload);
         }
-        if self.begun && self.overflows(sequence, start + length) {
+        if self.begun && self.overflows(sequence, payload.len()) {
             self.stats.resets += 1;
             self.restart();
         }
         if !self.begun {
-            (self.begun, self.newest, self.next, self.highest) = (true, start, sequence, sequence);
+            (self.begun, self.newest, self.next, self.highest) = (true, ticks, sequence, sequence);
         } else if self.entry(sequence).is_some() {
             self.stats.duplicate += 1;
             return;
@@ -203,43 +253,51 @@ impl JitterBuffer {
             (self.highest, self.paused) = (sequence, false);
         }
         self.next = self.next.min(sequence);
-        self.newest = self.newest.max(start);
+        self.newest = self.newest.max(ticks);
         self.transits.add(arrival - start);
-        for (offset, sample) in samples.iter().enumerate() {
-            self.samples[place(start + offset as i64)] = *sample;
-        }
-        *self.entry_mut(sequence) = Entry { sequence, timestamp: start, length };
+        let at = self.room(payload.len());
+        self.octets[at..at + payload.len()].copy_from_slice(payload);
+        self.write = at + payload.len();
+        let (length, at, octets) = (length as u16, at as u16, payload.len() as u16);
+        *self.entry_mut(sequence) = Entry { sequence, timestamp: start, length, at, octets, codec };
     }
 
-    /// Plays the next 20 ms: `sink` receives runs of together exactly [`FRAME`] samples.
-    pub fn pull(&mut self, now: Instant, mut sink: impl FnMut(Run<'_>)) {
+    /// Plays the next 20 ms: `sink` receives runs of together exactly [`STEPS`]. Returns whether this frame may be left
+    /// out for the next one, because the delay is longer than wanted; ask then [`Self::skip`].
+    pub fn pull(&mut self, now: Instant, mut sink: impl FnMut(Run<'_>)) -> bool {
         let now = self.time(now);
-        let Some(cursor) = self.cursor.or_else(|| self.begin(now)) else { return sink(Run::Quiet(FRAME)) };
-        let (cursor, wait) = self.adapt(now, cursor);
+        let Some(cursor) = self.cursor.or_else(|| self.begin(now)) else {
+            sink(Run::Quiet(STEPS));
+            return false;
+        };
+        let (cursor, step) = self.adapt(now, cursor);
         self.cursor = Some(cursor);
         self.stats.delay_ms = (self.delay(now, cursor).max(0) / 8) as u32;
-        if wait {
+        if step == Step::Wait {
             self.stats.inserted += 1;
-            return sink(Run::Lost(FRAME));
+            sink(Run::Lost(STEPS, None));
+            return false;
         }
-        let (mut heard, mut energy, mut lost) = (0, 0, false);
+        let mut lost = false;
         self.play(now, cursor, |run| {
-            match run {
-                Run::Heard(samples) => {
-                    heard += samples.len();
-                    energy += power(samples);
-                }
-                Run::Lost(_) => lost = true,
-                Run::Quiet(_) => {}
-            }
+            lost |= matches!(run, Run::Lost(..));
             sink(run);
         });
         self.stats.concealed += u64::from(lost);
-        if heard == FRAME {
-            let mean = energy / FRAME64;
-            self.quiet = self.is_quiet(mean);
-            self.floor = mean.min(self.floor + self.floor / 64 + 1);
-        }
+        step == Step::Hasten && self.front().is_some()
+    }
+
+    /// Leaves out the frame that was pulled last, if it is no speech, by its mean square, or is incomplete.
+    pub fn skip(&mut self, mean: i64, incomplete: bool) -> bool {
+        let skipped = incomplete || self.is_quiet(mean);
+        self.stats.skipped += u64::from(skipped);
+        skipped
+    }
+
+    /// A frame of only received audio was pulled: its mean square tells speech from the line's noise.
+    pub fn level(&mut self, mean: i64) {
+        self.quiet = self.is_quiet(mean);
+        self.floor = mean.min(self.floor + self.floor / 64 + 1);
     }
 
     fn play(&mut self, now: i64, mut cursor: i64, mut sink: impl FnMut(Run<'_>)) {
@@ -251,7 +309,7 @@ impl JitterBuffer {
                     sink(Run::Quiet(room as usize));
                     cursor += room;
                 } else {
-                    sink(Run::Lost(room as usize));
+                    sink(Run::Lost(room as usize, None));
                     if self.delay(now, cursor) < HOLD {
                         self.held += room;
                     } else {
@@ -274,24 +332,29 @@ impl JitterBuffer {
                     continue;
                 }
                 let count = ahead.min(room);
-                sink(if hole { Run::Lost(count as usize) } else { Run::Quiet(count as usize) });
+                if hole {
+                    // Redundancy reaches back by one packet.
+                    let near = ahead <= i64::from(entry.length).max(FRAME64);
+                    let next = near.then(|| (entry.codec, self.payload(&entry), ahead as usize));
+                    sink(Run::Lost(count as usize, next));
+                } else {
+                    sink(Run::Quiet(count as usize));
+                }
                 cursor += count;
                 room -= count;
                 continue;
             }
             self.give_up(entry.sequence);
-            let count = (entry.length + ahead).min(room);
+            let count = (entry.end() - cursor).min(room);
             if count > 0 {
                 self.held = 0;
-                let (first, second) = self.stored(cursor, count as usize);
-                sink(Run::Heard(first));
-                if !second.is_empty() {
-                    sink(Run::Heard(second));
-                }
-                cursor += count;
-                room -= count;
+                let fresh = std::mem::replace(&mut self.begun_with, entry.sequence) != entry.sequence;
+                let (from, count) = ((cursor - entry.timestamp) as usize, count as usize);
+                sink(Run::Heard(Piece { codec: entry.codec, payload: self.payload(&entry), fresh, from, count }));
+                cursor += count as i64;
+                room -= count as i64;
             }
-            if cursor >= entry.timestamp + entry.length {
+            if cursor >= entry.end() {
                 *self.entry_mut(entry.sequence) = EMPTY;
                 self.next = entry.sequence + 1;
             }
@@ -302,42 +365,26 @@ impl JitterBuffer {
     /// Places the cursor so that the first packet is whole frames ahead and the delay at least the wanted one.
     fn begin(&mut self, now: i64) -> Option<i64> {
         let (first, _) = self.front()?;
-        let wanted = now - self.transits.fastest - self.transits.target;
+        let wanted = now - self.transits.fastest() - self.transits.target;
         let frames = (first.timestamp - wanted + FRAME64 - 1).div_euclid(FRAME64).max(0);
         Some(first.timestamp - frames * FRAME64)
     }
 
-    /// Moves the delay towards the wanted one: returns the cursor, and whether to wait a frame.
-    fn adapt(&mut self, now: i64, cursor: i64) -> (i64, bool) {
+    /// Moves the delay towards the wanted one: returns the cursor, and what to do.
+    fn adapt(&mut self, now: i64, cursor: i64) -> (i64, Step) {
         let excess = self.delay(now, cursor) - self.transits.target;
-        if excess + self.transits.target >= SKIP && self.front().is_some() {
+        let waiting = self.front().is_some();
+        if excess + self.transits.target >= SKIP && waiting {
             let frames = excess / FRAME64;
             self.stats.skipped += frames as u64;
-            return (cursor + frames * FRAME64, false);
+            return (cursor + frames * FRAME64, Step::Go);
         }
-        if excess >= FRAME64 + SLACK && self.skippable(cursor) {
-            self.stats.skipped += 1;
-            return (cursor + FRAME64, false);
-        }
-        (cursor, excess < -SLACK && self.quiet && self.front().is_some())
-    }
-
-    /// Whether the next frame is silence or incomplete, with more behind it.
-    fn skippable(&self, cursor: i64) -> bool {
-        let mut at = cursor;
-        for sequence in self.next..=self.highest {
-            match self.entry(sequence) {
-                None => return sequence < self.highest,
-                Some(entry) if entry.length == 0 => {}
-                Some(entry) if entry.timestamp > at => return true,
-                Some(entry) => at = at.max(entry.timestamp + entry.length),
-            }
-            if at >= cursor + FRAME64 {
-                let (first, second) = self.stored(cursor, FRAME);
-                return self.is_quiet((power(first) + power(second)) / FRAME64);
-            }
-        }
-        false
+        let step = match excess {
+            FASTER.. => Step::Hasten,
+            ..SLOWER if self.quiet && waiting => Step::Wait,
+            _ => Step::Go,
+        };
+        (cursor, step)
     }
 
     fn is_quiet(&self, mean: i64) -> bool {
@@ -345,29 +392,43 @@ impl JitterBuffer {
     }
 
     /// A packet whose time has passed. A run of them means that the timing itself has changed.
-    fn late(&mut self, now: Instant, sequence: u64, timestamp: u32, samples: &[i16]) {
+    fn late(&mut self, now: Instant, sequence: u64, timestamp: u32, codec: Codec, payload: &[u8]) {
         self.stats.late += 1;
         self.late_run += 1;
-        let transit = self.time(now) - self.extend(timestamp);
+        let transit = self.time(now) - self.extend(timestamp).div_euclid(self.scale);
         self.transits.add(transit);
         if self.late_run >= LATE {
             self.late_run = 0;
             self.reset();
-            self.insert(now, sequence, timestamp, samples);
+            self.insert(now, sequence, timestamp, codec, payload);
         }
     }
 
-    fn overflows(&self, sequence: u64, end: i64) -> bool {
-        let oldest = self.cursor.or_else(|| self.front().map(|(entry, _)| entry.timestamp)).unwrap_or(self.newest);
-        sequence >= self.next + PACKETS as u64
-            || self.highest >= sequence.saturating_add(PACKETS as u64)
-            || end - oldest > (RING - MAX_PACKET) as i64
+    fn overflows(&self, sequence: u64, octets: usize) -> bool {
+        let beyond = |next: u64, sequence: u64| sequence >= next.saturating_add(PACKETS as u64);
+        if beyond(self.next, sequence) || beyond(sequence, self.highest) {
+            return true;
+        }
+        let at = self.room(octets);
+        // Whatever order they came in, none that is still to be played may be written over.
+        (self.next..=self.highest)
+            .filter_map(|sequence| self.entry(sequence))
+            .any(|entry| usize::from(entry.at) < at + octets && at < usize::from(entry.at + entry.octets))
+    }
+
+    /// Where so many octets go: packets are never cut in two.
+    fn room(&self, octets: usize) -> usize {
+        if self.write + octets <= RING { self.write } else { 0 }
+    }
+
+    fn payload(&self, entry: &Entry) -> &[u8] {
+        &self.octets[usize::from(entry.at)..usize::from(entry.at + entry.octets)]
     }
 
     fn restart(&mut self) {
         self.entries.fill(EMPTY);
         (self.cursor, self.begun, self.paused, self.jumped) = (None, false, false, false);
-        (self.held, self.dry, self.late_run) = (0, 0, 0);
+        (self.held, self.dry, self.late_run, self.begun_with) = (0, 0, 0, u64::MAX);
     }
 
     /// The first packet with audio that is still to be played, and whether numbers before it are missing.
@@ -391,12 +452,6 @@ impl JitterBuffer {
         self.next = sequence;
     }
 
-    fn stored(&self, from: i64, count: usize) -> (&[i16], &[i16]) {
-        let start = place(from);
-        let first = count.min(RING - start);
-        (&self.samples[start..start + first], &self.samples[..count - first])
-    }
-
     fn entry(&self, sequence: u64) -> Option<Entry> {
         Some(self.entries[(sequence % PACKETS as u64) as usize]).filter(|entry| entry.sequence == sequence)
     }
@@ -406,7 +461,7 @@ impl JitterBuffer {
     }
 
     fn delay(&self, now: i64, cursor: i64) -> i64 {
-        now - cursor - self.transits.fastest
+        now - cursor - self.transits.fastest()
     }
 
     fn extend(&self, timestamp: u32) -> i64 {
@@ -418,32 +473,51 @@ impl JitterBuffer {
     }
 }
 
-fn place(timestamp: i64) -> usize {
-    timestamp.rem_euclid(RING as i64) as usize
-}
-
-fn power(samples: &[i16]) -> i64 {
-    samples.iter().map(|sample| i64::from(*sample) * i64::from(*sample)).sum()
+/// What to do about the delay.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Go,
+    /// A frame may be left out.
+    Hasten,
+    /// A frame is put in.
+    Wait,
 }
 
 /// How long the last packets were under way, up to a constant: arrival minus timestamp.
 struct Transits {
-    ring: Box<[i64; WINDOW]>,
-    scratch: Box<[i64; WINDOW]>,
+    /// Relative to `base`, the first of them.
+    ring: Box<[i16; WINDOW]>,
+    base: i64,
     count: usize,
-    fastest: i64,
+    least: i16,
     target: i64,
 }
 
 impl Default for Transits {
     fn default() -> Self {
-        Self { ring: Box::new([0; WINDOW]), scratch: Box::new([0; WINDOW]), count: 0, fastest: 0, target: TARGET_FIRST }
+        Self { ring: Box::new([0; WINDOW]), base: 0, count: 0, least: 0, target: TARGET_FIRST }
     }
 }
 
 impl Transits {
+    fn fastest(&self) -> i64 {
+        self.base + i64::from(self.least)
+    }
+
     fn add(&mut self, transit: i64) {
-        self.fastest = if self.count == 0 { transit } else { self.fastest.min(transit) };
+        if self.count == 0 {
+            (self.base, self.least) = (transit, 0);
+        }
+        if (transit - self.base).abs() > REBASE {
+            // A clock that drifts for hours leaves the numbers' range.
+            let shift = transit - self.base;
+            for past in self.ring.iter_mut() {
+                *past = clamp(i64::from(*past) - shift);
+            }
+            (self.base, self.least) = (transit, clamp(i64::from(self.least) - shift));
+        }
+        let transit = clamp(transit - self.base);
+        self.least = self.least.min(transit);
         self.ring[self.count % WINDOW] = transit;
         self.count += 1;
         if self.count.is_multiple_of(8) {
@@ -453,18 +527,22 @@ impl Transits {
 
     fn review(&mut self) {
         let known = self.count.min(WINDOW);
-        let recent = &mut self.scratch[..known];
-        recent.copy_from_slice(&self.ring[..known]);
+        let mut scratch = *self.ring;
+        let recent = &mut scratch[..known];
         let (_, percentile, _) = recent.select_nth_unstable(known * 95 / 100);
-        let percentile = *percentile;
-        self.fastest = recent.iter().copied().min().unwrap_or(self.fastest);
-        let target = (percentile - self.fastest + FRAME64).clamp(*TARGET.start(), *TARGET.end());
+        let percentile = i64::from(*percentile);
+        self.least = recent.iter().copied().min().unwrap_or(self.least);
+        let target = (percentile - i64::from(self.least) + FRAME64).clamp(*TARGET.start(), *TARGET.end());
         self.target = if self.count < WINDOW_FIRST { target.max(TARGET_FIRST) } else { target };
     }
 
     fn clear(&mut self) {
         (self.count, self.target) = (0, TARGET_FIRST);
     }
+}
+
+fn clamp(transit: i64) -> i16 {
+    transit.clamp(i16::MIN.into(), i16::MAX.into()) as i16
 }
 
 #[cfg(test)]
@@ -478,34 +556,46 @@ mod tests {
     struct Line {
         buffer: JitterBuffer,
         start: Instant,
-        heard: Vec<i16>,
+        heard: Vec<u8>,
+        /// Whether what is heard is speech.
+        speech: bool,
     }
 
     impl Line {
         fn new() -> Self {
             let start = SystemClock.now();
-            Self { buffer: JitterBuffer::new(start), start, heard: Vec::new() }
+            Self { buffer: JitterBuffer::new(start), start, heard: Vec::new(), speech: true }
         }
 
         fn packet(&mut self, ms: u64, sequence: u64, timestamp: u32, length: u32) {
-            let samples: Vec<i16> = (0..length).map(|n| (timestamp + n) as i16).collect();
-            self.buffer.insert(self.start + Duration::from_millis(ms), sequence, timestamp, &samples);
+            let octets: Vec<u8> = (0..length).map(|n| (timestamp + n) as u8).collect();
+            self.buffer.insert(self.start + Duration::from_millis(ms), sequence, timestamp, Codec::Pcmu, &octets);
         }
 
         /// The lengths of what was heard, lost and quiet.
         fn tick(&mut self, ms: u64) -> [usize; 3] {
-            let mut lengths = [0; 3];
-            let heard = &mut self.heard;
-            self.buffer.pull(self.start + Duration::from_millis(ms), |run| match run {
-                Run::Heard(samples) => {
-                    lengths[0] += samples.len();
-                    heard.extend_from_slice(samples);
+            loop {
+                let mut lengths = [0; 3];
+                let heard = &mut self.heard;
+                let long = self.buffer.pull(self.start + Duration::from_millis(ms), |run| match run {
+                    Run::Heard(Piece { codec, payload, from, count, .. }) => {
+                        lengths[0] += count;
+                        if codec != Codec::Opus {
+                            heard.extend_from_slice(&payload[from..from + count]);
+                        }
+                    }
+                    Run::Lost(count, _) => lengths[1] += count,
+                    Run::Quiet(count) => lengths[2] += count,
+                });
+                assert_eq!(lengths.iter().sum::<usize>(), STEPS);
+                let mean = if self.speech { 100 * SILENCE } else { 0 };
+                if lengths[0] == STEPS {
+                    self.buffer.level(mean);
                 }
-                Run::Lost(count) => lengths[1] += count,
-                Run::Quiet(count) => lengths[2] += count,
-            });
-            assert_eq!(lengths.iter().sum::<usize>(), FRAME);
-            lengths
+                if !(long && self.buffer.skip(mean, lengths[1] > 0)) {
+                    return lengths;
+                }
+            }
         }
 
         fn ramp(&self) -> bool {
@@ -536,7 +626,8 @@ mod tests {
         let mut line = Line::new();
         for n in 0..500 {
             // Quiet, so that the delay may shrink from what it begins with.
-            line.buffer.insert(line.start + Duration::from_millis(n * 20), n, n as u32 * 160, &[0; FRAME]);
+            line.speech = false;
+            line.packet(n * 20, n, n as u32 * 160, 160);
             line.tick(n * 20 + 3);
         }
         let stats = line.buffer.stats();
@@ -553,7 +644,7 @@ mod tests {
             }
             lost += line.tick(n * 20 + 1)[1];
         }
-        assert_eq!(lost, 10 * FRAME);
+        assert_eq!(lost, 10 * STEPS);
         assert_eq!((line.buffer.stats().lost, line.buffer.stats().concealed), (10, 10));
     }
 
@@ -602,7 +693,7 @@ mod tests {
             }
         }
         assert_eq!(lengths[1], 0);
-        assert!(lengths[2] > 45 * FRAME, "{lengths:?}");
+        assert!(lengths[2] > 45 * STEPS, "{lengths:?}");
     }
 
     #[test]
@@ -614,7 +705,7 @@ mod tests {
             line.packet(n * 20, n, (n as u32 * 160).wrapping_add(jump), 160);
             heard += line.tick(n * 20 + 1)[0];
         }
-        assert!(heard > 280 * FRAME, "{heard}");
+        assert!(heard > 280 * STEPS, "{heard}");
         assert_eq!(line.buffer.stats().resets, 2);
     }
 
@@ -624,15 +715,16 @@ mod tests {
         #[test]
         fn any_packets_leave_frames(steps in proptest::collection::vec((0..4_u8, any::<u64>(), any::<u32>(), 0..2000_usize), 1..200)) {
             let mut line = Line::new();
+            let codec = |wild: u64| [Codec::Pcma, Codec::Pcmu, Codec::G722, Codec::Opus][(wild >> 40) as usize % 4];
             let (mut ms, mut sequence, mut timestamp) = (0, 1_000_u64, 0_u32);
             for (kind, wild, stamp, length) in steps {
                 let now = line.start + Duration::from_millis(ms);
                 match kind {
-                    0 => line.buffer.insert(now, wild >> 1, stamp, &vec![9; length]),
+                    0 => line.buffer.insert(now, wild >> 1, stamp, codec(wild), &vec![9; length]),
                     1 => line.buffer.mark(sequence + wild % 200),
                     _ => {
                         (sequence, timestamp) = (sequence + wild % 5, timestamp.wrapping_add(length as u32));
-                        line.buffer.insert(now, sequence - wild % 3, timestamp, &vec![9; length]);
+                        line.buffer.insert(now, sequence - wild % 3, timestamp, codec(wild), &vec![9; length]);
                     }
                 }
                 if wild % 3 == 0 {

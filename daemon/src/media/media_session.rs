@@ -8,8 +8,8 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use tokio::sync::Notify;
 
 use super::playout::PlayFrame;
-use super::session::{Ends, SessionParameters, SessionStats};
-use super::{Event, Frame, TapFrame};
+use super::session::{Change, Ends, SessionParameters, SessionStats};
+use super::{Event, Frame, Keys, TapFrame};
 
 /// Changes that wait for the media thread, which takes them every 20 ms.
 const CONTROLS: usize = 8;
@@ -21,8 +21,9 @@ pub struct Full;
 
 /// What the media thread is told.
 pub(super) enum Control {
+    Press(Keys),
     Tap(Producer<TapFrame>),
-    Update(Box<SessionParameters>),
+    Update(Box<Change>),
 }
 
 /// What both ends see.
@@ -50,9 +51,10 @@ impl MediaSession {
         (Self { ends, controls, shared: Arc::clone(&shared) }, control, shared)
     }
 
-    /// The next 20 ms of what the caller says, if it is there. There is one for each 20 ms of the call; more than 50
+    /// The next 20 ms of what the caller says, if it is there. There is one for each 20 ms of the call; more than 12
     /// that nobody takes are dropped and counted.
     pub fn recv(&mut self) -> Option<Frame> {
+        self.ends.play.tidy();
         self.ends.frames.pop().ok()
     }
 
@@ -65,7 +67,7 @@ impl MediaSession {
     /// Queues 20 ms to be played.
     ///
     /// # Errors
-    /// [`Full`] with 4 s queued: wait for [`Self::readable`] and try again.
+    /// [`Full`] with 640 ms queued: wait for [`Self::readable`] and try again.
     pub fn push(&mut self, frame: PlayFrame) -> Result<(), Full> {
         if self.ends.play.push(frame) { Ok(()) } else { Err(Full) }
     }
@@ -93,7 +95,16 @@ impl MediaSession {
     /// # Errors
     /// [`Full`] after eight changes in 20 ms.
     pub fn update(&mut self, parameters: SessionParameters) -> Result<(), Full> {
-        self.controls.push(Control::Update(Box::new(parameters))).map_err(|_| Full)
+        self.controls.push(Control::Update(Box::new(Change::new(parameters)))).map_err(|_| Full)
+    }
+
+    /// Presses keys at the far end, one after the other, 200 ms each; audio waits meanwhile. [`Event::Pressed`] follows.
+    /// As telephone events if the far end knows those, else as tones.
+    ///
+    /// # Errors
+    /// [`Full`] after eight changes in 20 ms.
+    pub fn press(&mut self, keys: Keys) -> Result<(), Full> {
+        self.controls.push(Control::Press(keys)).map_err(|_| Full)
     }
 
     /// Copies both directions from now on, into a ring of so many frames (100 a second). Replaces an earlier tap.

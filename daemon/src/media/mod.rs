@@ -1,19 +1,26 @@
 //! The room media: RTP in, telephone audio out, and back. Packets of one call enter; frames of 20 ms leave towards the
-//! call's task; its frames come back and leave as packets, one every 20 ms. Never here: SIP, meaning of the audio,
-//! waiting for anything but the clock.
+//! call's task; its frames come back and leave as packets. Outside, all audio has 16 kHz, whatever the line has agreed
+//! on and may agree on next. Never here: SIP, meaning of the audio, waiting for anything but the clock.
 //!
 //! Everything except `socket`, `ports` and `pacer` is free of sockets, clocks and randomness: `now` is an argument.
 //! One thread, `callbox-media`, drives all calls; a call's task holds a [`MediaSession`] and talks to it through bounded
 //! rings. Nothing on that thread allocates, locks or waits per packet.
 
+pub mod codec;
 pub mod conceal;
 pub mod dtmf;
+mod echo;
 pub mod g711;
+pub mod g722;
+mod inband;
+mod inbound;
 pub mod jitter;
+mod keys;
 mod latch;
 mod lateness;
 mod media_session;
 mod missed;
+mod outbound;
 mod pacer;
 mod playout;
 mod ports;
@@ -22,26 +29,28 @@ pub mod rtcp;
 pub mod rtp;
 pub mod session;
 mod socket;
+pub mod srtp;
 
-pub use g711::Codec;
+pub use codec::Codec;
+pub use keys::Keys;
 pub use latch::{Latch, LatchRule};
 pub use lateness::Histogram;
 pub use media_session::{Full, MediaSession, Tap};
 pub use missed::Missed;
 pub use pacer::{Media, MediaConfig, MediaError, MediaStats, MediaThread};
 pub use playout::{PlayFrame, PlayQueue, Playout};
-pub use session::{Ends, Outgoing, Session, SessionParameters, SessionStats};
+pub use session::{Change, Ends, Format, Outgoing, Session, SessionParameters, SessionStats};
 pub use socket::Reservation;
 
 use std::time::Duration;
 
 use crate::base::{ClauseId, Pii, TurnId};
 
-/// Samples per second of every frame in this room (RFC 3551 §4.5.14).
-pub const RATE: usize = 8000;
+/// Samples per second of every frame.
+pub const RATE: usize = 16_000;
 
 /// Samples of one frame: 20 ms.
-pub const FRAME: usize = 160;
+pub const FRAME: usize = 320;
 
 /// How long one frame lasts.
 pub const FRAME_TIME: Duration = Duration::from_millis(20);
@@ -52,10 +61,12 @@ pub type Samples = [i16; FRAME];
 /// What the caller said in 20 ms. Every call yields exactly one every 20 ms, whatever the network does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// First sample, counted at 8 kHz from the opening of the session; shared with [`TapFrame`].
+    /// First sample, counted at 16 kHz from the opening of the session; shared with [`TapFrame`].
     pub timestamp: u64,
     /// Some of it was invented, because packets were lost or late.
     pub concealed: bool,
+    /// It is our own voice that comes back from the far end, and nobody over it.
+    pub echo: bool,
     /// The audio; zero where nothing was sent.
     pub samples: Samples,
 }
@@ -86,6 +97,8 @@ pub enum Event {
         /// Frames of 20 ms, counted from the clause's first.
         frames: u64,
     },
+    /// The last of the keys that were to be pressed at the far end was.
+    Pressed,
     /// Neither RTP nor RTCP has been received for this long; told again and again while it lasts.
     Silence {
         /// Since the last packet, or since the opening.

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use super::media_session::{Control, MediaSession, Shared};
 use super::missed::Missed;
 use super::ports::PortPool;
-use super::session::{Outgoing, Session, SessionParameters};
+use super::session::{Change, DATAGRAM, Outgoing, Session, SessionParameters};
 use super::socket::Reservation;
 use super::{FRAME_TIME, Histogram};
 use crate::base::{Clock, Pulse, SystemClock};
@@ -43,8 +43,6 @@ const REAL_TIME: u8 = 10;
 const NICE: i32 = -15;
 /// Readiness events taken at once.
 const EVENTS: usize = 1024;
-/// Longer datagrams are cut, and then rejected or short.
-const DATAGRAM: usize = 2048;
 
 /// Where calls are served.
 #[derive(Clone, Debug)]
@@ -198,7 +196,7 @@ impl Media {
         target: Option<SocketAddr>,
     ) -> Result<MediaSession, MediaError> {
         let now = SystemClock.now();
-        let (mut session, ends) = Session::new(parameters, now, SystemClock.wall());
+        let (mut session, ends) = Session::new(Change::new(parameters), now, SystemClock.wall());
         if let Some(target) = target {
             session.expect(now, target);
         }
@@ -420,14 +418,16 @@ impl Line {
     fn tick(&mut self, deadline: Instant, stats: &mut MediaStats) {
         while let Ok(control) = self.controls.pop() {
             match control {
+                Control::Press(keys) => self.session.press(keys),
                 Control::Tap(tap) => self.session.set_tap(tap),
-                Control::Update(parameters) => self.session.update(*parameters),
+                Control::Update(change) => self.session.update(*change),
             }
         }
-        if let Some(packet) = self.session.tick(deadline) {
-            send(&self.sockets.rtp, packet, stats);
+        let rtp = &self.sockets.rtp;
+        self.session.tick(deadline, |packet| {
+            send(rtp, packet, stats);
             stats.lateness.add(SystemClock.now().saturating_duration_since(deadline));
-        }
+        });
         let socket = if self.session.rtcp_mux() { &self.sockets.rtp } else { &self.sockets.rtcp };
         if let Some(report) = self.session.report(deadline) {
             send(socket, report, stats);

@@ -9,11 +9,11 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::{Event, Samples};
 use crate::base::{ClauseId, TurnId};
 
-/// Frames that wait at most: 4 s.
-const QUEUE: usize = 200;
+/// Frames that wait at most: 640 ms. What is kept beyond is kept by the call, where it costs nothing while nobody speaks.
+const QUEUE: usize = 32;
 
 /// Samples over which speech fades when it is cut off: 8 ms.
-const FADE: usize = 64;
+const FADE: usize = 128;
 
 /// 20 ms of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct PlayFrame {
     pub turn: TurnId,
     /// The piece of the answer.
     pub clause: ClauseId,
-    /// The audio, 8 kHz.
+    /// The audio, 16 kHz.
     pub samples: Samples,
 }
 
@@ -37,9 +37,18 @@ struct Marks {
     taken: AtomicU64,
 }
 
+/// A frame on its way. In a box, so that a call in which nobody speaks holds none.
+struct Queued {
+    turn: TurnId,
+    clause: ClauseId,
+    samples: Box<Samples>,
+}
+
 /// The call's end of the queue.
 pub struct PlayQueue {
-    ring: Producer<PlayFrame>,
+    ring: Producer<Queued>,
+    /// What was played comes back, because the media thread must not free it.
+    played: Consumer<Box<Samples>>,
     marks: Arc<Marks>,
     pushed: u64,
 }
@@ -47,9 +56,16 @@ pub struct PlayQueue {
 impl PlayQueue {
     /// Queues a frame; false if there is no room for it.
     pub fn push(&mut self, frame: PlayFrame) -> bool {
-        let pushed = self.ring.push(frame).is_ok();
+        let PlayFrame { turn, clause, samples } = frame;
+        self.tidy();
+        let pushed = self.ring.push(Queued { turn, clause, samples: Box::new(samples) }).is_ok();
         self.pushed += u64::from(pushed);
         pushed
+    }
+
+    /// Frees what was played. Call it every 20 ms.
+    pub fn tidy(&mut self) {
+        while self.played.pop().is_ok() {}
     }
 
     /// Frames that wait and have not been flushed.
@@ -68,7 +84,9 @@ impl PlayQueue {
 
 /// The sending end.
 pub struct Playout {
-    ring: Consumer<PlayFrame>,
+    ring: Consumer<Queued>,
+    /// Longer than the other ring, so that there is room for what a call that is late has not taken.
+    played: Producer<Box<Samples>>,
     marks: Arc<Marks>,
     taken: u64,
     flushes: u64,
@@ -83,9 +101,10 @@ impl Playout {
     #[must_use]
     pub fn new() -> (PlayQueue, Self) {
         let (producer, consumer) = RingBuffer::new(QUEUE);
+        let (back, played) = RingBuffer::new(2 * QUEUE);
         let marks = Arc::new(Marks::default());
-        let queue = PlayQueue { ring: producer, marks: Arc::clone(&marks), pushed: 0 };
-        (queue, Self { ring: consumer, marks, taken: 0, flushes: 0, clause: None, playing: false })
+        let queue = PlayQueue { ring: producer, played, marks: Arc::clone(&marks), pushed: 0 };
+        (queue, Self { ring: consumer, played: back, marks, taken: 0, flushes: 0, clause: None, playing: false })
     }
 
     /// The frame to send now; none is silence. While nothing may be sent, because the far end holds the call, frames
@@ -137,7 +156,10 @@ impl Playout {
     }
 
     fn take(&mut self) -> Option<PlayFrame> {
-        let frame = self.ring.pop().ok()?;
+        let Queued { turn, clause, samples } = self.ring.pop().ok()?;
+        let frame = PlayFrame { turn, clause, samples: *samples };
+        // If nobody tidies for long, it is freed here.
+        drop(self.played.push(samples));
         self.taken += 1;
         self.marks.taken.store(self.taken, Ordering::Release);
         Some(frame)
@@ -218,8 +240,8 @@ mod tests {
         assert!(queue.push(frame(2, 0, 7)));
         let mut told = Vec::new();
         let faded = playout.next(true, |event| told.push(event)).expect("fade");
-        assert_eq!(told, [played(1, 0, 1), Event::Flushed { discarded: 199 }]);
-        assert_eq!((faded[0], faded[32], faded[64], faded[159]), (1000, 500, 0, 0));
+        assert_eq!(told, [played(1, 0, 1), Event::Flushed { discarded: QUEUE as u64 - 1 }]);
+        assert_eq!((faded[0], faded[64], faded[128], faded[319]), (1000, 500, 0, 0));
         assert!(faded.windows(2).all(|pair| pair[0] - pair[1] <= 16), "no click");
         assert_eq!(tick(&mut playout), (Some(7), vec![]));
         queue.flush();

@@ -14,7 +14,7 @@ const PHASE: usize = TAPS.div_ceil(2);
 const CUTOFF: f64 = 3700.0 / 16_000.0;
 /// Kaiser's shape for 70 dB.
 const BETA: f64 = 6.76;
-/// Samples of history that are kept in front of fresh ones, so that one `copy` serves many outputs.
+/// Samples that are worked on at once.
 const BLOCK: usize = 160;
 
 /// Delay of either direction, in samples at 16 kHz.
@@ -54,33 +54,48 @@ fn taps() -> [f64; TAPS] {
     })
 }
 
-/// The last samples of one phase, oldest first, with room for a block of new ones behind them.
+/// Parallel sums: one after the other they would wait for each other's rounding.
+const LANES: usize = 12;
+const _: () = assert!(PHASE.is_multiple_of(LANES));
+
+/// The last samples of one phase, oldest first.
 #[derive(Clone, Debug)]
 struct Line {
-    samples: [f32; PHASE - 1 + BLOCK],
+    past: [i16; PHASE - 1],
 }
+
+/// Those samples and a block of new ones behind them.
+type Window = [f32; PHASE - 1 + BLOCK];
 
 impl Default for Line {
     fn default() -> Self {
-        Self { samples: [0.0; PHASE - 1 + BLOCK] }
+        Self { past: [0; PHASE - 1] }
     }
 }
 
 impl Line {
-    /// Appends at most [`BLOCK`] samples; `window(i)` then ends with the i-th of them.
-    fn append(&mut self, fresh: impl Iterator<Item = i16>) {
-        for (to, from) in self.samples[PHASE - 1..].iter_mut().zip(fresh) {
+    /// Takes at most [`BLOCK`] samples; the i-th of them is the newest that [`convolve`] meets at `i`.
+    fn append(&mut self, fresh: impl ExactSizeIterator<Item = i16>) -> Window {
+        let (mut window, count) = ([0.0; PHASE - 1 + BLOCK], fresh.len());
+        for (to, from) in window.iter_mut().zip(self.past.into_iter().chain(fresh)) {
             *to = f32::from(from);
         }
+        for (to, from) in self.past.iter_mut().zip(&window[count..]) {
+            *to = *from as i16;
+        }
+        window
     }
+}
 
-    fn convolve(&self, index: usize, taps: &[f32; PHASE]) -> f32 {
-        self.samples[index..index + PHASE].iter().zip(taps).map(|(sample, tap)| sample * tap).sum()
+fn convolve(window: &Window, index: usize, taps: &[f32; PHASE]) -> f32 {
+    let mut sums = [0.0; LANES];
+    let samples = window[index..index + PHASE].as_chunks::<LANES>().0;
+    for (samples, taps) in samples.iter().zip(taps.as_chunks::<LANES>().0) {
+        for ((sum, sample), tap) in sums.iter_mut().zip(samples).zip(taps) {
+            *sum += sample * tap;
+        }
     }
-
-    fn retire(&mut self, count: usize) {
-        self.samples.copy_within(count..count + PHASE - 1, 0);
-    }
+    sums.iter().sum()
 }
 
 fn round(value: f32) -> i16 {
@@ -98,11 +113,10 @@ impl Upsampler {
     pub fn process(&mut self, input: &[i16], output: &mut [i16]) {
         let [even, odd] = &*PHASES;
         for (block, out) in input.chunks(BLOCK).zip(output.chunks_mut(2 * BLOCK)) {
-            self.line.append(block.iter().copied());
+            let window = self.line.append(block.iter().copied());
             for (index, pair) in out.as_chunks_mut::<2>().0.iter_mut().take(block.len()).enumerate() {
-                *pair = [round(self.line.convolve(index, even)), round(self.line.convolve(index, odd))];
+                *pair = [round(convolve(&window, index, even)), round(convolve(&window, index, odd))];
             }
-            self.line.retire(block.len());
         }
     }
 }
@@ -121,31 +135,31 @@ impl Downsampler {
     /// were written.
     pub fn process(&mut self, input: &[i16], output: &mut [i16]) -> usize {
         let [first, second] = &*PHASES;
-        let mut written = 0;
-        let mut samples = self.half.take().into_iter().chain(input.iter().copied());
-        let mut room = output.iter_mut();
+        let (mut written, mut input) = (0, input);
+        let mut pairs = [[0; 2]; BLOCK];
         loop {
             let mut count = 0;
-            while count < BLOCK {
-                let Some(even) = samples.next() else { break };
-                let Some(odd) = samples.next() else {
-                    self.half = Some(even);
-                    break;
-                };
-                self.even.samples[PHASE - 1 + count] = f32::from(even);
-                self.odd.samples[PHASE - 1 + count] = f32::from(odd);
-                count += 1;
+            if let (Some(half), [next, rest @ ..]) = (self.half, input) {
+                (pairs[0], input, self.half, count) = ([half, *next], rest, None, 1);
             }
+            let (whole, _) = input.as_chunks::<2>();
+            let whole = &whole[..whole.len().min(BLOCK - count)];
+            pairs[count..count + whole.len()].copy_from_slice(whole);
+            count += whole.len();
+            input = &input[2 * whole.len()..];
             if count == 0 {
                 break;
             }
-            for (index, out) in room.by_ref().take(count).enumerate() {
+            let even = self.even.append(pairs[..count].iter().map(|pair| pair[0]));
+            let odd = self.odd.append(pairs[..count].iter().map(|pair| pair[1]));
+            for (index, out) in output.iter_mut().skip(written).take(count).enumerate() {
                 // The newest tap meets the newest sample, the odd one.
-                *out = round((self.odd.convolve(index, first) + self.even.convolve(index, second)) / 2.0);
-                written += 1;
+                *out = round((convolve(&odd, index, first) + convolve(&even, index, second)) / 2.0);
             }
-            self.even.retire(count);
-            self.odd.retire(count);
+            written = output.len().min(written + count);
+        }
+        if let [half] = input {
+            self.half = Some(*half);
         }
         written
     }

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rtcp_types::{Bye, ReceiverReport, ReportBlock, RtcpPacketParser, SenderReport};
 
-use super::RATE;
-
 /// Enough for a report, a name of 255 bytes and a goodbye.
 pub const MAX_REPORT: usize = 352;
 
@@ -202,6 +200,8 @@ impl Writer<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Reception {
     ssrc: u32,
+    /// Ticks per second of the stream's clock.
+    clock: u32,
     first: u64,
     highest: u64,
     received: u64,
@@ -219,6 +219,7 @@ impl Reception {
     pub fn new(ssrc: u32) -> Self {
         Self {
             ssrc,
+            clock: 8000,
             first: u64::MAX,
             highest: 0,
             received: 0,
@@ -230,8 +231,12 @@ impl Reception {
         }
     }
 
-    /// A packet came at `arrival` of our 8 kHz clock.
-    pub fn packet(&mut self, sequence: u64, timestamp: u32, arrival: u32) {
+    /// A packet came at this time since the call began; its timestamp counts so many ticks per second.
+    pub fn packet(&mut self, sequence: u64, clock: u32, timestamp: u32, arrival: Duration) {
+        if std::mem::replace(&mut self.clock, clock) != clock {
+            (self.transit, self.jitter) = (None, 0);
+        }
+        let arrival = (arrival.as_micros() * u128::from(clock) / 1_000_000) as u32;
         self.first = self.first.min(sequence);
         self.highest = self.highest.max(sequence);
         self.received += 1;
@@ -239,7 +244,7 @@ impl Reception {
         if let Some(previous) = self.transit.replace(transit) {
             let difference = (transit.wrapping_sub(previous) as i32).unsigned_abs();
             // A pause or a jump of a second is not jitter.
-            if difference < RATE as u32 {
+            if difference < clock {
                 self.jitter = self.jitter + difference - ((self.jitter + 8) >> 4);
             }
         }
@@ -250,10 +255,16 @@ impl Reception {
         self.sender_report = Some((ntp_middle, now));
     }
 
-    /// Interarrival jitter in samples.
+    /// Interarrival jitter in ticks of the stream's clock.
     #[must_use]
     pub fn jitter(&self) -> u32 {
         self.jitter >> 4
+    }
+
+    /// Interarrival jitter in milliseconds.
+    #[must_use]
+    pub fn jitter_ms(&self) -> f32 {
+        1000.0 * self.jitter() as f32 / self.clock as f32
     }
 
     /// Packets that never came; duplicates count against them.
@@ -351,7 +362,8 @@ mod tests {
         for sequence in (65_536..65_636).filter(|sequence| sequence % 4 != 3) {
             // Every packet 10 ms early or late in turn: |D| is 20 ms for neighbours, and J converges towards it.
             let late = if sequence % 2 == 0 { 80 } else { 0 };
-            reception.packet(sequence, (sequence as u32) * 160, sequence as u32 * 160 + late);
+            let arrival = Duration::from_millis(20 * sequence + late / 8);
+            reception.packet(sequence, 8000, (sequence as u32) * 160, arrival);
         }
         let block = reception.report(now);
         assert_eq!((block.cumulative_lost, block.fraction_lost, block.highest), (24, 62, 65_634));

@@ -1,6 +1,6 @@
 //! One call's media, without sockets or clock: packets and ticks enter; frames and events for the call's task, and
-//! packets to send leave. Joins latch, sequence, jitter buffer, decoder, concealment, DTMF, play-out and RTCP. After
-//! [`Session::new`] nothing is allocated.
+//! packets to send leave. Joins latch, sequence, encryption, both directions, DTMF, play-out and RTCP. After
+//! [`Session::new`] nothing is allocated; what a change needs is allocated by [`Change::new`], elsewhere.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,34 +8,68 @@ use std::time::{Duration, Instant, SystemTime};
 use rtrb::{Consumer, Producer, RingBuffer};
 use serde::{Deserialize, Serialize};
 
-use super::conceal::Concealer;
+use super::codec::{Codec, Decoder, Encoder};
 use super::dtmf::{self, Key};
-use super::jitter::{JitterBuffer, JitterStats, MAX_PACKET, Run};
+use super::echo::EchoWatch;
+use super::inband::Inband;
+use super::inbound::Inbound;
+use super::jitter::JitterStats;
 use super::latch::{Latch, LatchRule};
+use super::outbound::Outbound;
 use super::playout::{PlayQueue, Playout};
 use super::rtcp::{self, Fact, MAX_REPORT, Reception, Sent};
-use super::rtp::{self, Arrived, HEADER, Packet, Sequence};
-use super::{Codec, Direction, Event, FRAME, FRAME_TIME, Frame, Samples, TapFrame};
+use super::rtp::{self, Arrived, Packet, Sequence};
+use super::srtp::{self, OVERHEAD, Opener, Progress, Sealer};
+use super::{Direction, Event, FRAME, FRAME_TIME, Frame, Keys, Samples, TapFrame};
 use crate::base::Pii;
 
-/// Received frames that wait for the call's task: 1 s. Then new ones are dropped and counted.
-const FRAMES: usize = 50;
+/// Received frames that wait for the call's task: 240 ms. Then new ones are dropped and counted.
+const FRAMES: usize = 12;
 /// Events that wait.
-const EVENTS: usize = 64;
+const EVENTS: usize = 32;
 /// Comfort noise (RFC 3389), which senders may use unasked for 8 kHz codecs.
 const COMFORT_NOISE: u8 = 13;
 /// Mean time between RTCP reports (RFC 3550 §6.2).
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// Longer datagrams are cut, and then rejected or short.
+pub(super) const DATAGRAM: usize = 2048;
+
+/// What a payload type of the far end means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// Audio.
+    Audio(Codec),
+    /// Telephone events of a clock of so many ticks per second.
+    Keys(u32),
+    /// Comfort noise.
+    Noise,
+}
 
 /// What signalling has agreed on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionParameters {
-    /// What we send. G.711 of either law is understood whatever was agreed on, under its static payload type.
+    /// What we send.
     pub codec: Codec,
-    /// The payload type of `codec`.
+    /// The payload type of `codec`, as the far end numbers it.
     pub payload_type: u8,
-    /// The payload type of telephone events, at 8 kHz.
+    /// What the far end may send, as we have numbered it. G.711 of either law and comfort noise are understood whatever
+    /// was agreed on, under their static payload types. Empty: what we send.
+    #[serde(default)]
+    pub receive: Vec<(u8, Format)>,
+    /// The payload type of telephone events that we send, …
     pub telephone_event: Option<u8>,
+    /// … and their ticks per second.
+    #[serde(default = "eight_thousand")]
+    pub event_clock: u32,
+    /// Keys are also looked for in the audio, as long as no telephone event has come.
+    #[serde(default)]
+    pub inband_keys: bool,
+    /// Milliseconds of audio that the far end wants in a packet, 10 to 60.
+    #[serde(default = "twenty")]
+    pub ptime: u16,
+    /// Both directions are encrypted.
+    #[serde(default)]
+    pub keys: Option<srtp::Keys>,
     /// From the far end's SDP.
     pub remote_rtp: SocketAddr,
     /// From the far end's SDP, or the port after `remote_rtp`.
@@ -46,10 +80,16 @@ pub struct SessionParameters {
     pub send: bool,
     /// Whose packets are believed.
     pub latch: LatchRule,
-    /// Names our stream; random. Ignored by [`Session::update`], like the two below: our stream goes on.
+    /// Names our stream; random. Ignored by [`Session::update`], like the five below: our stream goes on.
     pub ssrc: u32,
     /// First sequence number; random.
     pub sequence: u16,
+    /// How often the sequence number has wrapped, in a call that goes on.
+    #[serde(default)]
+    pub roll_over: u32,
+    /// Of a call that goes on: what encryption has to know of it.
+    #[serde(default)]
+    pub progress: Progress,
     /// First timestamp; random.
     pub timestamp: u32,
     /// Names us in RTCP; random as well (RFC 7022), at most 255 bytes.
@@ -59,6 +99,99 @@ pub struct SessionParameters {
     pub confirmed: bool,
     /// After how long without RTP and RTCP [`Event::Silence`] is told, each time; zero for never.
     pub silence: Duration,
+}
+
+const fn eight_thousand() -> u32 {
+    8000
+}
+
+const fn twenty() -> u16 {
+    20
+}
+
+impl SessionParameters {
+    /// The plainest session with a far end, both ways, RTCP on the port after RTP's.
+    #[must_use]
+    pub fn new(codec: Codec, remote: SocketAddr) -> Self {
+        Self {
+            codec,
+            payload_type: codec.static_payload_type().unwrap_or(111),
+            receive: Vec::new(),
+            telephone_event: Some(101),
+            event_clock: eight_thousand(),
+            inband_keys: false,
+            ptime: twenty(),
+            keys: None,
+            remote_rtp: remote,
+            remote_rtcp: SocketAddr::new(remote.ip(), remote.port().saturating_add(1)),
+            rtcp_mux: false,
+            send: true,
+            latch: LatchRule::Any,
+            ssrc: 1,
+            sequence: 0,
+            roll_over: 0,
+            progress: Progress::default(),
+            timestamp: 0,
+            cname: "callbox".into(),
+            confirmed: true,
+            silence: Duration::ZERO,
+        }
+    }
+
+    /// What a payload type of the far end means.
+    pub(super) fn format(&self, payload_type: u8) -> Option<Format> {
+        let agreed = self.receive.iter().find(|(number, _)| *number == payload_type).map(|(_, format)| *format);
+        let ours = || match payload_type {
+            _ if !self.receive.is_empty() => None,
+            _ if payload_type == self.payload_type => Some(Format::Audio(self.codec)),
+            _ if Some(payload_type) == self.telephone_event => Some(Format::Keys(self.event_clock)),
+            _ => None,
+        };
+        let always = || match payload_type {
+            COMFORT_NOISE => Some(Format::Noise),
+            _ => Codec::always(payload_type).map(Format::Audio),
+        };
+        agreed.or_else(ours).or_else(always)
+    }
+
+    /// All codecs that the far end may send.
+    pub(super) fn codecs(&self) -> impl Iterator<Item = Codec> {
+        let agreed = self.receive.iter().filter_map(|(_, format)| match format {
+            Format::Audio(codec) => Some(*codec),
+            _ => None,
+        });
+        agreed.chain([self.codec])
+    }
+}
+
+/// A change of what was agreed on, with all that had to be allocated for it.
+pub struct Change {
+    parameters: SessionParameters,
+    encoder: Encoder,
+    decoder: Decoder,
+    sealer: Option<Sealer>,
+    opener: Option<Opener>,
+}
+
+impl Change {
+    /// Allocates.
+    #[must_use]
+    pub fn new(parameters: SessionParameters) -> Self {
+        let keys = parameters.keys.as_ref();
+        Self {
+            encoder: Encoder::new(parameters.codec, parameters.ptime),
+            decoder: Decoder::new(parameters.codecs()),
+            sealer: keys.map(|keys| Sealer::new(&keys.send, parameters.progress.rtcp)),
+            opener: keys.map(|keys| Opener::new(&keys.receive, parameters.progress)),
+            parameters,
+        }
+    }
+}
+
+impl From<SessionParameters> for Change {
+    fn from(parameters: SessionParameters) -> Self {
+        Self::new(parameters)
+    }
 }
 
 /// The call's ends of a session's rings.
@@ -99,6 +232,8 @@ pub struct SessionStats {
     pub far_loss: Option<f32>,
     /// Keys pressed.
     pub keys: u64,
+    /// Frames that were our own voice.
+    pub echoes: u64,
     /// Time since the last believed RTP packet.
     pub last_packet_age: Option<Duration>,
     /// Received frames that found the ring to the call's task full.
@@ -107,6 +242,10 @@ pub struct SessionStats {
     pub events_dropped: u64,
     /// Sequence number and timestamp of the next packet, and when it was due to be sent.
     pub next: Option<(u16, u32, Instant)>,
+    /// How often the sequence number has wrapped.
+    pub roll_over: u32,
+    /// What encryption would have to know elsewhere.
+    pub progress: Progress,
     /// Where packets go: what the far end's own packets have shown, or its SDP.
     pub target: Option<SocketAddr>,
 }
@@ -126,19 +265,20 @@ pub struct Session {
     stream: Option<Stream>,
     /// Another source identifier and the sequence number that would confirm it.
     candidate: Option<(u32, u16)>,
-    jitter: JitterBuffer,
-    concealer: Concealer,
+    opener: Option<Opener>,
+    inbound: Inbound,
     dtmf: dtmf::Receiver,
+    inband: Inband,
+    /// The far end sends telephone events.
+    knows_events: bool,
     playout: Playout,
+    outbound: Outbound,
+    echo: EchoWatch,
     frames: Producer<Frame>,
     events: Producer<Event>,
     tap: Option<Producer<TapFrame>>,
     index: u64,
-    sequence: u16,
-    timestamp: u32,
-    marker: bool,
     ticked: Instant,
-    octets: u32,
     heard: Option<Instant>,
     /// When RTP or RTCP came last: who suppresses silence still sends reports.
     alive: Instant,
@@ -146,14 +286,14 @@ pub struct Session {
     next_report: Instant,
     dice: u32,
     stats: SessionStats,
-    packet: [u8; HEADER + FRAME],
-    report: [u8; MAX_REPORT],
+    report: [u8; MAX_REPORT + OVERHEAD],
 }
 
 impl Session {
     /// A call begins. `wall` is what the calendar shows at `now`, for RTCP.
     #[must_use]
-    pub fn new(parameters: SessionParameters, now: Instant, wall: SystemTime) -> (Self, Ends) {
+    pub fn new(change: impl Into<Change>, now: Instant, wall: SystemTime) -> (Self, Ends) {
+        let Change { parameters, encoder, decoder, sealer, opener } = change.into();
         let (play, playout) = Playout::new();
         let (frames_in, frames) = RingBuffer::new(FRAMES);
         let (events_in, events) = RingBuffer::new(EVENTS);
@@ -163,37 +303,60 @@ impl Session {
             rtcp_latch: Latch::new(parameters.latch, parameters.remote_rtcp),
             stream: None,
             candidate: None,
-            jitter: JitterBuffer::new(now),
-            concealer: Concealer::default(),
+            opener,
+            inbound: Inbound::new(now, decoder),
             dtmf: dtmf::Receiver::default(),
+            inband: Inband::default(),
+            knows_events: false,
             playout,
+            outbound: Outbound::new(&parameters, encoder, sealer),
+            echo: EchoWatch::new(),
             frames: frames_in,
             events: events_in,
             tap: None,
             index: 0,
-            sequence: parameters.sequence,
-            timestamp: parameters.timestamp,
-            marker: true,
             ticked: now,
-            octets: 0,
             heard: None,
             alive: now,
             silences: 0,
             next_report: now + REPORT_INTERVAL / 2,
             dice: parameters.ssrc | 1,
             stats: SessionStats::default(),
-            packet: [0; HEADER + FRAME],
-            report: [0; MAX_REPORT],
+            report: [0; _],
             parameters,
         };
         (session, Ends { play, frames, events })
     }
 
-    /// A re-INVITE has changed what was agreed on.
-    pub fn update(&mut self, parameters: SessionParameters) {
+    /// A re-INVITE has changed what was agreed on. What stays as it was goes on without a break.
+    pub fn update(&mut self, change: impl Into<Change>) {
+        let Change { parameters, encoder, decoder, sealer, mut opener } = change.into();
         self.latch.update(parameters.latch, parameters.remote_rtp);
         self.rtcp_latch.update(parameters.latch, parameters.remote_rtcp);
+        if !self.outbound.encoder.is(parameters.codec, parameters.ptime) {
+            self.outbound.encoder = encoder;
+        }
+        if decoder.knows_opus() && !self.inbound.decoder.knows_opus() {
+            self.inbound.decoder = decoder;
+        }
+        let keys = parameters.keys.as_ref();
+        let same = |sealer: &Sealer| keys.is_some_and(|keys| sealer.is(&keys.send));
+        if !self.outbound.sealer.as_ref().is_some_and(same) {
+            self.outbound.sealer = sealer;
+        }
+        let same = |opener: &Opener| keys.is_some_and(|keys| opener.is(&keys.receive));
+        if !self.opener.as_ref().is_some_and(same) {
+            if let (Some(opener), Some(before)) = (&mut opener, &self.opener) {
+                opener.follow(before);
+            }
+            self.opener = opener;
+        }
         self.parameters = parameters;
+    }
+
+    /// Presses keys at the far end, one after the other; audio waits meanwhile. [`Event::Pressed`] follows.
+    pub fn press(&mut self, keys: Keys) {
+        self.outbound.press(keys);
     }
 
     /// The far end of a call that goes on was here when it was heard last.
@@ -211,19 +374,30 @@ impl Session {
         if self.parameters.rtcp_mux && rtp::is_rtcp(datagram) {
             return self.handle_rtcp(now, datagram, source);
         }
-        if self.accept(now, datagram, source).is_none() {
+        let mut sealed = [0; DATAGRAM];
+        let plain = match &mut self.opener {
+            None => Some(datagram),
+            Some(opener) => copy(datagram, &mut sealed).and_then(|packet| opener.open(packet).ok()),
+        };
+        if plain.and_then(|plain| self.accept(now, plain, source)).is_none() {
             self.stats.rejected += 1;
         }
     }
 
     /// Takes a datagram from the RTCP port.
     pub fn handle_rtcp(&mut self, now: Instant, datagram: &[u8], source: SocketAddr) {
+        let mut sealed = [0; DATAGRAM];
+        let plain = match &mut self.opener {
+            None => Some(datagram),
+            Some(opener) => copy(datagram, &mut sealed).and_then(|packet| opener.open_rtcp(packet).ok()),
+        };
         let latch = if self.parameters.rtcp_mux { &mut self.latch } else { &mut self.rtcp_latch };
         // Nothing is learned from a datagram that does not parse as a whole, and nothing from a stranger.
-        if rtcp::parse(datagram, |_| {}).is_err() || !latch.accept(now, source) {
+        let plain = plain.filter(|plain| rtcp::parse(plain, |_| {}).is_ok() && latch.accept(now, source));
+        let Some(datagram) = plain else {
             self.stats.rejected += 1;
             return;
-        }
+        };
         (self.alive, self.silences) = (now, 0);
         let clock = (self.ntp(now) >> 16) as u32;
         let (ours, stats, stream) = (self.parameters.ssrc, &mut self.stats, &mut self.stream);
@@ -243,9 +417,9 @@ impl Session {
         debug_assert!(read.is_ok());
     }
 
-    /// 20 ms have passed: one frame goes to the call's task, and the packet returned is due now. Call it once for each
-    /// 20 ms, evenly.
-    pub fn tick(&mut self, now: Instant) -> Option<Outgoing<'_>> {
+    /// 20 ms have passed: one frame goes to the call's task, and `send` takes the packets that are due now, none to
+    /// three. Call it once for each 20 ms, evenly.
+    pub fn tick(&mut self, now: Instant, mut send: impl FnMut(Outgoing<'_>)) {
         if let Some(key) = self.dtmf.tick(now) {
             self.key(key);
         }
@@ -254,38 +428,28 @@ impl Session {
         let wanted = self.parameters.send && (self.parameters.confirmed || self.heard.is_some());
         let to = self.latch.target().filter(|_| wanted);
         let (events, dropped) = (&mut self.events, &mut self.stats.events_dropped);
-        let samples = self.playout.next(to.is_some(), |event| *dropped += u64::from(events.push(event).is_err()));
-        let samples = samples.unwrap_or([0; FRAME]);
-        self.tap(Direction::Sent, samples);
-        let timestamp = self.timestamp;
-        self.index += 1;
-        self.timestamp = timestamp.wrapping_add(FRAME as u32);
+        let may_play = to.is_some() && !self.outbound.presses();
+        let samples = self.playout.next(may_play, |event| *dropped += u64::from(events.push(event).is_err()));
+        let mut samples = samples.unwrap_or([0; FRAME]);
         self.ticked = now;
-        let Some(to) = to else {
-            self.marker = true;
-            return None;
-        };
-        let header = Packet {
-            marker: std::mem::take(&mut self.marker),
-            payload_type: self.parameters.payload_type,
-            sequence: self.sequence,
-            timestamp,
-            ssrc: self.parameters.ssrc,
-            payload: &[],
-        };
-        self.sequence = self.sequence.wrapping_add(1);
-        let (head, payload) = self.packet.split_at_mut(HEADER);
-        head.copy_from_slice(&header.header());
-        self.parameters.codec.encode(&samples, payload);
-        self.stats.sent += 1;
-        self.octets = self.octets.wrapping_add(FRAME as u32);
-        Some(Outgoing { bytes: &self.packet, to })
+        match to {
+            Some(to) => {
+                let send = |bytes: &[u8]| send(Outgoing { bytes, to });
+                if self.outbound.tick(&self.parameters, &mut samples, send) {
+                    self.tell(Event::Pressed);
+                }
+            }
+            None => self.outbound.pause(&self.parameters),
+        }
+        self.echo.sent(&samples);
+        self.tap(Direction::Sent, samples);
+        self.index += 1;
     }
 
     /// So many ticks did not happen, because the machine stood still. Time goes on without them.
     pub fn skip(&mut self, ticks: u32) {
         self.index += u64::from(ticks);
-        self.timestamp = self.timestamp.wrapping_add(ticks.wrapping_mul(FRAME as u32));
+        self.outbound.skip(&self.parameters, ticks);
     }
 
     /// The RTCP report, when it is due.
@@ -314,10 +478,15 @@ impl Session {
     #[must_use]
     pub fn stats(&self, now: Instant) -> SessionStats {
         let reception = self.stream.as_ref().map(|stream| stream.reception);
+        let (heard, rtcp_heard) = self.opener.as_ref().map_or((None, 0), Opener::progress);
+        let rtcp = self.outbound.sealer.as_ref().map_or(0, Sealer::rtcp_index);
         SessionStats {
-            jitter_ms: reception.map_or(0.0, |reception| reception.jitter() as f32 / 8.0),
-            buffer: self.jitter.stats(),
-            next: Some((self.sequence, self.timestamp, self.ticked + FRAME_TIME)),
+            sent: self.outbound.sent,
+            jitter_ms: reception.map_or(0.0, |reception| reception.jitter_ms()),
+            buffer: self.inbound.stats(),
+            next: Some((self.outbound.index as u16, self.outbound.timestamp, self.ticked + FRAME_TIME)),
+            roll_over: (self.outbound.index >> 16) as u32,
+            progress: Progress { heard, rtcp, rtcp_heard },
             target: self.latch.target(),
             last_packet_age: self.heard.map(|heard| now.saturating_duration_since(heard)),
             ..self.stats
@@ -327,28 +496,21 @@ impl Session {
     /// None: the datagram is rejected.
     fn accept(&mut self, now: Instant, datagram: &[u8], source: SocketAddr) -> Option<()> {
         let packet = Packet::parse(datagram).ok()?;
-        let parameters = &self.parameters;
-        let codec = (packet.payload_type == parameters.payload_type)
-            .then_some(parameters.codec)
-            .or_else(|| Codec::of_payload_type(packet.payload_type));
-        let is_event = Some(packet.payload_type) == parameters.telephone_event;
-        if !(is_event || codec.is_some() || packet.payload_type == COMFORT_NOISE) || !self.latch.accept(now, source) {
+        let format = self.parameters.format(packet.payload_type)?;
+        if !self.latch.accept(now, source) {
             return None;
         }
         self.stats.received += 1;
         self.heard = Some(now);
         (self.alive, self.silences) = (now, 0);
-        let Some(sequence) = self.place(now, &packet) else { return Some(()) };
-        match codec.filter(|_| !is_event) {
-            Some(codec) => {
-                let mut samples = [0; MAX_PACKET];
-                let length = packet.payload.len().min(MAX_PACKET);
-                codec.decode(packet.payload, &mut samples);
-                self.jitter.insert(now, sequence, packet.timestamp, &samples[..length]);
-            }
-            None => {
-                self.jitter.mark(sequence);
-                if let Some(key) = is_event.then(|| self.dtmf.handle(now, packet.timestamp, packet.payload)).flatten() {
+        let Some(sequence) = self.place(now, &packet, format) else { return Some(()) };
+        match format {
+            Format::Audio(codec) => self.inbound.insert(now, sequence, packet.timestamp, codec, packet.payload),
+            Format::Noise => self.inbound.pause(sequence, packet.payload),
+            Format::Keys(clock) => {
+                self.inbound.jitter.mark(sequence);
+                self.knows_events = true;
+                if let Some(key) = self.dtmf.handle(now, clock, packet.timestamp, packet.payload) {
                     self.key(key);
                 }
             }
@@ -357,7 +519,7 @@ impl Session {
     }
 
     /// The extended sequence number of a packet that belongs to the stream.
-    fn place(&mut self, now: Instant, packet: &Packet<'_>) -> Option<u64> {
+    fn place(&mut self, now: Instant, packet: &Packet<'_>, format: Format) -> Option<u64> {
         let Packet { ssrc, sequence, timestamp, .. } = *packet;
         let followed = self.stream.as_ref().is_none_or(|stream| stream.ssrc == ssrc);
         // One packet with another source identifier may be stray; two in a row are another sender.
@@ -367,11 +529,10 @@ impl Session {
         }
         self.candidate = None;
         if !followed {
-            self.jitter.reset();
+            self.inbound.jitter.reset();
             self.dtmf = dtmf::Receiver::default();
             self.stream = None;
         }
-        let arrival = (now.saturating_duration_since(self.opened.0).as_micros() * 8 / 1000) as u32;
         let stream = self.stream.get_or_insert_with(|| Stream {
             ssrc,
             sequence: Sequence::new(sequence),
@@ -382,38 +543,32 @@ impl Session {
             Arrived::InOrder(extended) => extended,
             Arrived::Restarted(extended) => {
                 stream.reception = Reception::new(ssrc);
-                self.jitter.reset();
+                self.inbound.jitter.reset();
                 self.dtmf = dtmf::Receiver::default();
                 extended
             }
         };
-        stream.reception.packet(extended, timestamp, arrival);
+        let clock = match format {
+            Format::Audio(codec) => codec.clock(),
+            Format::Keys(clock) => clock,
+            Format::Noise => 8000,
+        };
+        stream.reception.packet(extended, clock, timestamp, now.saturating_duration_since(self.opened.0));
         Some(extended)
     }
 
     fn hear(&mut self, now: Instant) {
-        let mut frame = Frame { timestamp: self.index * FRAME as u64, concealed: false, samples: [0; FRAME] };
-        let (concealer, mut rest) = (&mut self.concealer, &mut frame.samples[..]);
-        self.jitter.pull(now, |run| {
-            let length = match run {
-                Run::Heard(samples) => samples.len(),
-                Run::Lost(length) | Run::Quiet(length) => length,
-            };
-            let (part, after) = std::mem::take(&mut rest).split_at_mut(length);
-            rest = after;
-            match run {
-                Run::Heard(samples) => {
-                    part.copy_from_slice(samples);
-                    concealer.heard(part);
-                }
-                Run::Lost(_) => {
-                    frame.concealed = true;
-                    concealer.lost(part);
-                }
-                Run::Quiet(_) => concealer.quiet(part),
-            }
-        });
-        self.tap(Direction::Received, frame.samples);
+        let (samples, concealed) = self.inbound.frame(now);
+        if self.parameters.inband_keys
+            && !self.knows_events
+            && let Some(key) = self.inband.heard(&samples)
+        {
+            self.key(key);
+        }
+        let echo = self.echo.heard(&samples);
+        self.stats.echoes += u64::from(echo);
+        let frame = Frame { timestamp: self.index * FRAME as u64, concealed, echo, samples };
+        self.tap(Direction::Received, samples);
         self.stats.frames_dropped += u64::from(self.frames.push(frame).is_err());
     }
 
@@ -445,19 +600,33 @@ impl Session {
     fn write_report(&mut self, now: Instant, goodbye: bool) -> Option<Outgoing<'_>> {
         let latch = if self.parameters.rtcp_mux { &self.latch } else { &self.rtcp_latch };
         let to = latch.target()?;
-        let since = (now.saturating_duration_since(self.ticked).as_micros() * 8 / 1000) as u32;
-        let sent = (self.stats.sent > 0).then(|| Sent {
+        let clock = u128::from(self.parameters.codec.clock());
+        let since = (now.saturating_duration_since(self.ticked).as_micros() * clock / 1_000_000) as u32;
+        let sent = (self.outbound.sent > 0).then(|| Sent {
             ntp: self.ntp(now),
-            timestamp: self.timestamp.wrapping_add(since),
-            packets: self.stats.sent as u32,
-            octets: self.octets,
+            timestamp: self.outbound.timestamp.wrapping_add(since),
+            packets: self.outbound.sent as u32,
+            octets: self.outbound.octets,
         });
         let block = self.stream.as_mut().map(|stream| stream.reception.report(now));
-        let length = rtcp::write(&mut self.report, self.parameters.ssrc, sent, block, &self.parameters.cname, goodbye);
+        let (ssrc, cname) = (self.parameters.ssrc, &self.parameters.cname);
+        let length = match self.report.first_chunk_mut() {
+            Some(report) => rtcp::write(report, ssrc, sent, block, cname, goodbye),
+            None => 0,
+        };
+        let sealer = self.outbound.sealer.as_mut();
+        let length = sealer.map_or(length, |sealer| sealer.seal_rtcp(&mut self.report, length));
         Some(Outgoing { bytes: &self.report[..length], to })
     }
 
     fn ntp(&self, now: Instant) -> u64 {
         rtcp::ntp(self.opened.1 + now.saturating_duration_since(self.opened.0))
     }
+}
+
+/// None for a datagram that is longer than any of ours.
+fn copy<'a>(datagram: &[u8], room: &'a mut [u8; DATAGRAM]) -> Option<&'a mut [u8]> {
+    let room = room.get_mut(..datagram.len())?;
+    room.copy_from_slice(datagram);
+    Some(room)
 }

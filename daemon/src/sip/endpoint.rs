@@ -22,10 +22,10 @@ use super::offences::Offence;
 use super::reason;
 use super::tls::Tls;
 use super::trace::{Seen, Tracer};
-use super::transaction::{self, Flow, Timers, Transport, TxnEvent, TxnLayer, TxnStats};
+use super::transaction::{self, Flow, NextHop, Timers, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
 use super::trunk::{TrunkName, Trunks};
 use super::uri::Uri;
-use crate::base::{Advertised, CallId, Clock, SystemClock, spawn_essential};
+use crate::base::{Advertised, CallId, Clock, Pii, SystemClock, spawn_essential};
 
 /// Events of the transaction layer that wait for the task; beyond it the sockets wait.
 const LAYER_EVENTS: usize = 1024;
@@ -102,6 +102,9 @@ pub enum SipError {
     /// The host has no address, or none that our sockets reach.
     #[error("the host of the SIP address cannot be reached from the configured sockets")]
     Unreachable,
+    /// The trunk has as many calls as it may.
+    #[error("the trunk has as many calls as its max_calls allows: let one end, or raise it")]
+    TrunkFull,
     /// The endpoint was shut down, or is draining.
     #[error("the SIP endpoint takes no new calls")]
     Closed,
@@ -118,14 +121,22 @@ pub(super) fn bind_error(protocol: &'static str, address: SocketAddr, error: &st
 }
 
 /// An outgoing call.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct DialRequest {
     /// `sip:USER@HOST[:PORT]`.
-    pub to: String,
+    pub to: Pii<String>,
     /// User part of From and Contact.
     pub from_user: String,
+    /// Host of From; none is our own address.
+    pub from_host: Option<String>,
     /// Protocol; `None` takes what the URI says, UDP otherwise.
     pub transport: Option<Transport>,
+    /// Where the INVITE goes, where that is not the host of `to`: a server of the trunk's.
+    pub next: Option<SocketAddr>,
+    /// The trunk whose password answers a challenge.
+    pub trunk: Option<TrunkName>,
+    /// More headers of the INVITE: identity, diversion, referral.
+    pub headers: Vec<(&'static str, Pii<String>)>,
     /// Our offer.
     pub sdp: String,
 }
@@ -160,7 +171,8 @@ pub struct TrunkStats {
 #[derive(Debug)]
 pub(super) enum Ask {
     Command { call: CallId, command: Command, reply: Option<oneshot::Sender<Result<(), CommandError>>> },
-    Dial { dial: Dial, reply: oneshot::Sender<Handle> },
+    Dial { dial: Dial, reply: oneshot::Sender<Result<Handle, SipError>> },
+    Send { request: Message, to: NextHop, flow: Flow, reply: oneshot::Sender<Option<Message>> },
     Drain(bool),
     Limit(Limits),
     Trunks(Trunks),
@@ -231,6 +243,7 @@ impl Endpoint {
             layer: layer.clone(),
             clock,
             slots: HashMap::new(),
+            waiting: HashMap::new(),
             asks: asks.clone(),
             incoming: to_owner,
             figures: Arc::clone(&figures),
@@ -274,8 +287,9 @@ impl Endpoint {
     /// # Errors
     /// [`SipError`] if the address cannot be called; refusals of the peer come through [`OutgoingCall`].
     pub async fn dial(&self, request: DialRequest) -> Result<OutgoingCall, SipError> {
-        let uri = Uri::parse(&request.to).ok_or(SipError::BadTarget)?;
-        if request.to.bytes().any(|b| b.is_ascii_control() || b" <>\"".contains(&b)) {
+        let to = request.to.reveal();
+        let uri = Uri::parse(to).ok_or(SipError::BadTarget)?;
+        if to.bytes().any(|b| b.is_ascii_control() || b" <>\"".contains(&b)) {
             return Err(SipError::BadTarget);
         }
         let transport = request.transport.or_else(|| uri.transport()).unwrap_or_default();
@@ -283,19 +297,42 @@ impl Endpoint {
         let transport = if uri.secure { Transport::Tls } else { transport };
         let reachable = |peer: &SocketAddr| self.layer.local_towards(transport, *peer).is_some();
         let port = uri.port_for(transport);
-        let peer = match uri.host.parse::<IpAddr>() {
-            Ok(ip) => SocketAddr::new(ip, port),
-            Err(_) => {
+        let literal = || Some(SocketAddr::new(uri.host.parse::<IpAddr>().ok()?, port));
+        let peer = match request.next.or_else(literal) {
+            Some(peer) => peer,
+            None => {
                 let mut found = tokio::net::lookup_host((uri.host, port)).await.map_err(|_| SipError::Unreachable)?;
                 found.find(reachable).ok_or(SipError::Unreachable)?
             }
         };
-        let local = self.layer.local_towards(transport, peer).ok_or(SipError::Unreachable)?;
-        let flow = Flow { transport, local, peer };
-        let dial = Dial { to: request.to.into(), from_user: request.from_user, flow, sdp: request.sdp };
+        let flow = self.flow(transport, peer)?;
+        let DialRequest { to, from_user, from_host, trunk, headers, sdp, .. } = request;
+        let dial = Dial { to, from_user, flow, sdp, from_host, trunk, headers };
         let (reply, answer) = oneshot::channel();
         self.asks.send(Ask::Dial { dial, reply }).await.map_err(|_| SipError::Closed)?;
-        answer.await.map(OutgoingCall::new).map_err(|_| SipError::Closed)
+        answer.await.map_err(|_| SipError::Closed)?.map(OutgoingCall::new)
+    }
+
+    /// The flow from us to a peer.
+    ///
+    /// # Errors
+    /// [`SipError::Unreachable`] if none of our sockets reaches it.
+    pub fn flow(&self, transport: Transport, peer: SocketAddr) -> Result<Flow, SipError> {
+        let local = self.layer.local_towards(transport, peer).ok_or(SipError::Unreachable)?;
+        Ok(Flow { transport, local, peer })
+    }
+
+    /// Sends a request that belongs to no call, without its Via, to the peer of `flow`; `uri` says the same with a name.
+    /// Comes back with the final response, 408 and 503 of our own included.
+    ///
+    /// # Errors
+    /// [`SipError::Closed`] once the endpoint is shut down.
+    pub async fn request(&self, request: Message, uri: String, flow: Flow) -> Result<Message, SipError> {
+        let name = Uri::parse(&uri).map(|uri| uri.host.to_owned());
+        let to = NextHop { transport: flow.transport, uri: format!("sip:{}", flow.peer), flow: Some(flow), name };
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(Ask::Send { request, to, flow, reply }).await.map_err(|_| SipError::Closed)?;
+        answer.await.ok().flatten().ok_or(SipError::Closed)
     }
 
     /// New calls get 503 from now on; calls in progress stay.
@@ -379,6 +416,8 @@ struct Task {
     layer: Arc<dyn TxnLayer>,
     clock: Arc<dyn Clock>,
     slots: HashMap<CallId, Slot>,
+    /// Who waits for the response to a request that belongs to no call.
+    waiting: HashMap<TxId, oneshot::Sender<Option<Message>>>,
     asks: mpsc::Sender<Ask>,
     incoming: mpsc::Sender<IncomingCall>,
     figures: Arc<Mutex<Figures>>,
@@ -440,11 +479,20 @@ impl Task {
                 }
                 actions
             }
+            Ask::Send { request, to, flow, reply } => {
+                let (tx, actions) = self.core.send(request, to, flow, now);
+                self.waiting.insert(tx, reply);
+                actions
+            }
+            Ask::Dial { dial, reply } if !self.core.has_room(dial.trunk.as_ref()) => {
+                drop(reply.send(Err(SipError::TrunkFull)));
+                Vec::new()
+            }
             Ask::Dial { dial, reply } => {
                 let (call, actions) = self.core.dial(&dial, now);
                 if let Some(handle) = self.open(call) {
                     // A handle that comes back hangs up as it is dropped.
-                    drop(reply.send(handle));
+                    drop(reply.send(Ok(handle)));
                 }
                 actions
             }
@@ -523,6 +571,12 @@ impl Task {
                 Action::Request { tx, msg, to } => self.layer.request(tx, msg, to),
                 Action::Ack { msg, to } => self.layer.ack(msg, to),
                 Action::Abandon { tx } => self.layer.abandon(tx),
+                Action::Reply { tx, msg } => {
+                    if let Some(waiting) = self.waiting.remove(&tx) {
+                        // Whoever asked and left does not want to know.
+                        let _left = waiting.send(msg);
+                    }
+                }
                 Action::Notify { call, notice } => queue.extend(self.notify(call, notice)),
             }
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::dialog::{Command, DialogState, EndReason, Invitation, Notice};
+use super::dialog::{Command, DialogState, EndReason, Invitation, Notice, Referral};
 use super::endpoint::Ask;
 use super::trunk::Trunk;
 use crate::base::{CallId, Pii};
@@ -176,6 +176,8 @@ pub enum CallEvent {
         /// Status.
         status: u16,
     },
+    /// What becomes of [`Call::refer`].
+    Referred(Referral),
     /// The call is over; said again on every further question.
     Ended(EndReason),
 }
@@ -244,6 +246,7 @@ impl Call {
                 }
                 Notice::Info { content_type, body } => CallEvent::Info { content_type, body },
                 Notice::Reply { status } => CallEvent::Reply { status },
+                Notice::Referred(news) => CallEvent::Referred(news),
                 Notice::Ended(reason) => CallEvent::Ended(reason),
                 Notice::Incoming(_) | Notice::Progress { .. } | Notice::Answered { .. } => continue,
             };
@@ -256,6 +259,14 @@ impl Call {
     /// [`CallGone`] if the call is over or not yet confirmed.
     pub async fn info(&self, content_type: &str, body: Vec<u8>) -> Result<(), CallGone> {
         self.handle.command(Command::Info { content_type: content_type.to_owned(), body: body.into() }).await
+    }
+
+    /// Asks the peer to call somebody else (RFC 3515); [`CallEvent::Referred`] tells what comes of it.
+    ///
+    /// # Errors
+    /// [`CallGone`] if the call is over, not yet confirmed, or asked for this already.
+    pub async fn refer(&self, to: Pii<String>) -> Result<(), CallGone> {
+        self.handle.command(Command::Refer { to }).await
     }
 
     /// Ends the call: BYE, or what the state demands. [`CallEvent::Ended`] follows at once; the endpoint waits for the

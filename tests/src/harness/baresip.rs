@@ -15,11 +15,35 @@ use super::process::tail;
 use super::speech::{read_wav, write_wav};
 use super::{Process, RATE, free_port};
 
+/// What a softphone speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speaks {
+    /// `PCMU`, `PCMA`, `G722` or `opus`.
+    pub codec: &'static str,
+    /// Only SRTP with keys in SDP.
+    pub srtp: bool,
+}
+
+impl Speaks {
+    /// Plain µ-law.
+    pub const PLAIN: Self = Self { codec: "PCMU", srtp: false };
+
+    /// Samples per second of what it plays and records.
+    fn rate(self) -> u32 {
+        match self.codec {
+            "opus" => 48_000,
+            "G722" => 16_000,
+            _ => RATE,
+        }
+    }
+}
+
 /// A softphone with its own folder.
 pub struct Baresip {
     dir: TempDir,
     port: u16,
     user: String,
+    speaks: Speaks,
 }
 
 impl Baresip {
@@ -28,7 +52,7 @@ impl Baresip {
     /// # Errors
     /// If its folder cannot be written.
     pub fn new(user: &str) -> anyhow::Result<Self> {
-        Self::with_account(user, "")
+        Self::with_account(user, ";regint=0", Speaks::PLAIN)
     }
 
     /// One that answers a challenge with this name and password.
@@ -36,26 +60,52 @@ impl Baresip {
     /// # Errors
     /// As [`Baresip::new`].
     pub fn with_password(user: &str, name: &str, password: &str) -> anyhow::Result<Self> {
-        Self::with_account(user, &format!(";auth_user={name};auth_pass={password}"))
+        Self::with_account(user, &format!(";regint=0;auth_user={name};auth_pass={password}"), Speaks::PLAIN)
     }
 
-    fn with_account(user: &str, more: &str) -> anyhow::Result<Self> {
+    /// A customer of a provider: registered there, and calling through it.
+    ///
+    /// # Errors
+    /// As [`Baresip::new`].
+    pub fn registered(user: &str, provider: SocketAddr, password: &str) -> anyhow::Result<Self> {
+        let more = format!(";auth_user={user};auth_pass={password};outbound=\"sip:{provider};lr\";regint=60");
+        Self::with_account(user, &more, Speaks::PLAIN)
+    }
+
+    /// Sets one up that has one codec.
+    ///
+    /// # Errors
+    /// As [`Baresip::new`].
+    pub fn speaking(user: &str, speaks: Speaks) -> anyhow::Result<Self> {
+        Self::with_account(user, if speaks.srtp { ";regint=0;mediaenc=srtp-mand" } else { ";regint=0" }, speaks)
+    }
+
+    fn with_account(user: &str, more: &str, speaks: Speaks) -> anyhow::Result<Self> {
         let (dir, port) = (TempDir::new()?, free_port());
+        let domain = if more.contains("outbound") { "provider.test" } else { "127.0.0.1" };
         let ((first, last), folder) = (rtp_range(), dir.path().display());
         fs::create_dir(dir.path().join("rec"))?;
         fs::write(dir.path().join("contacts"), "")?;
         fs::write(
             dir.path().join("accounts"),
-            format!("<sip:{user}@127.0.0.1>;regint=0;audio_codecs=PCMU/8000/1;answermode=auto{more}\n"),
+            format!(
+                "<sip:{user}@{domain}>;audio_codecs={};answermode=auto{more}\n",
+                match speaks.codec {
+                    "opus" => "opus/48000/2".to_owned(),
+                    "G722" => "G722/16000/1".to_owned(),
+                    codec => format!("{codec}/8000/1"),
+                },
+            ),
         )?;
+        let rate = speaks.rate();
         let config = format!(
             "sip_listen 127.0.0.1:{port}\n\
              audio_path /usr/share/baresip\n\
              audio_source aufile,{folder}/say.wav\n\
              audio_player aubridge,sink{port}\n\
              audio_alert aubridge,alert{port}\n\
-             ausrc_srate 8000\n\
-             auplay_srate 8000\n\
+             ausrc_srate {rate}\n\
+             auplay_srate {rate}\n\
              ausrc_channels 1\n\
              auplay_channels 1\n\
              rtp_ports {first}-{last}\n\
@@ -63,6 +113,9 @@ impl Baresip {
              snd_path {folder}/rec\n\
              module_path /usr/lib/baresip/modules\n\
              module g711.so\n\
+             module g722.so\n\
+             module opus.so\n\
+             module srtp.so\n\
              module aufile.so\n\
              module aubridge.so\n\
              module sndfile.so\n\
@@ -71,7 +124,7 @@ impl Baresip {
              module_app menu.so\n"
         );
         fs::write(dir.path().join("config"), config)?;
-        Ok(Self { dir, port, user: user.to_owned() })
+        Ok(Self { dir, port, user: user.to_owned(), speaks })
     }
 
     /// Believes servers whose certificate comes from an authority of this file.
@@ -95,7 +148,7 @@ impl Baresip {
         &self.user
     }
 
-    /// Calls `uri`, says `samples`, hangs up when they end; leaves what it heard.
+    /// Calls `uri`, says `samples` of 8 kHz, hangs up when they end; leaves what it heard.
     ///
     /// # Errors
     /// If there was no call, or nothing was recorded.
@@ -116,7 +169,10 @@ impl Baresip {
     }
 
     fn start(&self, samples: &[i16], arguments: &[&str]) -> anyhow::Result<Process> {
-        write_wav(&self.dir.path().join("say.wav"), samples)?;
+        let wide = self.speaks.rate() / RATE;
+        // It only plays what has its own rate; a staircase will do for a tone.
+        let samples: Vec<i16> = samples.iter().flat_map(|sample| (0..wide).map(|_| *sample)).collect();
+        write_wav(&self.dir.path().join("say.wav"), self.speaks.rate(), &samples)?;
         let mut command = Command::new("baresip");
         command.arg("-4").arg("-f").arg(self.dir.path()).args(arguments);
         Process::start("baresip", &mut command, &self.dir.path().join("log"))
@@ -131,6 +187,8 @@ impl Baresip {
         let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         let received = paths.into_iter().rfind(|path| path.to_string_lossy().ends_with("-dec.wav"));
-        read_wav(&received.with_context(|| format!("baresip recorded nothing:\n{}", tail(&process.log())))?)
+        let received = received.with_context(|| format!("baresip recorded nothing:\n{}", tail(&process.log())))?;
+        let samples = read_wav(&received, self.speaks.rate())?;
+        Ok(samples.into_iter().step_by((self.speaks.rate() / RATE) as usize).collect())
     }
 }

@@ -55,7 +55,7 @@ pub struct Setup {
     /// Lines to append to the configuration; sections that the harness writes are `sip`, `sip.limits`, `media`,
     /// `http`, `engine`, `models`, `storage`, `log` and `agents`.
     pub more: String,
-    /// Lines to append to the section `sip`.
+    /// Lines of `sip`.
     pub sip: String,
     /// Lines of `sip.limits`; none of them leaves what the package says.
     pub limits: &'static str,
@@ -68,8 +68,15 @@ pub struct Setup {
 impl Setup {
     /// With this engine and [`AGENT`].
     pub fn new(engine: Engine) -> Self {
-        let (more, sip) = (String::new(), String::new());
-        Self { engine, agent: AGENT, more, sip, limits: LIMITS, silence: 30, log: "debug" }
+        Self {
+            engine,
+            agent: AGENT,
+            more: String::new(),
+            sip: String::new(),
+            limits: LIMITS,
+            silence: 30,
+            log: "debug",
+        }
     }
 }
 
@@ -128,13 +135,13 @@ impl Daemon {
         };
         let pack = if let Engine::Pack(pack) = setup.engine { pack } else { "tiny" };
         let (models, weights) = (models().display().to_string(), weights(dir).display().to_string());
-        let (log, more, limits, silence, sip_more) = (setup.log, &setup.more, setup.limits, setup.silence, &setup.sip);
+        let (log, more, lines, limits, silence) = (setup.log, &setup.more, &setup.sip, setup.limits, setup.silence);
         let text = format!(
             r#"
 [sip]
 udp = ["127.0.0.1:{sip}"]
 tcp = ["127.0.0.1:{sip}"]
-{sip_more}
+{lines}
 [sip.limits]
 {limits}
 [media]
@@ -333,14 +340,17 @@ paths = ["agents"]
             let call = page["calls"].as_array()?.iter().find(|call| call["state"] == "ended")?.clone();
             self.api(&format!("/api/v1/calls/{}", call["id"].as_str()?)).await.ok()
         };
-        let call = eventually("the record of a call", Duration::from_secs(20), probe).await?;
-        let text = |turn: &Value, key: &str| turn[key].as_str().unwrap_or_default().to_owned();
-        let turn = |turn: &Value| Turn {
-            caller: text(turn, "caller_text"),
-            agent: text(turn, "agent_text"),
-            heard: text(turn, "heard_text"),
-        };
-        Ok(call["exchanges"].as_array().context("a call has exchanges")?.iter().map(turn).collect())
+        exchanges(&eventually("the record of a call", Duration::from_secs(20), probe).await?)
+    }
+
+    /// The turns of the newest call so far, up or not.
+    ///
+    /// # Errors
+    /// If there is no call.
+    pub async fn turns_so_far(&self) -> anyhow::Result<Vec<Turn>> {
+        let page = self.api("/api/v1/calls").await?;
+        let id = page["calls"][0]["id"].as_str().context("no call is known")?;
+        exchanges(&self.api(&format!("/api/v1/calls/{id}")).await?)
     }
 
     /// JSON of the control API.
@@ -451,4 +461,15 @@ fn cache() -> PathBuf {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache")));
     base.unwrap_or_else(std::env::temp_dir).join("callbox")
+}
+
+/// The turns of a call, as the control API shows it.
+fn exchanges(call: &Value) -> anyhow::Result<Vec<Turn>> {
+    let text = |turn: &Value, key: &str| turn[key].as_str().unwrap_or_default().to_owned();
+    let turn = |turn: &Value| Turn {
+        caller: text(turn, "caller_text"),
+        agent: text(turn, "agent_text"),
+        heard: text(turn, "heard_text"),
+    };
+    Ok(call["exchanges"].as_array().context("a call has exchanges")?.iter().map(turn).collect())
 }

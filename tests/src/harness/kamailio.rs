@@ -19,6 +19,9 @@ const CONFIG: &str = include_str!("../../../docs/examples/kamailio.cfg");
 /// A proxy that knows a password.
 const KNOWING: &str = include_str!("../../peers/kamailio-uac.cfg");
 
+/// A provider whom everybody registers with.
+const REGISTRAR: &str = include_str!("../../peers/kamailio-registrar.cfg");
+
 /// A running Kamailio; it ends when dropped.
 pub struct Kamailio {
     process: Process,
@@ -57,6 +60,16 @@ impl Kamailio {
             .replace("BOX", &to.to_string())
             .replace("USERNAME", name)
             .replace("PASSWORD", password);
+        Self::run(dir, address, &text).await
+    }
+
+    /// Starts a provider; all its customers have this password.
+    ///
+    /// # Errors
+    /// As [`Kamailio::start`].
+    pub async fn registrar(password: &str) -> anyhow::Result<Self> {
+        let (dir, address) = (TempDir::new()?, SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let text = REGISTRAR.replace("LISTEN", &address.to_string()).replace("PASSWORD", password);
         Self::run(dir, address, &text).await
     }
 

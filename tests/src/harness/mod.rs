@@ -2,6 +2,7 @@
 
 mod baresip;
 mod daemon;
+mod dns;
 mod http;
 mod kamailio;
 mod manager;
@@ -18,8 +19,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-pub use baresip::Baresip;
+pub use baresip::{Baresip, Speaks};
 pub use daemon::{AGENT, Daemon, Engine, Setup, Turn, Usage};
+pub use dns::Names;
 pub use http::get;
 pub use kamailio::Kamailio;
 pub use manager::Manager;

@@ -22,6 +22,8 @@ pub struct Rtp {
     saying: Vec<i16>,
     said: usize,
     said_from: Option<Instant>,
+    /// A key that is being pressed, and packets of it that are left.
+    pressing: Option<(u8, u16)>,
     track: Track,
     ticks: tokio::time::Interval,
 }
@@ -65,6 +67,7 @@ impl Rtp {
             saying: Vec::new(),
             said: 0,
             said_from: None,
+            pressing: None,
             track: Track::default(),
             ticks,
         })
@@ -86,6 +89,11 @@ impl Rtp {
     /// Says something, from the next packet on.
     pub fn say(&mut self, samples: Vec<i16>) {
         (self.saying, self.said, self.said_from) = (samples, 0, None);
+    }
+
+    /// Presses a key, 0 to 9, for 100 ms from the next packet on (RFC 4733, payload type 101).
+    pub fn press(&mut self, digit: u8) {
+        self.pressing = Some((digit, 8));
     }
 
     /// When the first packet of it was sent.
@@ -151,6 +159,9 @@ impl Rtp {
 
     async fn send(&mut self) -> anyhow::Result<()> {
         let Some(peer) = self.peer else { return Ok(()) };
+        if let Some((digit, left)) = self.pressing.take() {
+            return self.send_event(peer, digit, left).await;
+        }
         let mut packet = vec![0x80, 0];
         packet.extend_from_slice(&self.sequence.to_be_bytes());
         packet.extend_from_slice(&self.timestamp.to_be_bytes());
@@ -160,6 +171,25 @@ impl Rtp {
         (self.sequence, self.timestamp) = (self.sequence.wrapping_add(1), self.timestamp.wrapping_add(160));
         self.said += FRAME;
         self.said_from.get_or_insert_with(Instant::now);
+        self.socket.send_to(&packet, peer).await?;
+        Ok(())
+    }
+
+    /// Five packets of a key that is held, and its end three times; all with the timestamp of its beginning.
+    async fn send_event(&mut self, peer: SocketAddr, digit: u8, left: u16) -> anyhow::Result<()> {
+        let mut packet = vec![0x80, 101];
+        packet.extend_from_slice(&self.sequence.to_be_bytes());
+        packet.extend_from_slice(&self.timestamp.to_be_bytes());
+        packet.extend_from_slice(&0x00c0_ffee_u32.to_be_bytes());
+        let held = (9 - left.max(4)) * 160;
+        packet.extend_from_slice(&[digit, if left <= 3 { 0x8a } else { 0x0a }]);
+        packet.extend_from_slice(&held.to_be_bytes());
+        self.sequence = self.sequence.wrapping_add(1);
+        if left > 1 {
+            self.pressing = Some((digit, left - 1));
+        } else {
+            self.timestamp = self.timestamp.wrapping_add(8 * 160);
+        }
         self.socket.send_to(&packet, peer).await?;
         Ok(())
     }

@@ -22,7 +22,7 @@ pub async fn say(text: &str, before: f32, after: f32, dir: &Path) -> anyhow::Res
         .arg(&telephone)
         .args(["pad", &before, &after]))
     .await?;
-    read_wav(&telephone)
+    read_wav(&telephone, RATE)
 }
 
 /// What the ears of this build make of a recording.
@@ -31,7 +31,7 @@ pub async fn say(text: &str, before: f32, after: f32, dir: &Path) -> anyhow::Res
 /// If the transcription fails.
 pub async fn transcribe(samples: &[i16], dir: &Path) -> anyhow::Result<String> {
     let path = dir.join("heard.wav");
-    write_wav(&path, samples)?;
+    write_wav(&path, RATE, samples)?;
     let output = run(Command::new(executable("callbox")?).arg("transcribe").arg(&path).arg("--json")).await?;
     let mut texts = Vec::new();
     // One object, an array of them, or one per line.
@@ -57,25 +57,25 @@ fn collect(key: &str, value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// Reads the first channel of an 8 kHz WAV.
+/// Reads the first channel of a WAV of this rate.
 ///
 /// # Errors
 /// If it is none.
-pub fn read_wav(path: &Path) -> anyhow::Result<Vec<i16>> {
+pub fn read_wav(path: &Path, rate: u32) -> anyhow::Result<Vec<i16>> {
     let mut reader = hound::WavReader::open(path).with_context(|| path.display().to_string())?;
     let spec = reader.spec();
-    ensure!(spec.sample_rate == RATE && spec.bits_per_sample == 16, "{}: {spec:?}", path.display());
+    ensure!(spec.sample_rate == rate && spec.bits_per_sample == 16, "{}: {spec:?}", path.display());
     let samples: Result<Vec<_>, _> = reader.samples::<i16>().step_by(spec.channels.into()).collect();
     Ok(samples?)
 }
 
-/// Writes an 8 kHz mono WAV.
+/// Writes a mono WAV.
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write_wav(path: &Path, samples: &[i16]) -> anyhow::Result<()> {
+pub fn write_wav(path: &Path, rate: u32, samples: &[i16]) -> anyhow::Result<()> {
     let spec =
-        hound::WavSpec { channels: 1, sample_rate: RATE, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
+        hound::WavSpec { channels: 1, sample_rate: rate, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
     let mut writer = hound::WavWriter::create(path, spec)?;
     for sample in samples {
         writer.write_sample(*sample)?;

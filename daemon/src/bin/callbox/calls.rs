@@ -1,4 +1,4 @@
-//! `callbox call list`, `callbox call show ID` and `callbox call trace ID`.
+//! `callbox call list`, `callbox call show ID`, `callbox call trace ID` and `callbox call start`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ use callbox::base::CallId;
 use callbox::control::Trace;
 use callbox::storage::{Cursor, Timing};
 use clap::{Args, Subcommand};
+use hyper::Method;
 use serde_json::Value;
 
 use crate::client::Daemon;
@@ -49,6 +50,23 @@ enum Command {
         #[arg(long, conflicts_with = "pcap")]
         json: bool,
     },
+    /// Places a call; the agent speaks once somebody answers.
+    Start {
+        #[command(flatten)]
+        daemon: Daemon,
+        /// Whom to call: a number, or sip:USER@HOST.
+        #[arg(long, value_name = "NUMBER")]
+        to: String,
+        /// Who speaks.
+        #[arg(long)]
+        agent: String,
+        /// Through which trunk; without it, the first that calls can go out through.
+        #[arg(long)]
+        trunk: Option<String>,
+        /// Prints what the daemon says, as it says it.
+        #[arg(long)]
+        json: bool,
+    },
     /// One call: who, what was said, where the time went.
     Show {
         #[command(flatten)]
@@ -80,6 +98,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 Some(file) => trace::write(&trace, &file)?,
                 None => print!("{}", trace::ladder(&trace)),
             }
+        }
+        Command::Start { daemon, to, agent, trunk, json } => {
+            let order = serde_json::json!({ "to": to, "agent": agent, "trunk": trunk });
+            let placed = daemon.order_with(Method::POST, "/api/v1/calls", Some(&order)).await?;
+            if json { println!("{placed}") } else { println!("answered: call {}", text(&placed["id"])) }
         }
         Command::Show { daemon, id, json } => {
             let (_, call) = daemon.get(&format!("/api/v1/calls/{id}"), None).await?;

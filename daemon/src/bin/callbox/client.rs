@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use callbox::config::{Config, ConfigError};
 use clap::Args;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -17,8 +17,8 @@ use tokio::net::UnixStream;
 /// Time for an answer; the control thread needs milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Time for an order: a reload may have to render what new agents say.
-const ORDER: Duration = Duration::from_secs(55);
+/// Time for an order: a reload may have to render what new agents say, a call may ring for a minute.
+const ORDER: Duration = Duration::from_secs(75);
 
 /// Bytes of an answer.
 const MOST: usize = 64 << 20;
@@ -41,14 +41,19 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Gives an order; one that is refused is an error in the daemon's own words.
     pub(crate) async fn order(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+        self.order_with(method, path, None).await
+    }
+
+    /// The same with a body.
+    pub(crate) async fn order_with(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let socket = self.socket()?;
-        let (status, body) = tokio::time::timeout(ORDER, ask(&socket, method, path))
+        let (status, body) = tokio::time::timeout(ORDER, ask(&socket, method, path, body))
             .await
             .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
         let value: Value = serde_json::from_slice(&body).context("callboxd's answer is not JSON")?;
         let detail = || value["detail"].as_str().unwrap_or(status.as_str()).to_owned();
         match status {
-            StatusCode::OK => Ok(value),
+            StatusCode::OK | StatusCode::CREATED => Ok(value),
             StatusCode::UNPROCESSABLE_ENTITY => Err(BadConfiguration(detail()).into()),
             _ => bail!(detail()),
         }
@@ -57,7 +62,7 @@ impl Daemon {
     /// Asks; an answer with another status than `also` or 200 is an error, told in the daemon's own words.
     pub(crate) async fn get(&self, path: &str, also: Option<StatusCode>) -> anyhow::Result<(StatusCode, Value)> {
         let socket = self.socket()?;
-        let (status, body) = tokio::time::timeout(PATIENCE, ask(&socket, Method::GET, path))
+        let (status, body) = tokio::time::timeout(PATIENCE, ask(&socket, Method::GET, path, None))
             .await
             .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
         let value: Value = serde_json::from_slice(&body).context("callboxd's answer is not JSON")?;
@@ -77,7 +82,7 @@ impl Daemon {
 
 /// What a daemon answers, as a type.
 pub(crate) async fn read<T: serde::de::DeserializeOwned>(socket: &PathBuf, path: &str) -> anyhow::Result<T> {
-    let (status, body) = tokio::time::timeout(PATIENCE, ask(socket, Method::GET, path))
+    let (status, body) = tokio::time::timeout(PATIENCE, ask(socket, Method::GET, path, None))
         .await
         .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
     if status != StatusCode::OK {
@@ -88,7 +93,7 @@ pub(crate) async fn read<T: serde::de::DeserializeOwned>(socket: &PathBuf, path:
 
 /// What a daemon answers, as text, whatever its status.
 pub(crate) async fn text(socket: &PathBuf, path: &str) -> anyhow::Result<String> {
-    let (_, body) = tokio::time::timeout(PATIENCE, ask(socket, Method::GET, path))
+    let (_, body) = tokio::time::timeout(PATIENCE, ask(socket, Method::GET, path, None))
         .await
         .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
     Ok(String::from_utf8_lossy(&body).into_owned())
@@ -99,7 +104,12 @@ pub(crate) async fn is_running(config: &Config) -> bool {
     UnixStream::connect(&config.http.socket).await.is_ok()
 }
 
-async fn ask(socket: &PathBuf, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn ask(
+    socket: &PathBuf,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         let socket = socket.display();
         match error.kind() {
@@ -116,7 +126,9 @@ async fn ask(socket: &PathBuf, method: Method, path: &str) -> anyhow::Result<(St
     })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header("host", "callbox").body(Empty::<Bytes>::new())?;
+    let request = Request::builder().method(method).uri(path).header("host", "callbox");
+    let request = if body.is_some() { request.header("content-type", "application/json") } else { request };
+    let request = request.body(Full::<Bytes>::from(body.map(Value::to_string).unwrap_or_default()))?;
     let (head, body) = sender.send_request(request).await?.into_parts();
     let body = Limited::new(body, MOST).collect().await.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
     driver.abort();

@@ -32,7 +32,7 @@ struct Line<'a> {
 
 pub(crate) async fn run(args: TranscribeArgs) -> Result<ExitCode> {
     let config = args.engine.config()?;
-    let recordings = args.files.iter().map(|file| wav::for_ears(file)).collect::<Result<Vec<_>>>()?;
+    let recordings = args.files.iter().map(|file| wav::load(file)).collect::<Result<Vec<_>>>()?;
     let mut engine = Private::start(&config, &[Role::Ears]).await?;
     for (file, pcm) in args.files.iter().zip(recordings) {
         let transcript = transcribe(&mut engine, pcm).await?;

@@ -1,9 +1,9 @@
-//! WAV files of the command line: read as the line or the ears want them, written as they were heard.
+//! WAV files of the command line: read as ears and line want them, written as they were heard.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use callbox::media::resample::{Downsampler, Upsampler};
+use callbox::media::resample::Upsampler;
 use callbox_wire::EARS_RATE;
 
 fn read(path: &Path) -> Result<(u32, Vec<i16>)> {
@@ -21,20 +21,11 @@ fn read(path: &Path) -> Result<(u32, Vec<i16>)> {
     Ok((spec.sample_rate, samples))
 }
 
-/// At the ears' rate.
-pub(crate) fn for_ears(path: &Path) -> Result<Vec<i16>> {
+/// At the rate of ears and line, 16 kHz.
+pub(crate) fn load(path: &Path) -> Result<Vec<i16>> {
     match read(path)? {
         (EARS_RATE, samples) => Ok(samples),
         (8000, samples) => Ok(up(&samples)),
-        (rate, _) => bail!("{} is at {rate} Hz; 8000 or 16000 is needed", path.display()),
-    }
-}
-
-/// At the line's rate, 8 kHz.
-pub(crate) fn for_line(path: &Path) -> Result<Vec<i16>> {
-    match read(path)? {
-        (8000, samples) => Ok(samples),
-        (EARS_RATE, samples) => Ok(down(&samples)),
         (rate, _) => bail!("{} is at {rate} Hz; 8000 or 16000 is needed", path.display()),
     }
 }
@@ -59,16 +50,9 @@ pub(crate) fn write(path: &Path, rate: u32, channels: &[&[i16]]) -> Result<()> {
     writer.finalize().with_context(failed)
 }
 
-/// From the line's rate to the ears'.
-pub(crate) fn up(samples: &[i16]) -> Vec<i16> {
+/// From 8 kHz to 16 kHz.
+fn up(samples: &[i16]) -> Vec<i16> {
     let mut out = vec![0; samples.len() * 2];
     Upsampler::default().process(samples, &mut out);
-    out
-}
-
-fn down(samples: &[i16]) -> Vec<i16> {
-    let mut out = vec![0; samples.len() / 2 + 1];
-    let written = Downsampler::default().process(samples, &mut out);
-    out.truncate(written);
     out
 }

@@ -7,3 +7,4 @@ mod kept;
 mod properties;
 mod scenarios;
 mod sim;
+mod transfer;

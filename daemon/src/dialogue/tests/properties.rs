@@ -117,7 +117,7 @@ impl Watch {
                     }
                 }
                 Action::Hangup(_) => self.over = true,
-                Action::PlayStored(_) | Action::Flush | Action::Mark(_) => {}
+                Action::PlayStored(_) | Action::Flush | Action::Transfer { .. } | Action::Mark(_) => {}
             }
         }
         Ok(())

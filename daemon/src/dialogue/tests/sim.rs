@@ -315,7 +315,7 @@ impl Line {
             }
             Action::Flush => self.playout.clear(),
             Action::Hangup(_) => self.engine = false,
-            Action::Record(_) | Action::Mark(_) => {}
+            Action::Transfer { .. } | Action::Record(_) | Action::Mark(_) => {}
         }
     }
 

@@ -2,7 +2,7 @@
 //! events, commands, the time; leaves: actions. Calls in the tables have a machine, a machine has a deadline or a
 //! pending transaction or a confirmed dialog: nothing else is ever kept.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -10,12 +10,12 @@ use super::entry::{Entry, TrunkCounts};
 use super::machine::{Ctx, Due, Machine};
 use super::screen::{Refusal, capabilities, screen};
 use super::session::settle;
-use super::state::{DialogState, Phase, contact_uri, is_secure};
+use super::state::{DialogState, Phase, contact_uri, is_secure, via};
 use super::{Action, Command, CommandError, Dial, EndReason, Invitation, Notice, TRYING};
 use crate::base::CallId;
 use crate::sip::message::{Message, Method, Start};
 use crate::sip::offences::Offence;
-use crate::sip::transaction::{Flow, Timers, TxId, TxnEvent};
+use crate::sip::transaction::{Flow, NextHop, Timers, TxId, TxnEvent};
 use crate::sip::trunk::{Trunk, TrunkName, Trunks};
 use crate::sip::uri::{NameAddr, called_number};
 
@@ -59,6 +59,8 @@ pub struct Core {
     /// Call-ID and our tag.
     dialogs: HashMap<(String, String), CallId>,
     transactions: HashMap<TxId, CallId>,
+    /// Requests of ours that belong to no call: registrations, keepalives.
+    alone: HashSet<TxId>,
     deadlines: BTreeSet<(Instant, CallId)>,
     next_tx: TxId,
     draining: bool,
@@ -76,6 +78,7 @@ impl Core {
             calls: HashMap::new(),
             dialogs: HashMap::new(),
             transactions: HashMap::new(),
+            alone: HashSet::new(),
             deadlines: BTreeSet::new(),
             next_tx: 1,
             draining: false,
@@ -96,8 +99,9 @@ impl Core {
         self.config.retry_after = retry_after;
     }
 
-    /// Other trunks from now on.
+    /// Other trunks from now on; calls in progress stay.
     pub fn trunks(&mut self, trunks: Trunks) {
+        self.config.trunks = trunks.clone();
         self.entry.trunks(trunks);
     }
 
@@ -229,6 +233,12 @@ impl Core {
             TxnEvent::Request { tx, flow, msg } => self.on_request(tx, flow, *msg, now, &mut actions),
             TxnEvent::Ack { tx, msg } => self.with_tx(tx, now, &mut actions, |m, ctx| m.on_ack(tx, &msg, ctx)),
             TxnEvent::Cancel { tx } => self.with_tx(tx, now, &mut actions, Machine::on_cancel),
+            TxnEvent::Response { tx, msg } if self.alone.contains(&tx) => {
+                if msg.status() >= 200 {
+                    self.alone.remove(&tx);
+                    actions.push(Action::Reply { tx, msg: Some(*msg) });
+                }
+            }
             TxnEvent::Response { tx, msg } => {
                 self.with_tx(tx, now, &mut actions, |m, ctx| m.on_response(tx, &msg, ctx));
             }
@@ -238,6 +248,7 @@ impl Core {
                     self.with_call(call, now, &mut actions, |m, ctx| m.on_stray_2xx(&msg, ctx));
                 }
             }
+            TxnEvent::Ended { tx } if self.alone.remove(&tx) => actions.push(Action::Reply { tx, msg: None }),
             TxnEvent::Ended { tx } => {
                 self.with_tx(tx, now, &mut actions, |m, ctx| m.on_ended(tx, ctx));
                 self.transactions.remove(&tx);
@@ -259,6 +270,12 @@ impl Core {
         outcome.map(|()| actions)
     }
 
+    /// Whether a call through this trunk may be placed: whether it has fewer than it may.
+    #[must_use]
+    pub fn has_room(&self, trunk: Option<&TrunkName>) -> bool {
+        trunk.is_none_or(|name| self.entry.has_room(name))
+    }
+
     /// Places a call.
     pub fn dial(&mut self, dial: &Dial, now: Instant) -> (CallId, Vec<Action>) {
         let mut actions = Vec::new();
@@ -268,6 +285,17 @@ impl Core {
         self.insert(machine);
         self.index(&actions, call);
         (call, actions)
+    }
+
+    /// Sends a request that belongs to no call, without its Via; [`Action::Reply`] brings the final response.
+    pub fn send(&mut self, request: Message, to: NextHop, flow: Flow, now: Instant) -> (TxId, Vec<Action>) {
+        let mut actions = Vec::new();
+        let mut ctx = context(&mut self.config, &mut self.next_tx, &mut actions, now);
+        let (tx, branch) = (ctx.new_tx(), ctx.branch());
+        let msg = request.with("Via", via(flow, &branch)).with("Max-Forwards", "70").with("User-Agent", ctx.agent);
+        actions.push(Action::Request { tx, msg, to });
+        self.alone.insert(tx);
+        (tx, actions)
     }
 
     /// Ends every call: BYE, CANCEL or a refusal.
@@ -485,8 +513,17 @@ fn context<'a>(
     actions: &'a mut Vec<Action>,
     now: Instant,
 ) -> Ctx<'a> {
-    let CoreConfig { agent, timers, random, session_expires, .. } = config;
-    Ctx { actions, random: random.as_mut(), next_tx, agent, timers: *timers, session_expires: *session_expires, now }
+    let CoreConfig { agent, timers, random, session_expires, trunks, .. } = config;
+    Ctx {
+        trunks,
+        actions,
+        random: random.as_mut(),
+        next_tx,
+        agent,
+        timers: *timers,
+        session_expires: *session_expires,
+        now,
+    }
 }
 
 /// The URI of who calls: as From says, or as the network says where it is believed (RFC 3325 §9.1).

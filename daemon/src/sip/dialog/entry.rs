@@ -91,6 +91,12 @@ impl Entry {
         &mut self.counts[at].1
     }
 
+    /// Whether a call of ours may begin.
+    pub(super) fn has_room(&self, name: &TrunkName) -> bool {
+        let calls = self.counts.iter().find(|(known, _)| known == name).map_or(0, |(_, counts)| counts.calls);
+        self.trunks.named(name).is_none_or(|trunk| calls < trunk.max_calls.get() as usize)
+    }
+
     /// Whether the trunk has as many calls as it may; an INVITE that comes then is counted.
     pub(super) fn is_full(&mut self, flow: Flow, invite: bool) -> bool {
         let Some(trunk) = self.trunk(flow) else { return false };

@@ -5,10 +5,13 @@
 use std::time::Instant;
 
 use super::reliable::Reliable;
+use super::sent::Sent;
 use super::session::SessionTimer;
 use super::state::{DialogState, Phase};
 use super::{Action, Command, CommandError, EndReason, Notice};
 use crate::base::CallId;
+use crate::base::trunk::{TrunkName, Trunks};
+use crate::sip::digest::{Credentials, authorised};
 use crate::sip::message::{Message, Method};
 use crate::sip::reason;
 use crate::sip::transaction::{Timers, TxId};
@@ -19,6 +22,7 @@ pub(super) struct Ctx<'a> {
     pub(super) random: &'a mut (dyn FnMut() -> u64 + Send),
     pub(super) next_tx: &'a mut TxId,
     pub(super) agent: &'a str,
+    pub(super) trunks: &'a Trunks,
     pub(super) timers: Timers,
     /// Seconds of a session that we ask for; 0 for no end.
     pub(super) session_expires: u32,
@@ -33,6 +37,19 @@ impl Ctx<'_> {
 
     pub(super) fn notify(&mut self, call: CallId, notice: Notice) {
         self.actions.push(Action::Notify { call, notice });
+    }
+
+    /// The request with the digest that this response asks for, if the trunk has the password.
+    pub(super) fn authorised(
+        &mut self,
+        trunk: Option<&TrunkName>,
+        request: Message,
+        response: &Message,
+    ) -> Option<Message> {
+        let cnonce = self.token();
+        let trunk = self.trunks.named(trunk?)?;
+        let (username, password) = trunk.login()?;
+        authorised(request, response, &Credentials::new(username, password.clone()), &cnonce)
     }
 
     pub(super) fn token(&mut self) -> String {
@@ -93,9 +110,15 @@ pub(super) struct Machine {
     /// UAC: for each tag of a fork, the last RSeq that was acknowledged.
     pub(super) acknowledged: Vec<(String, u32)>,
     /// Client transactions in the dialog: ours to count, and to report.
-    pub(super) pending: Vec<(TxId, Method)>,
-    /// UAC: a provisional response came, so that CANCEL may be sent.
+    pub(super) pending: Vec<Sent>,
+    /// UAC: Authorization and Proxy-Authorization of the INVITE that was answered.
+    pub(super) credit: Vec<(String, String)>,
+    /// UAC: nonces that the INVITE has answered so far.
+    pub(super) challenges: u8,
+    /// A provisional response came, so that CANCEL may be sent.
     pub(super) provisional: bool,
+    /// A REFER of ours whose end is not known.
+    pub(super) referring: bool,
     /// The ACK that is due before a BYE may go out has not come.
     pub(super) bye_owed: bool,
     /// The owner has been told.
@@ -116,7 +139,10 @@ impl Machine {
             reliable: None,
             acknowledged: Vec::new(),
             pending: Vec::new(),
+            credit: Vec::new(),
+            challenges: 0,
             provisional: false,
+            referring: false,
             bye_owed: false,
             told: false,
             done: false,
@@ -134,6 +160,7 @@ impl Machine {
             Command::AcceptOffer { sdp } => self.accept_offer(sdp, ctx),
             Command::RefuseOffer { status } => self.refuse_offer(status, ctx),
             Command::Info { content_type, body } => self.send_info(&content_type, &body, ctx),
+            Command::Refer { to } => self.refer(to.reveal(), ctx),
             Command::Hangup => {
                 self.hangup(EndReason::LocalHangup, ctx);
                 Ok(())
@@ -171,10 +198,8 @@ impl Machine {
         self.state.phase = Phase::Terminating;
         let branch = ctx.branch();
         let (msg, to) = self.state.request(Method::Bye, &branch);
-        let tx = ctx.new_tx();
-        self.pending.push((tx, Method::Bye));
         let msg = msg.with("User-Agent", ctx.agent).with("Reason", reason::of(&reason));
-        ctx.actions.push(Action::Request { tx, msg, to });
+        self.send(msg, to, ctx);
         self.deadline = Some((ctx.now + ctx.timers.t1x64() + ctx.timers.t1x64() / 4, Due::Bye));
         self.end(reason, ctx);
     }
@@ -232,8 +257,8 @@ impl Machine {
                 self.finish(EndReason::Timeout, ctx);
             }
             Due::Bye => {
-                for (tx, _) in std::mem::take(&mut self.pending) {
-                    ctx.actions.push(Action::Abandon { tx });
+                for sent in std::mem::take(&mut self.pending) {
+                    ctx.actions.push(Action::Abandon { tx: sent.tx });
                 }
                 self.finish(EndReason::Timeout, ctx);
             }
@@ -252,15 +277,13 @@ impl Machine {
         let branch = ctx.branch();
         let (msg, to) = self.state.request(Method::Info, &branch);
         let msg = msg.with("User-Agent", ctx.agent).with_body(content_type, body.reveal().as_slice());
-        let tx = ctx.new_tx();
-        self.pending.push((tx, Method::Info));
-        ctx.actions.push(Action::Request { tx, msg, to });
+        self.send(msg, to, ctx);
         Ok(())
     }
 
     /// A transaction of this call is over.
     pub(super) fn on_ended(&mut self, tx: TxId, ctx: &mut Ctx<'_>) {
-        self.pending.retain(|(t, _)| *t != tx);
+        self.pending.retain(|sent| sent.tx != tx);
         if self.reoffer.as_ref().is_some_and(|r| r.tx == tx) {
             let unacknowledged = self.reoffer.take().is_some_and(|r| r.answered);
             if unacknowledged && self.state.phase == Phase::Confirmed {

@@ -2,14 +2,16 @@
 //! transaction layer reports and what the handles ask for; leaves: what to send and whom to tell. No socket, no clock,
 //! no ambient randomness; a [`DialogState`] is plain data and survives the process.
 //!
-//! Session timers (RFC 4028) are in `session`, reliable provisional responses (RFC 3262) in `reliable`. Room is left for
-//! digest (401/407 in `uac.rs`, which can dial again).
+//! Session timers (RFC 4028) are in `session`, reliable provisional responses (RFC 3262) in `reliable`, REFER and its
+//! NOTIFYs (RFC 3515) in `refer`, requests that are on their way, and challenged (401, 407), in `sent`.
 
 mod core;
 mod entry;
 mod machine;
+mod refer;
 mod reliable;
 mod screen;
+mod sent;
 mod session;
 mod state;
 #[cfg(test)]
@@ -23,16 +25,18 @@ use std::time::Duration;
 
 pub use self::core::{Core, CoreConfig, Refused};
 pub use self::entry::TrunkCounts;
+pub use refer::Referral;
 pub use session::{MIN_SE, SessionTimer};
+pub(in crate::sip) use state::contact_uri;
 pub use state::{DialogState, Phase, Role};
 
 use super::message::Message;
 use super::transaction::{Flow, NextHop, TxId};
-use super::trunk::Trunk;
+use super::trunk::{Trunk, TrunkName};
 use crate::base::{CallId, Pii};
 
 /// Methods that we process, in an Allow header.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, NOTIFY";
 /// Extensions that we know, in a Supported header.
 pub const SUPPORTED: &str = "100rel, timer";
 /// Bodies that we process, in an Accept header.
@@ -125,6 +129,8 @@ pub enum Notice {
         /// Status.
         status: u16,
     },
+    /// What becomes of a [`Command::Refer`].
+    Referred(Referral),
     /// The call is over. Nothing follows.
     Ended(EndReason),
 }
@@ -167,6 +173,11 @@ pub enum Command {
         /// Its body.
         body: Pii<Vec<u8>>,
     },
+    /// REFER: the peer is to call somebody else (RFC 3515).
+    Refer {
+        /// Refer-To: a URI, with Replaces for a call that is up (RFC 3891 §6.1).
+        to: Pii<String>,
+    },
 }
 
 /// An outgoing call.
@@ -180,6 +191,12 @@ pub struct Dial {
     pub flow: Flow,
     /// Our offer.
     pub sdp: String,
+    /// Host of From; none is our own address.
+    pub from_host: Option<String>,
+    /// The trunk whose password answers a challenge.
+    pub trunk: Option<TrunkName>,
+    /// More headers of the INVITE: identity, diversion, referral.
+    pub headers: Vec<(&'static str, Pii<String>)>,
 }
 
 /// A command does not fit the state of the call.
@@ -223,6 +240,13 @@ pub enum Action {
     Abandon {
         /// Which.
         tx: TxId,
+    },
+    /// The final response to a request that belongs to no call.
+    Reply {
+        /// Its client transaction.
+        tx: TxId,
+        /// The response; none if it ended without one.
+        msg: Option<Message>,
     },
     /// Tell the owner.
     Notify {

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::EndReason;
 use super::machine::{Ctx, Machine};
 use super::screen::{Refusal, requires};
 use super::state::Phase;
-use super::{Action, EndReason};
 use crate::sip::message::{Message, Method};
 use crate::sip::transaction::TxId;
 
@@ -91,9 +91,7 @@ impl Machine {
         let (msg, to) = early.request(Method::Prack, &branch);
         self.state.local_cseq = early.local_cseq;
         let rack = format!("{rseq} {} INVITE", response.cseq().unwrap_or(self.state.invite_cseq));
-        let tx = ctx.new_tx();
-        self.pending.push((tx, Method::Prack));
-        ctx.actions.push(Action::Request { tx, msg: msg.with("RAck", rack).with("User-Agent", ctx.agent), to });
+        self.send(msg.with("RAck", rack).with("User-Agent", ctx.agent), to, ctx);
         true
     }
 }

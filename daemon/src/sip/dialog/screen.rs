@@ -1,6 +1,7 @@
 //! What can be said about a request before any call is looked at (RFC 3261 §8.2). Enters: a request; leaves: the
 //! response that refuses it, or nothing.
 
+use super::refer::SIPFRAG;
 use super::{ACCEPT, ALLOW, SUPPORTED};
 use crate::sip::message::{Message, Method};
 
@@ -40,7 +41,7 @@ pub(super) fn screen(request: &Message, in_dialog: bool) -> Result<Method, Refus
     match method {
         Method::Invite | Method::Options => {}
         // These make sense only where something they belong to exists.
-        Method::Bye | Method::Info | Method::Update | Method::Prack if in_dialog => {}
+        Method::Bye | Method::Info | Method::Update | Method::Prack | Method::Notify if in_dialog => {}
         Method::Bye | Method::Info | Method::Update | Method::Prack | Method::Notify => {
             return Err(Refusal::plain(481));
         }
@@ -69,6 +70,7 @@ pub(super) fn screen(request: &Message, in_dialog: bool) -> Result<Method, Refus
     }
     let types: &[&str] = match method {
         Method::Info => &["application/dtmf-relay", "application/dtmf", "application/media_control+xml"],
+        Method::Notify => &[SIPFRAG],
         _ => &[ACCEPT],
     };
     let optional = request.header("Content-Disposition").is_some_and(|d| d.contains("handling=optional"));

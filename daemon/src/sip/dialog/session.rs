@@ -133,9 +133,7 @@ impl Machine {
             .with("Min-SE", MIN_SE.to_string())
             .with("User-Agent", ctx.agent);
         let msg = if method == Method::Invite { msg.with_sdp(self.state.local_sdp.as_deref()) } else { msg };
-        let tx = ctx.new_tx();
-        self.pending.push((tx, method));
-        ctx.actions.push(Action::Request { tx, msg, to });
+        self.send(msg, to, ctx);
     }
 
     /// A final response to a refresh of ours, other than those that end the dialog.
@@ -194,6 +192,6 @@ impl Machine {
 
     /// Whether a re-INVITE of ours has no final response yet.
     pub(super) fn reinvites(&self) -> bool {
-        self.pending.iter().any(|(_, method)| *method == Method::Invite)
+        self.pending.iter().any(|sent| sent.method == Method::Invite)
     }
 }

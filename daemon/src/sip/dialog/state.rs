@@ -196,7 +196,7 @@ impl DialogState {
 }
 
 /// Our Contact URI on this flow; `sips:` where the other side has begun with it (RFC 3261 §12.1.1).
-pub(super) fn contact_uri(user: &str, flow: Flow, secure: bool) -> String {
+pub(in crate::sip) fn contact_uri(user: &str, flow: Flow, secure: bool) -> String {
     let local = flow.local;
     match flow.transport {
         Transport::Udp => format!("sip:{user}@{local}"),

@@ -1,6 +1,7 @@
 //! The side that calls: INVITE, its responses, CANCEL; and the responses to requests within the dialog.
 
 use super::machine::{Ctx, Due, Machine};
+use super::sent::{authorisation, renewed};
 use super::state::{DialogState, Phase, Role, contact_uri, via, with_tag};
 use super::{ACCEPT, ALLOW, Action, Dial, EndReason, MIN_SE, Notice, RING_LIMIT, SUPPORTED};
 use crate::base::CallId;
@@ -22,7 +23,7 @@ impl Machine {
             call_id: format!("{}{}", ctx.token(), ctx.token()).into(),
             local_tag: ctx.token(),
             remote_tag: String::new(),
-            local: format!("<sip:{}@{}>", dial.from_user, dial.flow.local).into(),
+            local: from_of(dial).into(),
             remote: format!("<{to}>").into(),
             remote_target: to.clone().into(),
             route_set: Vec::new().into(),
@@ -34,10 +35,10 @@ impl Machine {
             local_sdp: Some(dial.sdp.clone()),
             session: None,
             peer_updates: false,
-            trunk: None,
             // The address has been looked up: only here is it still known whose it should be.
             server_name: called.filter(|_| dial.flow.transport == Transport::Tls).map(|uri| uri.host.to_owned()),
             invite: None,
+            trunk: dial.trunk.clone(),
         };
         let branch = ctx.branch();
         let invite = Message::request(Method::Invite, to.as_str())
@@ -56,6 +57,8 @@ impl Machine {
             0 => invite,
             seconds => invite.with("Session-Expires", seconds.to_string()).with("Min-SE", MIN_SE.to_string()),
         };
+        let invite =
+            dial.headers.iter().fold(invite, |invite, (name, value)| invite.with(name, value.reveal().as_str()));
         let invite = invite.with_sdp(Some(&dial.sdp));
         let tx = ctx.new_tx();
         ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(&state) });
@@ -66,14 +69,11 @@ impl Machine {
 
     /// The INVITE again, changed, as a new request of the same call (RFC 3261 §8.1.3.5).
     pub(super) fn dial_again(&mut self, ctx: &mut Ctx<'_>, change: impl FnOnce(Message) -> Message) {
-        let Some((_, mut invite)) = self.invite.take() else { return };
+        let Some((_, invite)) = self.invite.take() else { return };
         self.state.local_cseq += 1;
         self.state.invite_cseq = self.state.local_cseq;
         self.provisional = false;
-        invite.headers.retain(|(name, _)| !matches!(name.as_ref(), "Via" | "CSeq"));
-        let invite = change(invite)
-            .with("Via", via(self.state.flow, &ctx.branch()))
-            .with("CSeq", format!("{} INVITE", self.state.invite_cseq));
+        let invite = renewed(change(invite), &via(self.state.flow, &ctx.branch()), self.state.invite_cseq);
         let tx = ctx.new_tx();
         ctx.actions.push(Action::Request { tx, msg: invite.clone(), to: first_hop(&self.state) });
         self.invite = Some((tx, invite));
@@ -92,24 +92,27 @@ impl Machine {
         let cancel =
             cancel.with("CSeq", format!("{} CANCEL", self.state.invite_cseq)).with("Reason", reason::CANCELLED);
         let to = first_hop(&self.state);
-        let tx = ctx.new_tx();
-        self.pending.push((tx, Method::Cancel));
-        ctx.actions.push(Action::Request { tx, msg: cancel, to });
+        self.send(cancel, to, ctx);
     }
 
     pub(super) fn on_response(&mut self, tx: TxId, response: &Message, ctx: &mut Ctx<'_>) {
         if self.state.role == Role::Uac && self.invite.as_ref().is_some_and(|(t, _)| *t == tx) {
             return self.on_invite_response(response, ctx);
         }
-        let Some(at) = self.pending.iter().position(|(t, _)| *t == tx) else { return };
+        let Some(at) = self.pending.iter().position(|sent| sent.tx == tx) else { return };
         let status = response.status();
         if status < 200 {
             return;
         }
-        let (_, method) = self.pending.swap_remove(at);
+        let sent = self.pending.swap_remove(at);
+        let method = sent.method;
+        if matches!(status, 401 | 407) && self.send_authorised(sent, response, ctx) {
+            return;
+        }
         match (method, self.state.phase) {
             (Method::Bye, _) => self.finish(EndReason::LocalHangup, ctx),
             (Method::Cancel | Method::Prack, _) => {}
+            (Method::Refer, Phase::Confirmed) => self.on_referred(status, ctx),
             // RFC 3261 §12.2.1.2: these say that there is no dialog any more.
             (_, Phase::Confirmed) if status == 481 || status == 408 => self.bye(EndReason::Timeout, ctx),
             (Method::Invite | Method::Update, Phase::Confirmed) => self.on_refreshed(method, response, ctx),
@@ -131,7 +134,7 @@ impl Machine {
                 }
             }
             200..300 => {
-                self.invite = None;
+                self.credit = self.invite.take().map(|(_, invite)| authorisation(&invite)).unwrap_or_default();
                 self.state.complete(response);
                 self.send_ack(ctx);
                 self.deadline = None;
@@ -144,6 +147,7 @@ impl Machine {
                 ctx.notify(self.state.call, Notice::Answered { sdp: response.sdp() });
             }
             422 if !cancelling && self.dial_longer(response, ctx) => {}
+            401 | 407 if !cancelling && self.dial_authorised(response, ctx) => {}
             status => {
                 self.invite = None;
                 let reason = match &response.start {
@@ -158,6 +162,8 @@ impl Machine {
     fn send_ack(&self, ctx: &mut Ctx<'_>) {
         let branch = ctx.branch();
         let (msg, to) = self.state.ack(self.state.invite_cseq, &branch);
+        // RFC 3261 §22.1: an ACK carries what the INVITE was let through with.
+        let msg = self.credit.iter().fold(msg, |msg, (name, value)| msg.with(name, value));
         ctx.actions.push(Action::Ack { msg, to });
     }
 
@@ -188,6 +194,14 @@ impl Machine {
         let (msg, to) = fork.request(Method::Bye, &branch);
         let tx = ctx.new_tx();
         ctx.actions.push(Action::Request { tx, msg, to });
+    }
+}
+
+/// Who calls: a number of the trunk's, or a name at our own address.
+fn from_of(dial: &Dial) -> String {
+    match &dial.from_host {
+        Some(host) => format!("<sip:{}@{host}>", dial.from_user),
+        None => format!("<sip:{}@{}>", dial.from_user, dial.flow.local),
     }
 }
 

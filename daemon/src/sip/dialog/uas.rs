@@ -149,6 +149,7 @@ impl Machine {
                 }
             }
             Method::Prack => self.on_prack(tx, &request, ctx),
+            Method::Notify => self.on_notify(tx, &request, ctx),
             Method::Invite | Method::Update => self.on_reoffer(tx, method, request, ctx),
             _ => refuse(Refusal::plain(405), ctx),
         }
@@ -162,8 +163,8 @@ impl Machine {
         if let (Phase::Answered, Some((tx, _))) = (self.state.phase, self.invite.take()) {
             ctx.actions.push(super::Action::Abandon { tx }); // no ACK will come: stop repeating the 2xx
         }
-        for (tx, _) in std::mem::take(&mut self.pending) {
-            ctx.actions.push(super::Action::Abandon { tx });
+        for sent in std::mem::take(&mut self.pending) {
+            ctx.actions.push(super::Action::Abandon { tx: sent.tx });
         }
         self.finish(EndReason::RemoteHangup, ctx);
     }

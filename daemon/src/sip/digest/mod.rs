@@ -2,6 +2,7 @@
 //! headers, names and passwords, time and random numbers as arguments; leaves: header values and verdicts. Nothing is
 //! sent here, nothing is logged, and no password leaves but as a hash.
 
+mod again;
 mod answer;
 mod ask;
 #[cfg(test)]
@@ -11,6 +12,7 @@ use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha2::{Sha256, Sha512_256};
 
+pub use again::authorised;
 pub use answer::{Challenge, Credentials};
 pub use ask::{Challenger, Verdict};
 

@@ -1,6 +1,8 @@
-//! Offer and answer (RFC 3264) for one G.711 stream with telephone events (RFC 4733). Enters: SDP text of peers, our
-//! address; leaves: our SDP text and the parameters of the stream. Every m= line that is not ours is refused with
-//! port 0; no address or codec is ever guessed.
+//! Offer and answer (RFC 3264) for one stream of audio with telephone events (RFC 4733), encrypted or not (RFC 4568).
+//! Enters: SDP text of peers, our address; leaves: our SDP text and the parameters of the stream. Every m= line that is
+//! not ours is refused with port 0; no address or codec is ever guessed.
+
+mod crypto;
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -8,21 +10,36 @@ use std::net::{IpAddr, SocketAddr};
 use sdp_types::{Media, Session};
 use serde::{Deserialize, Serialize};
 
+pub use super::trunk::Encryption;
+pub use crypto::{Crypto, Secret, Suite};
+
 /// Audio codecs of a telephone line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AudioCodec {
     /// G.711 µ-law, static payload type 0.
+    #[serde(alias = "Pcmu")]
     Pcmu,
     /// G.711 A-law, static payload type 8.
+    #[serde(alias = "Pcma")]
     Pcma,
+    /// G.722, static payload type 9; wideband.
+    G722,
+    /// Opus (RFC 7587); wideband.
+    Opus,
 }
 
 impl AudioCodec {
-    /// Static payload type (RFC 3551).
-    pub const fn static_payload_type(self) -> u8 {
+    /// All of them, wideband first.
+    pub const ALL: [Self; 4] = [Self::Opus, Self::G722, Self::Pcmu, Self::Pcma];
+
+    /// Static payload type (RFC 3551), if there is one.
+    pub const fn static_payload_type(self) -> Option<u8> {
         match self {
-            Self::Pcmu => 0,
-            Self::Pcma => 8,
+            Self::Pcmu => Some(0),
+            Self::Pcma => Some(8),
+            Self::G722 => Some(9),
+            Self::Opus => None,
         }
     }
 
@@ -31,7 +48,18 @@ impl AudioCodec {
         match self {
             Self::Pcmu => "PCMU",
             Self::Pcma => "PCMA",
+            Self::G722 => "G722",
+            Self::Opus => "opus",
         }
+    }
+
+    /// Ticks per second of RTP timestamps (RFC 3551 §4.5.2 for G.722).
+    pub const fn clock(self) -> u32 {
+        if matches!(self, Self::Opus) { 48_000 } else { 8000 }
+    }
+
+    const fn is_wideband(self) -> bool {
+        matches!(self, Self::G722 | Self::Opus)
     }
 }
 
@@ -81,22 +109,39 @@ impl Direction {
     }
 }
 
+/// Telephone events (RFC 4733) as both sides number them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyEvents {
+    /// Payload type that we send.
+    pub send: u8,
+    /// Payload type that the peer sends.
+    pub receive: u8,
+    /// Ticks per second: the codec's, or what there is.
+    pub clock: u32,
+}
+
 /// What both sides agreed on, seen from ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MediaParameters {
-    /// Codec for both directions.
+    /// The codec that we send.
     pub codec: AudioCodec,
-    /// Payload type of the codec, both ways.
+    /// Its payload type, in the peer's numbers.
     pub payload_type: u8,
-    /// Payload type of telephone events; `None` where the peer has none.
-    pub telephone_event: Option<u8>,
+    /// What the peer may send, in our numbers; the same as above after an answer of ours.
+    pub receive: Vec<(u8, AudioCodec)>,
+    /// Telephone events; `None` where the peer has none.
+    pub telephone_event: Option<KeyEvents>,
+    /// The peer may send comfort noise (RFC 3389), and takes it.
+    pub comfort_noise: bool,
+    /// Keys of both directions; `None` for plain RTP.
+    pub crypto: Option<Crypto>,
     /// Where our RTP goes, and where the peer's should come from.
     pub remote_rtp: SocketAddr,
     /// Where our RTCP goes; equals `remote_rtp` with `rtcp_mux`.
     pub remote_rtcp: SocketAddr,
     /// RTP and RTCP share a port (RFC 5761).
     pub rtcp_mux: bool,
-    /// Packet duration that the peer asks for, in milliseconds.
+    /// Packet duration that the peer asks for, in milliseconds, 10 to 60.
     pub ptime_ms: u16,
     /// Ours: `RecvOnly` means that we are on hold and must not send.
     pub direction: Direction,
@@ -109,18 +154,86 @@ pub struct LocalMedia {
     pub rtp: SocketAddr,
     /// Port for RTCP where it is not `rtp` + 1.
     pub rtcp_port: Option<u16>,
-    /// Codecs in our order of preference; never empty.
+    /// Codecs that we offer and accept, in our order of preference; never empty.
     pub codecs: Vec<AudioCodec>,
+    /// Our order decides. Otherwise wideband goes first, and then the peer's order decides, as it knows its line (RFC
+    /// 3264 §6.1).
+    #[serde(default)]
+    pub strict: bool,
+    /// Whether to encrypt.
+    #[serde(default)]
+    pub encryption: Encryption,
+    /// What our keys are made of; random.
+    #[serde(default)]
+    pub secret: Secret,
+    /// Payload types of dynamic formats: a number keeps its meaning for the whole dialog (RFC 3264 §8.3.2).
+    #[serde(default)]
+    pub numbers: Numbers,
     /// Session id of the o= line; stays for the whole dialog.
     pub session_id: u64,
     /// Version of the o= line; one more for each SDP that differs from the one before.
     pub version: u64,
 }
 
+/// Dynamic payload types of our offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// Opus.
+    pub opus: u8,
+    /// Telephone events at 8 kHz …
+    pub keys: u8,
+    /// … and at 48 kHz.
+    pub wide_keys: u8,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { opus: 111, keys: 101, wide_keys: 110 }
+    }
+}
+
 impl LocalMedia {
-    /// The usual: both codecs, µ-law first.
+    /// The usual: all codecs, wideband first, plain RTP.
     pub fn new(rtp: SocketAddr, session_id: u64) -> Self {
-        Self { rtp, rtcp_port: None, codecs: vec![AudioCodec::Pcmu, AudioCodec::Pcma], session_id, version: 1 }
+        Self {
+            rtp,
+            rtcp_port: None,
+            codecs: AudioCodec::ALL.to_vec(),
+            strict: false,
+            encryption: Encryption::Off,
+            secret: Secret::default(),
+            numbers: Numbers::default(),
+            session_id,
+            version: 1,
+        }
+    }
+
+    fn number(&self, codec: AudioCodec) -> u8 {
+        codec.static_payload_type().unwrap_or(self.numbers.opus)
+    }
+
+    /// The lower, the sooner it is taken; of equals the first in the peer's order.
+    fn rank(&self, codec: AudioCodec) -> Option<usize> {
+        let place = self.codecs.iter().position(|ours| *ours == codec)?;
+        Some(if self.strict || codec.is_wideband() { place } else { self.codecs.len() })
+    }
+
+    /// Keeps the peer's numbers for what we offer next.
+    pub fn learn(&mut self, agreed: &MediaParameters) {
+        let mut numbers = self.numbers;
+        if agreed.codec == AudioCodec::Opus {
+            numbers.opus = agreed.payload_type;
+        }
+        match agreed.telephone_event {
+            Some(KeyEvents { receive, clock: 48_000, .. }) => numbers.wide_keys = receive,
+            Some(KeyEvents { receive, .. }) => numbers.keys = receive,
+            None => {}
+        }
+        // Only as long as they differ: a peer's number for one thing may be ours for another.
+        let Numbers { opus, keys, wide_keys } = numbers;
+        if opus != keys && opus != wide_keys && keys != wide_keys {
+            self.numbers = numbers;
+        }
     }
 }
 
@@ -131,8 +244,11 @@ pub enum SdpError {
     #[error("the session description cannot be parsed")]
     Malformed,
     /// No usable audio line: none at all, refused with port 0, or with a profile that we do not speak.
-    #[error("the session description has no plain RTP audio")]
+    #[error("the session description has no RTP audio that we speak")]
     NoAudio,
+    /// Plain RTP where encryption is required, encrypted where it is off, or with keys that we cannot use.
+    #[error("the session description does not encrypt as this trunk is configured to")]
+    Encryption,
     /// No connection address for the audio, or one that is not an IP address.
     #[error("the session description has no usable address")]
     NoAddress,
@@ -151,9 +267,11 @@ impl SdpError {
     }
 }
 
-/// Payload type of telephone events in our offers.
-const OFFERED_EVENT: u8 = 101;
+/// Comfort noise (RFC 3389).
+const COMFORT_NOISE: u8 = 13;
 const DEFAULT_PTIME: u16 = 20;
+/// Longest packets that we send.
+const MAX_PTIME: u16 = 60;
 
 /// Answers an offer: our SDP, and the stream that both sides now have.
 ///
@@ -161,12 +279,33 @@ const DEFAULT_PTIME: u16 = 20;
 /// [`SdpError`]: refuse the INVITE with [`SdpError::status`].
 pub fn negotiate(offer: &str, local: &LocalMedia) -> Result<(String, MediaParameters), SdpError> {
     let session = parse(offer)?;
-    let (at, media) = audio(&session)?;
-    let parameters = parameters(&session, media, &local.codecs)?;
+    let (at, media) = audio(&session, local.encryption)?;
+    let theirs = Theirs::read(&session, media)?;
+    let (payload_type, codec) = theirs
+        .codecs
+        .iter()
+        .filter_map(|(number, codec)| Some((local.rank(*codec)?, (*number, *codec))))
+        .min_by_key(|(rank, _)| *rank)
+        .map(|(_, format)| format)
+        .ok_or(SdpError::NoCommonCodec)?;
+    let crypto = crypto::accept(media, local.encryption, &local.secret)?;
+    // An answer repeats the numbers of the offer.
+    let telephone_event = theirs.keys(codec).map(|(send, clock)| KeyEvents { send, receive: send, clock });
+    let parameters = theirs.parameters(codec, payload_type, vec![(payload_type, codec)], telephone_event, crypto);
     let mut sdp = head(local);
     for (index, line) in session.medias.iter().enumerate() {
         if index == at {
-            write_audio(&mut sdp, local, &[(parameters.codec, parameters.payload_type)], &parameters);
+            let shape = Shape {
+                profile: line.proto.as_str(),
+                formats: &[(payload_type, codec)],
+                keys: parameters.telephone_event.map(|keys| (keys.receive, keys.clock)).into_iter().collect(),
+                comfort_noise: parameters.comfort_noise,
+                crypto: parameters.crypto.iter().map(Crypto::line).collect(),
+                rtcp_mux: parameters.rtcp_mux,
+                ptime: theirs.ptime,
+                direction: parameters.direction,
+            };
+            write_audio(&mut sdp, local, &shape);
         } else {
             // Refused: same media, protocol and formats, port 0 (RFC 3264 §6).
             let format = line.fmt.split_whitespace().next().unwrap_or("0");
@@ -179,18 +318,20 @@ pub fn negotiate(offer: &str, local: &LocalMedia) -> Result<(String, MediaParame
 /// An offer of ours.
 pub fn offer(local: &LocalMedia, direction: Direction) -> String {
     let mut sdp = head(local);
-    let codecs: Vec<_> = local.codecs.iter().map(|c| (*c, c.static_payload_type())).collect();
-    let shape = MediaParameters {
-        codec: AudioCodec::Pcmu,
-        payload_type: 0,
-        telephone_event: Some(OFFERED_EVENT),
-        remote_rtp: local.rtp,
-        remote_rtcp: local.rtp,
+    let formats: Vec<_> = local.codecs.iter().map(|codec| (local.number(*codec), *codec)).collect();
+    let clocks = |clock| local.codecs.iter().any(|codec| codec.clock() == clock);
+    let keys = [(local.numbers.keys, 8000), (local.numbers.wide_keys, 48_000)];
+    let shape = Shape {
+        profile: if local.encryption == Encryption::Required { "RTP/SAVP" } else { "RTP/AVP" },
+        formats: &formats,
+        keys: keys.into_iter().filter(|(_, clock)| clocks(*clock)).collect(),
+        comfort_noise: clocks(8000),
+        crypto: crypto::offer(local.encryption, &local.secret),
         rtcp_mux: false,
-        ptime_ms: DEFAULT_PTIME,
+        ptime: DEFAULT_PTIME,
         direction,
     };
-    write_audio(&mut sdp, local, &codecs, &shape);
+    write_audio(&mut sdp, local, &shape);
     sdp
 }
 
@@ -200,8 +341,18 @@ pub fn offer(local: &LocalMedia, direction: Direction) -> String {
 /// [`SdpError`]: the call cannot have media; hang up.
 pub fn read_answer(answer: &str, local: &LocalMedia) -> Result<MediaParameters, SdpError> {
     let session = parse(answer)?;
-    let (_, media) = audio(&session)?;
-    parameters(&session, media, &local.codecs)
+    let (_, media) = audio(&session, local.encryption)?;
+    let theirs = Theirs::read(&session, media)?;
+    // The answerer's first is what it likes best; it may send any of those that it names (RFC 3264 §6.1, §7).
+    let common: Vec<_> = theirs.codecs.iter().filter(|(_, codec)| local.codecs.contains(codec)).copied().collect();
+    let (payload_type, codec) = common.first().copied().ok_or(SdpError::NoCommonCodec)?;
+    let receive = common.iter().map(|(_, codec)| (local.number(*codec), *codec)).collect();
+    let telephone_event = theirs.keys(codec).map(|(send, clock)| {
+        let receive = if clock == 48_000 { local.numbers.wide_keys } else { local.numbers.keys };
+        KeyEvents { send, receive, clock }
+    });
+    let crypto = crypto::accepted(media, local.encryption, &local.secret)?;
+    Ok(theirs.parameters(codec, payload_type, receive, telephone_event, crypto))
 }
 
 fn parse(text: &str) -> Result<Session, SdpError> {
@@ -213,65 +364,116 @@ fn parse(text: &str) -> Result<Session, SdpError> {
     Session::parse(&bytes).map_err(|_| SdpError::Malformed)
 }
 
-fn audio(session: &Session) -> Result<(usize, &Media), SdpError> {
-    let usable = |m: &Media| {
-        m.media.eq_ignore_ascii_case("audio")
-            && m.port != 0
-            && ["RTP/AVP", "RTP/AVPF"].iter().any(|p| m.proto.eq_ignore_ascii_case(p))
+/// The line to take: an encrypted one if there is one and it may be taken.
+fn audio(session: &Session, encryption: Encryption) -> Result<(usize, &Media), SdpError> {
+    let lines = || {
+        session.medias.iter().enumerate().filter_map(|(at, media)| {
+            let is_audio = media.media.eq_ignore_ascii_case("audio") && media.port != 0;
+            let rank = is_audio.then(|| crypto::rank(media, encryption))?;
+            Some((rank, (at, media)))
+        })
     };
-    session.medias.iter().enumerate().find(|(_, m)| usable(m)).ok_or(SdpError::NoAudio)
+    let best = lines().filter_map(|(rank, line)| Some((rank?, line))).min_by_key(|(rank, _)| *rank);
+    match best {
+        Some((_, line)) => Ok(line),
+        None if lines().any(|(_, (_, media))| crypto::is_rtp(media)) => Err(SdpError::Encryption),
+        None => Err(SdpError::NoAudio),
+    }
 }
 
-fn parameters(session: &Session, media: &Media, ours: &[AudioCodec]) -> Result<MediaParameters, SdpError> {
-    let connection = media.connections.first().or(session.connection.as_ref()).ok_or(SdpError::NoAddress)?;
-    let address = connection.connection_address.split('/').next().unwrap_or_default();
-    let ip: IpAddr = address.parse().map_err(|_| SdpError::NoAddress)?;
-    let remote_rtp = SocketAddr::new(ip, media.port);
+/// What the peer's line says.
+struct Theirs {
+    /// Those that we know, in the peer's order.
+    codecs: Vec<(u8, AudioCodec)>,
+    /// Telephone events and their clocks.
+    events: Vec<(u8, u32)>,
+    comfort_noise: bool,
+    remote_rtp: SocketAddr,
+    remote_rtcp: SocketAddr,
+    rtcp_mux: bool,
+    ptime: u16,
+    direction: Direction,
+}
 
-    let maps: Vec<(u8, &str)> = media.get_attribute_values("rtpmap").flatten().filter_map(rtpmap).collect();
-    let formats = || media.fmt.split_whitespace().filter_map(|f| f.parse::<u8>().ok()).filter(|pt| *pt < 128);
-    let codec_of = |pt: u8| match maps.iter().find(|(mapped, _)| *mapped == pt) {
-        Some((_, name)) => [AudioCodec::Pcmu, AudioCodec::Pcma].into_iter().find(|c| is_encoding(name, c.name())),
-        None => [AudioCodec::Pcmu, AudioCodec::Pcma].into_iter().find(|c| c.static_payload_type() == pt),
-    };
-    // The offerer's order decides, as it knows its line (RFC 3264 §6.1 SHOULD).
-    let (payload_type, codec) = formats()
-        .find_map(|pt| codec_of(pt).filter(|c| ours.contains(c)).map(|c| (pt, c)))
-        .ok_or(SdpError::NoCommonCodec)?;
-    let telephone_event =
-        formats().find(|pt| maps.iter().any(|(mapped, name)| mapped == pt && is_encoding(name, "telephone-event")));
+impl Theirs {
+    fn read(session: &Session, media: &Media) -> Result<Self, SdpError> {
+        let connection = media.connections.first().or(session.connection.as_ref()).ok_or(SdpError::NoAddress)?;
+        let address = connection.connection_address.split('/').next().unwrap_or_default();
+        let ip: IpAddr = address.parse().map_err(|_| SdpError::NoAddress)?;
+        let remote_rtp = SocketAddr::new(ip, media.port);
 
-    let rtcp_mux = media.has_attribute("rtcp-mux");
-    let remote_rtcp = if rtcp_mux {
-        remote_rtp
-    } else {
-        media
-            .get_first_attribute_value("rtcp")
-            .flatten()
-            .and_then(|v| rtcp_address(v, ip))
-            .unwrap_or_else(|| SocketAddr::new(ip, media.port.saturating_add(1)))
-    };
-    let ptime = |name| media.get_first_attribute_value(name).flatten().and_then(|v| v.trim().parse::<u16>().ok());
-    let ptime_ms = ptime("ptime").unwrap_or(DEFAULT_PTIME).clamp(10, 60);
-    let theirs = Direction::of(|d| media.has_attribute(d))
-        .or_else(|| Direction::of(|d| session.has_attribute(d)))
-        .unwrap_or_default();
-    // c=0.0.0.0 is the hold of RFC 2543: the peer takes no media.
-    let theirs = match (ip.is_unspecified(), theirs) {
-        (false, theirs) => theirs,
-        (true, theirs) if theirs.sends() => Direction::SendOnly,
-        (true, _) => Direction::Inactive,
-    };
-    Ok(MediaParameters {
-        codec,
-        payload_type,
-        telephone_event,
-        remote_rtp,
-        remote_rtcp,
-        rtcp_mux,
-        ptime_ms,
-        direction: theirs.reversed(),
-    })
+        let maps: Vec<(u8, &str)> = media.get_attribute_values("rtpmap").flatten().filter_map(rtpmap).collect();
+        let formats = || media.fmt.split_whitespace().filter_map(|f| f.parse::<u8>().ok()).filter(|pt| *pt < 128);
+        let codec_of = |pt: u8| match maps.iter().find(|(mapped, _)| *mapped == pt) {
+            Some((_, name)) => AudioCodec::ALL.into_iter().find(|codec| is_encoding(name, codec.name(), codec.clock())),
+            None => AudioCodec::ALL.into_iter().find(|codec| codec.static_payload_type() == Some(pt)),
+        };
+        let event_of = |pt: u8| {
+            let (_, name) = maps.iter().find(|(mapped, _)| *mapped == pt)?;
+            [8000, 48_000, 16_000].into_iter().find(|clock| is_encoding(name, "telephone-event", *clock))
+        };
+        let rtcp_mux = media.has_attribute("rtcp-mux");
+        let remote_rtcp = if rtcp_mux {
+            remote_rtp
+        } else {
+            media
+                .get_first_attribute_value("rtcp")
+                .flatten()
+                .and_then(|v| rtcp_address(v, ip))
+                .unwrap_or_else(|| SocketAddr::new(ip, media.port.saturating_add(1)))
+        };
+        let number = |name| media.get_first_attribute_value(name).flatten().and_then(|v| v.trim().parse::<u16>().ok());
+        let most = number("maxptime").unwrap_or(MAX_PTIME).clamp(10, MAX_PTIME);
+        let ptime = number("ptime").unwrap_or(DEFAULT_PTIME).clamp(10, most);
+        let direction = Direction::of(|d| media.has_attribute(d))
+            .or_else(|| Direction::of(|d| session.has_attribute(d)))
+            .unwrap_or_default();
+        // c=0.0.0.0 is the hold of RFC 2543: the peer takes no media.
+        let direction = match (ip.is_unspecified(), direction) {
+            (false, theirs) => theirs,
+            (true, theirs) if theirs.sends() => Direction::SendOnly,
+            (true, _) => Direction::Inactive,
+        };
+        Ok(Self {
+            codecs: formats().filter_map(|pt| Some((pt, codec_of(pt)?))).collect(),
+            events: formats().filter_map(|pt| Some((pt, event_of(pt)?))).collect(),
+            comfort_noise: formats().any(|pt| pt == COMFORT_NOISE),
+            remote_rtp,
+            remote_rtcp,
+            rtcp_mux,
+            ptime,
+            direction,
+        })
+    }
+
+    /// Events of the codec's own clock (RFC 4733 §2.1), else those that there are: peers mix them up.
+    fn keys(&self, codec: AudioCodec) -> Option<(u8, u32)> {
+        let own = self.events.iter().find(|(_, clock)| *clock == codec.clock());
+        own.or_else(|| self.events.first()).copied()
+    }
+
+    fn parameters(
+        &self,
+        codec: AudioCodec,
+        payload_type: u8,
+        receive: Vec<(u8, AudioCodec)>,
+        telephone_event: Option<KeyEvents>,
+        crypto: Option<Crypto>,
+    ) -> MediaParameters {
+        MediaParameters {
+            codec,
+            payload_type,
+            receive,
+            telephone_event,
+            comfort_noise: self.comfort_noise && codec.clock() == 8000,
+            crypto,
+            remote_rtp: self.remote_rtp,
+            remote_rtcp: self.remote_rtcp,
+            rtcp_mux: self.rtcp_mux,
+            ptime_ms: self.ptime,
+            direction: self.direction.reversed(),
+        }
+    }
 }
 
 fn rtpmap(value: &str) -> Option<(u8, &str)> {
@@ -279,11 +481,13 @@ fn rtpmap(value: &str) -> Option<(u8, &str)> {
     Some((pt.parse().ok()?, name.trim()))
 }
 
-fn is_encoding(map: &str, name: &str) -> bool {
+fn is_encoding(map: &str, name: &str, clock: u32) -> bool {
     let mut parts = map.split('/');
+    // Opus is always of two channels, whatever it carries (RFC 7587 §7), and some forget to say so.
+    let mono = |channels: &str| channels.trim() == "1" || name == AudioCodec::Opus.name() && channels.trim() == "2";
     parts.next().is_some_and(|n| n.eq_ignore_ascii_case(name))
-        && parts.next().is_some_and(|rate| rate.trim() == "8000")
-        && parts.next().is_none_or(|channels| channels.trim() == "1")
+        && parts.next().is_some_and(|rate| rate.trim().parse() == Ok(clock))
+        && parts.next().is_none_or(mono)
 }
 
 /// RFC 3605: `a=rtcp:53020 [IN IP4 126.16.64.4]`.
@@ -303,27 +507,51 @@ fn head(local: &LocalMedia) -> String {
     sdp
 }
 
-fn write_audio(sdp: &mut String, local: &LocalMedia, codecs: &[(AudioCodec, u8)], shape: &MediaParameters) {
-    put(sdp, format_args!("m=audio {} RTP/AVP", local.rtp.port()));
-    for (_, pt) in codecs {
-        put(sdp, format_args!(" {pt}"));
-    }
-    if let Some(event) = shape.telephone_event {
-        put(sdp, format_args!(" {event}"));
+/// What a line of ours says.
+struct Shape<'a> {
+    profile: &'a str,
+    formats: &'a [(u8, AudioCodec)],
+    /// Telephone events and their clocks.
+    keys: Vec<(u8, u32)>,
+    comfort_noise: bool,
+    crypto: Vec<String>,
+    rtcp_mux: bool,
+    ptime: u16,
+    direction: Direction,
+}
+
+fn write_audio(sdp: &mut String, local: &LocalMedia, shape: &Shape<'_>) {
+    put(sdp, format_args!("m=audio {} {}", local.rtp.port(), shape.profile));
+    let noise = shape.comfort_noise.then_some(COMFORT_NOISE);
+    let keys = shape.keys.iter().map(|(number, _)| *number);
+    for number in shape.formats.iter().map(|(number, _)| *number).chain(noise).chain(keys) {
+        put(sdp, format_args!(" {number}"));
     }
     sdp.push_str("\r\n");
-    for (codec, pt) in codecs {
-        put(sdp, format_args!("a=rtpmap:{pt} {}/8000\r\n", codec.name()));
+    for (number, codec) in shape.formats {
+        let channels = if *codec == AudioCodec::Opus { "/2" } else { "" };
+        put(sdp, format_args!("a=rtpmap:{number} {}/{}{channels}\r\n", codec.name(), codec.clock()));
+        if *codec == AudioCodec::Opus {
+            let says = "useinbandfec=1;maxplaybackrate=16000;sprop-maxcapturerate=16000;maxaveragebitrate=40000";
+            put(sdp, format_args!("a=fmtp:{number} {says}\r\n"));
+        }
     }
-    if let Some(event) = shape.telephone_event {
-        put(sdp, format_args!("a=rtpmap:{event} telephone-event/8000\r\na=fmtp:{event} 0-16\r\n"));
+    if let Some(number) = noise {
+        put(sdp, format_args!("a=rtpmap:{number} CN/8000\r\n"));
+    }
+    for (number, clock) in &shape.keys {
+        put(sdp, format_args!("a=rtpmap:{number} telephone-event/{clock}\r\na=fmtp:{number} 0-16\r\n"));
+    }
+    for crypto in &shape.crypto {
+        put(sdp, format_args!("a=crypto:{crypto}\r\n"));
     }
     if shape.rtcp_mux {
         sdp.push_str("a=rtcp-mux\r\n");
     } else if let Some(port) = local.rtcp_port {
         put(sdp, format_args!("a=rtcp:{port}\r\n"));
     }
-    put(sdp, format_args!("a=ptime:{}\r\na={}\r\n", shape.ptime_ms, shape.direction.attribute()));
+    let (ptime, direction) = (shape.ptime, shape.direction.attribute());
+    put(sdp, format_args!("a=ptime:{ptime}\r\na=maxptime:{MAX_PTIME}\r\na={direction}\r\n"));
 }
 
 fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {

@@ -13,10 +13,11 @@ fn request_to(to: &Endpoint, transport: Transport) -> DialRequest {
         Transport::Tls => unreachable!("see `tls`"),
     };
     DialRequest {
-        to: format!("sip:frontdesk@{address}"),
+        to: format!("sip:frontdesk@{address}").into(),
         from_user: "tester".into(),
         transport: Some(transport),
         sdp: OFFER.into(),
+        ..DialRequest::default()
     }
 }
 
@@ -91,9 +92,9 @@ async fn refusals_reach_the_caller_with_code_and_phrase() {
     drop(soon(incoming.recv()).await);
     assert_eq!(refused(out).await, 480);
     drop(incoming);
-    let nobody = DialRequest { to: "sip:x@127.0.0.1:1".into(), ..request_to(&b, Transport::Tcp) };
+    let nobody = DialRequest { to: "sip:x@127.0.0.1:1".to_owned().into(), ..request_to(&b, Transport::Tcp) };
     assert_eq!(refused(a.dial(nobody).await.unwrap()).await, 503);
-    let bad = DialRequest { to: "tel:+1".into(), ..request_to(&b, Transport::Udp) };
+    let bad = DialRequest { to: "tel:+1".to_owned().into(), ..request_to(&b, Transport::Udp) };
     assert!(matches!(a.dial(bad).await, Err(SipError::BadTarget)));
     until_empty(&a).await;
     until_empty(&b).await;

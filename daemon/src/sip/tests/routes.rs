@@ -15,7 +15,7 @@ fn both(address: &str) -> SocketAddr {
 }
 
 fn to(uri: String, sdp: String) -> DialRequest {
-    DialRequest { to: uri, from_user: "tester".into(), transport: None, sdp }
+    DialRequest { to: uri.into(), from_user: "tester".into(), sdp, ..DialRequest::default() }
 }
 
 #[tokio::test]

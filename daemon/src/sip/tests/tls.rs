@@ -13,7 +13,7 @@ async fn secured(seed: u64, tls: Tls) -> (Endpoint, mpsc::Receiver<IncomingCall>
 }
 
 fn to(uri: String) -> DialRequest {
-    DialRequest { to: uri, from_user: "tester".into(), transport: None, sdp: OFFER.into() }
+    DialRequest { to: uri.into(), from_user: "tester".into(), sdp: OFFER.into(), ..DialRequest::default() }
 }
 
 fn at(b: &Endpoint, host: &str, scheme: &str) -> DialRequest {

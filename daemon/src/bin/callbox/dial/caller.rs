@@ -56,7 +56,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Questions are 8 kHz samples.
+    /// Questions are 16 kHz samples.
     pub(crate) const fn new(questions: Vec<Vec<i16>>, manners: Manners) -> Self {
         Self { questions, manners, state: State::Listening { question: None, heard: false, quiet: 0 } }
     }

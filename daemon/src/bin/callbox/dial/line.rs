@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use callbox::base::Advertised;
-use callbox::call::stream::{Stream, StreamNames, address_towards};
-use callbox::media::{Direction, Media, MediaConfig, MediaSession, MediaThread, PlayFrame, Tap};
-use callbox::sip::sdp::AudioCodec;
+use callbox::call::stream::{MediaPolicy, Stream, StreamNames, address_towards};
+use callbox::media::{Direction, Event, Keys, Media, MediaConfig, MediaSession, MediaThread, PlayFrame, Tap};
+use callbox::sip::sdp::{AudioCodec, Encryption};
 use callbox::sip::{CallEvent, DialRequest, EndReason, Endpoint, EndpointConfig, Tls, TlsFiles, Transport};
 use callbox_wire::{ClauseId, TurnId};
 use rand::SeedableRng as _;
@@ -23,7 +23,7 @@ use super::caller::{Caller, FRAME, Manners, Step};
 use super::questions::Question;
 use super::watch::Watch;
 
-/// G.711 law on the command line.
+/// Codec on the command line.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
 pub(crate) enum CodecArg {
     /// µ-law.
@@ -31,6 +31,22 @@ pub(crate) enum CodecArg {
     Pcmu,
     /// A-law.
     Pcma,
+    /// Wideband, 64 kbit/s.
+    G722,
+    /// Wideband, 32 kbit/s, mends losses.
+    Opus,
+}
+
+/// Encryption on the command line.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default)]
+pub(crate) enum EncryptionArg {
+    /// Plain RTP.
+    #[default]
+    Off,
+    /// If the box does.
+    Optional,
+    /// Or no call.
+    Required,
 }
 
 /// Transport on the command line.
@@ -57,7 +73,7 @@ pub(crate) struct Line {
     address: IpAddr,
     endpoint: Endpoint,
     media: Media,
-    codec: AudioCodec,
+    policy: MediaPolicy,
     transport: Transport,
     random: Mutex<ChaCha20Rng>,
 }
@@ -79,6 +95,7 @@ impl Line {
     pub(crate) async fn open(
         to: &str,
         codec: CodecArg,
+        encryption: EncryptionArg,
         transport: TransportArg,
         calls: usize,
         ca: Option<&Path>,
@@ -98,13 +115,21 @@ impl Line {
         let codec = match codec {
             CodecArg::Pcmu => AudioCodec::Pcmu,
             CodecArg::Pcma => AudioCodec::Pcma,
+            CodecArg::G722 => AudioCodec::G722,
+            CodecArg::Opus => AudioCodec::Opus,
         };
+        let encryption = match encryption {
+            EncryptionArg::Off => Encryption::Off,
+            EncryptionArg::Optional => Encryption::Optional,
+            EncryptionArg::Required => Encryption::Required,
+        };
+        let policy = MediaPolicy { codecs: Some(vec![codec]), encryption, ..MediaPolicy::default() };
         let transport = match transport {
             TransportArg::Udp => Transport::Udp,
             TransportArg::Tcp => Transport::Tcp,
             TransportArg::Tls => Transport::Tls,
         };
-        Ok(Self { address, endpoint, media, codec, transport, random: Mutex::new(generator) })
+        Ok(Self { address, endpoint, media, policy, transport, random: Mutex::new(generator) })
     }
 
     /// One call with all questions.
@@ -113,6 +138,7 @@ impl Line {
         to: &str,
         questions: &[Question],
         manners: Manners,
+        keys: Option<Keys>,
         watch: Option<Watch>,
     ) -> Result<Heard> {
         let reservation = self.media.reserve()?;
@@ -120,12 +146,13 @@ impl Line {
             let mut random = self.random.lock().map_err(|_| anyhow!("another call failed"))?;
             StreamNames::draw(|| random.next_u64())
         };
-        let mut stream = Stream::new((self.address, reservation.port()).into(), names, SILENCE).only(self.codec);
+        let mut stream = Stream::new((self.address, reservation.port()).into(), names, SILENCE, &self.policy);
         let request = DialRequest {
-            to: to.to_owned(),
+            to: to.to_owned().into(),
             from_user: "callbox-dial".into(),
             transport: Some(self.transport),
             sdp: stream.offer(),
+            ..DialRequest::default()
         };
         let outgoing = self.endpoint.dial(request).await?;
         let answered = timeout(Duration::from_secs(60), outgoing.answered()).await;
@@ -142,7 +169,7 @@ impl Line {
         let mut heard = Heard::default();
         let held = timeout(LONGEST_CALL, async {
             tokio::select! {
-                asked = converse(&mut session, &mut tap, caller, &mut heard, watch) => asked.map(|()| None),
+                asked = converse(&mut session, &mut tap, caller, &mut heard, (keys, watch)) => asked.map(|()| None),
                 reason = ended(&mut call) => Ok(Some(reason)),
             }
         })
@@ -182,20 +209,27 @@ async fn converse(
     tap: &mut Tap,
     mut caller: Caller,
     heard: &mut Heard,
-    watch: Option<Watch>,
+    (mut keys, watch): (Option<Keys>, Option<Watch>),
 ) -> Result<()> {
+    let mut pressing = false;
     loop {
         session.readable().await;
-        while session.events().next().is_some() {}
+        pressing &= !session.events().any(|event| event == Event::Pressed);
         while let Some(frame) = session.recv() {
             let samples = match caller.tick(&frame.samples) {
                 Step::Say(samples) => samples,
                 Step::Heard { answered, .. } => {
+                    if let Some(keys) = keys.take() {
+                        session.press(keys).map_err(|_| anyhow!("the caller's own media does not keep up"))?;
+                        pressing = true;
+                    }
                     if let Some(watch) = &watch {
                         watch.heard(answered);
                     }
                     [0; FRAME]
                 }
+                // Keys are no question: whoever has nothing else to say still presses them all.
+                Step::Done if pressing => [0; FRAME],
                 Step::Done => return Ok(()),
             };
             if caller.asked() > heard.asked_at.len() {

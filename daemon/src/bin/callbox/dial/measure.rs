@@ -1,13 +1,13 @@
 //! Voice-to-voice latency, read off the caller's own two streams.
 //!
-//! Enters: what the caller sent and what the caller received, on one time line of 8 kHz samples. Leaves: where voice
+//! Enters: what the caller sent and what the caller received, on one time line of 16 kHz samples. Leaves: where voice
 //! begins and ends, and the silence between the caller's last voiced sample and the agent's first. Never here: what the
 //! agent says of itself.
 
 use std::ops::Range;
 
 /// Samples per second.
-pub(crate) const RATE: usize = 8000;
+pub(crate) const RATE: usize = 16_000;
 
 /// Voice is judged in windows of 10 ms.
 const WINDOW: usize = RATE / 100;
@@ -61,11 +61,11 @@ mod tests {
     use super::*;
 
     fn tone(ms: usize) -> impl Iterator<Item = i16> {
-        (0..ms * 8).map(|n| if n % 16 < 8 { 4000 } else { -4000 })
+        (0..ms * 16).map(|n| if n % 32 < 16 { 4000 } else { -4000 })
     }
 
     fn silence(ms: usize) -> impl Iterator<Item = i16> {
-        (0..ms * 8).map(|n| if n % 2 == 0 { 30 } else { -30 })
+        (0..ms * 16).map(|n| if n % 2 == 0 { 30 } else { -30 })
     }
 
     #[test]
@@ -73,10 +73,10 @@ mod tests {
         let sent: Vec<i16> = silence(500).chain(tone(1000)).chain(silence(3000)).collect();
         let received: Vec<i16> = silence(2250).chain(tone(300)).chain(silence(200)).chain(tone(500)).collect();
         let question = voiced(&sent).remove(0);
-        assert_eq!(question, 4000..12000);
+        assert_eq!(question, 8000..24_000);
         let (latency, answer) = answer_to(&question, &received).expect("an answer");
         assert_eq!(latency, 750);
-        assert_eq!(answer, 18000..26000, "a short pause does not end the answer");
+        assert_eq!(answer, 36_000..52_000, "a short pause does not end the answer");
         assert!(answer_to(&question, &sent).is_none(), "silence is no answer");
     }
 

@@ -52,9 +52,15 @@ pub(crate) struct DialArgs {
     /// So many calls at once, each with all questions.
     #[arg(long, default_value_t = 1, value_name = "N")]
     calls: usize,
-    /// G.711 law that is offered.
+    /// Codec that is offered.
     #[arg(long, value_enum, default_value_t)]
     codec: line::CodecArg,
+    /// Whether audio is encrypted (SDES-SRTP).
+    #[arg(long, value_enum, default_value_t)]
+    encryption: line::EncryptionArg,
+    /// Keys to press once the greeting is over, before the first question: 0-9, *, #, A-D.
+    #[arg(long, value_name = "KEYS", value_parser = keys)]
+    dtmf: Option<callbox::media::Keys>,
     /// Transport of the signalling.
     #[arg(long, value_enum, default_value_t)]
     transport: line::TransportArg,
@@ -86,8 +92,8 @@ pub(crate) struct DialArgs {
 pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
     let config = args.engine.config()?;
     let mut questions = questions::read(args.questions.as_deref(), &args.say, &args.play)?;
-    if questions.is_empty() {
-        bail!("there is nothing to ask: give --say TEXT, --play FILE or --questions FILE");
+    if questions.is_empty() && args.dtmf.is_none() {
+        bail!("there is nothing to ask: give --say TEXT, --play FILE, --questions FILE or --dtmf KEYS");
     }
     if args.unchecked {
         questions.iter_mut().for_each(Question::uncheck);
@@ -97,12 +103,14 @@ pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
         std::iter::repeat_n(questions, args.rounds.max(1)).flatten().collect::<Vec<_>>().into();
 
     let manners = Manners { pause: args.pause / 20, patience: args.patience / 20 };
-    let line = Arc::new(Line::open(&args.to, args.codec, args.transport, args.calls, args.ca.as_deref()).await?);
+    let (ca, calls) = (args.ca.as_deref(), args.calls);
+    let line = Arc::new(Line::open(&args.to, args.codec, args.encryption, args.transport, calls, ca).await?);
     let mut calls = JoinSet::new();
     for number in 0..args.calls.max(1) {
         let (line, questions, to) = (Arc::clone(&line), Arc::clone(&questions), args.to.clone());
+        let dtmf = args.dtmf;
         let watch = (args.watch && number == 0).then(|| watch::Watch::new(config.http.socket.clone()));
-        calls.spawn(async move { (number, line.call(&to, &questions, manners, watch).await) });
+        calls.spawn(async move { (number, line.call(&to, &questions, manners, dtmf, watch).await) });
     }
     let mut heard: Vec<(usize, Heard)> = Vec::new();
     while let Some(joined) = calls.join_next().await {
@@ -115,7 +123,7 @@ pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
     let mut report = Report::default();
     for (number, call) in &heard {
         if let Some(path) = &args.record {
-            wav::write(&numbered(path, *number, args.calls), 8000, &[&call.sent, &call.received])?;
+            wav::write(&numbered(path, *number, args.calls), callbox_wire::EARS_RATE, &[&call.sent, &call.received])?;
         }
         report.add(*number, &questions, call);
     }
@@ -140,11 +148,15 @@ pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
 /// The ears hold 30 s; answers on the telephone are shorter.
 async fn listen(engine: &mut Private, answer: &Answer, call: &Heard) -> Result<Option<String>> {
     let Some(span) = &answer.span else { return Ok(None) };
-    const MARGIN: usize = 1600;
+    const MARGIN: usize = measure::RATE / 5;
     let end = (span.end + MARGIN).min(call.received.len()).min(span.start + 29 * measure::RATE);
     let samples = &call.received[span.start.saturating_sub(MARGIN)..end];
-    let transcript = transcribe::transcribe(engine, wav::up(samples)).await?;
+    let transcript = transcribe::transcribe(engine, samples.to_vec()).await?;
     Ok(Some(transcript.text))
+}
+
+fn keys(text: &str) -> Result<callbox::media::Keys, String> {
+    callbox::media::Keys::parse(text).ok_or_else(|| "0-9, *, #, A-D are needed, at most 32 of them".into())
 }
 
 fn numbered(path: &std::path::Path, number: usize, calls: usize) -> PathBuf {

@@ -22,7 +22,7 @@ pub(crate) struct Question {
     /// Where the answer can be found; for people.
     #[serde(default, rename = "fact")]
     pub(crate) _fact: String,
-    /// As 8 kHz samples.
+    /// As 16 kHz samples.
     #[serde(skip)]
     pub(crate) samples: Vec<i16>,
 }
@@ -74,7 +74,7 @@ pub(crate) fn read(file: Option<&Path>, texts: &[String], recordings: &[PathBuf]
     questions.extend(texts.iter().map(|text| Question { ask: text.clone(), ..Question::default() }));
     for path in recordings {
         let ask = path.display().to_string();
-        questions.push(Question { ask, samples: wav::for_line(path)?, ..Question::default() });
+        questions.push(Question { ask, samples: wav::load(path)?, ..Question::default() });
     }
     Ok(questions)
 }
@@ -86,7 +86,7 @@ pub(crate) async fn voice(questions: &mut [Question], config: &Config) -> Result
     }
     let mut engine = Private::start(config, &[Role::Voice]).await?;
     for question in questions.iter_mut().filter(|question| question.samples.is_empty()) {
-        question.samples = say::say(&mut engine, &question.ask, 8000).await?.0;
+        question.samples = say::say(&mut engine, &question.ask, callbox_wire::EARS_RATE).await?.0;
     }
     engine.stop().await;
     Ok(())

@@ -139,14 +139,14 @@ mod tests {
 
     #[test]
     fn each_answer_belongs_to_its_question() {
-        let tone = |ms: usize| (0..ms * 8).map(|n| if n % 16 < 8 { 4000_i16 } else { -4000 });
-        let quiet = |ms: usize| std::iter::repeat_n(0_i16, ms * 8);
+        let tone = |ms: usize| (0..ms * 16).map(|n| if n % 32 < 16 { 4000_i16 } else { -4000 });
+        let quiet = |ms: usize| std::iter::repeat_n(0_i16, ms * 16);
         let question =
             Question { ask: "?".into(), samples: tone(500).chain(quiet(100)).collect(), ..Question::default() };
         let heard = Heard {
             sent: quiet(1000).chain(tone(500)).chain(quiet(3500)).chain(tone(500)).chain(quiet(2500)).collect(),
             received: quiet(2300).chain(tone(1000)).chain(quiet(2900)).chain(tone(300)).chain(quiet(1500)).collect(),
-            asked_at: vec![8000, 40_000],
+            asked_at: vec![16_000, 80_000],
             cut_off: None,
         };
         let mut report = Report::default();

@@ -13,7 +13,7 @@ use callbox::config::Config;
 use serde_json::{Value, json};
 
 use super::caller::Manners;
-use super::line::{CodecArg, Line, TransportArg};
+use super::line::{CodecArg, EncryptionArg, Line, TransportArg};
 use super::questions::{self, Question};
 use super::report::Report;
 use crate::client;
@@ -54,9 +54,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     questions.iter_mut().for_each(Question::uncheck);
     questions::voice(&mut questions, &config).await?;
     let before = calls(&config).await?;
-    let line = Line::open(&to, CodecArg::Pcmu, transport, 1, config.sip.certificate.as_deref()).await?;
+    let ca = config.sip.certificate.as_deref();
+    let line = Line::open(&to, CodecArg::Pcmu, EncryptionArg::Optional, transport, 1, ca).await?;
     let manners = Manners { patience: arguments.patience / 20, ..Manners::default() };
-    let heard = line.call(&to, &questions, manners, None).await?;
+    let heard = line.call(&to, &questions, manners, None, None).await?;
     line.close().await;
     let mut report = Report::default();
     report.add(0, &questions, &heard);

@@ -2,6 +2,7 @@
 
 mod entry;
 mod extensions;
+mod transfer;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -25,6 +26,20 @@ struct Bench {
 fn flow() -> Flow {
     let (local, peer) = ("192.0.2.1:5060".parse().unwrap(), "10.0.0.9:5070".parse().unwrap());
     Flow { transport: Transport::Udp, local, peer }
+}
+
+/// Without a trunk.
+fn unnamed() -> Dial {
+    let to = String::new().into();
+    Dial {
+        to,
+        from_user: String::new(),
+        flow: flow(),
+        sdp: String::new(),
+        from_host: None,
+        trunk: None,
+        headers: Vec::new(),
+    }
 }
 
 fn core(max_calls: usize) -> Core {
@@ -117,7 +132,7 @@ impl Bench {
 
     fn dialled(&mut self) -> (CallId, TxId, Message) {
         let to = "sip:bob@10.0.0.9:5070".to_owned().into();
-        let dial = Dial { to, from_user: "callbox".into(), flow: flow(), sdp: SDP.into() };
+        let dial = Dial { to, from_user: "callbox".into(), flow: flow(), sdp: SDP.into(), ..unnamed() };
         let (id, actions) = self.core.dial(&dial, self.clock.now());
         let (tx, msg) = requests(&actions).remove(0);
         (id, tx, msg)
@@ -554,7 +569,7 @@ proptest! {
                 },
                 Step::Dial => {
                     let to = "sip:bob@10.0.0.9".to_owned().into();
-                    let dial = Dial { to, from_user: "u".into(), flow: flow(), sdp: SDP.into() };
+                    let dial = Dial { to, from_user: "u".into(), flow: flow(), sdp: SDP.into(), ..unnamed() };
                     let (call, actions) = b.core.dial(&dial, b.clock.now());
                     calls.push(call);
                     actions
