@@ -107,6 +107,8 @@ async fn telephones_and_proxies_show_that_they_know_the_password() -> anyhow::Re
     let refused = daemon.metrics().await?;
     let refused = refused.lines().find(|line| line.contains("trunk_refused") && line.contains("reason=\"password\""));
     ensure!(refused.is_some_and(|line| !line.ends_with(" 0")), "a wrong password is not counted: {refused:?}");
+    let health = daemon.api("/health").await?["trunks"]["pbx"].clone();
+    ensure!(health["calls"] == 0 && health["refused"]["password"].as_u64() > Some(0), "{health}");
     let log = daemon.log();
     ensure!(!log.contains("s3cret") && !log.contains("response="), "the log holds a secret");
     Ok(())

@@ -147,6 +147,7 @@ impl App {
             storage: storage.handle(),
             metrics: metrics.clone(),
             clock: Arc::clone(&clock),
+            trunks: collect::trunks(endpoint.clone(), lines.clone()),
         };
         let control = Control::start(ControlConfig {
             http: config.http.listen,

@@ -77,6 +77,8 @@ pub struct ControlState {
     pub orders: Orders,
     /// Tells the uptime.
     pub clock: Arc<dyn Clock>,
+    /// Tells how the trunks are: an object for each, by name.
+    pub trunks: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
 /// Why the control thread could not be started; its `Display` is one sentence.

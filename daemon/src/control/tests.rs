@@ -33,6 +33,7 @@ fn house() -> House {
         storage: storage.handle(),
         metrics: Metrics::new(Arc::clone(&clock)),
         clock,
+        trunks: Arc::new(|| serde_json::json!({ "carrier": { "calls": 1 } })),
     };
     let control = Control::start(config(&folder, state.clone())).expect("started");
     House { control, state, storage, folder, queue }
