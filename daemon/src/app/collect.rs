@@ -2,7 +2,11 @@
 //! the signalling's counts; and the signalling of a call, when an operator does.
 
 use std::fmt;
+<<<<<<< HEAD
 use std::time::SystemTime;
+=======
+use std::sync::Arc;
+>>>>>>> main
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
@@ -10,11 +14,19 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
+use serde_json::json;
 
+<<<<<<< HEAD
 use crate::control::{TracedMessage, Traces};
 use crate::media::{Histogram, Media};
 use crate::sip::outbound::Lines;
 use crate::sip::{Endpoint, Offence, Seen};
+=======
+use crate::base::trunk::TrunkName;
+use crate::media::{Histogram, Media};
+use crate::sip::outbound::Lines;
+use crate::sip::{Endpoint, Offence, TrunkStats};
+>>>>>>> main
 
 /// Seconds; a frame lasts 0.02, and 0.005 is the bar that the media thread is held to.
 const LATENESS: [f64; 10] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5];
@@ -85,6 +97,22 @@ impl Collector for Rooms {
             encoder.encode_descriptor("media_send_lateness", help, Some(&Unit::Seconds), MetricType::Histogram)?;
         encode_lateness(&media.lateness, lateness)
     }
+}
+
+/// For `/health`: what the metrics say of the trunks.
+pub(super) fn trunks(endpoint: Endpoint, lines: Lines) -> Arc<dyn Fn() -> serde_json::Value + Send + Sync> {
+    Arc::new(move || {
+        let (trunks, _) = endpoint.trunk_stats();
+        let reports = lines.report();
+        let told = |(name, stats): (TrunkName, TrunkStats)| {
+            let TrunkStats { calls, too_fast, too_many, wrong_password } = stats;
+            let refused = json!({ "rate": too_fast, "full": too_many, "password": wrong_password });
+            let report = reports.iter().find(|report| report.name == name);
+            let registered = report.filter(|report| report.registered.is_some()).map(|report| report.is_registered());
+            (name.as_str().to_owned(), json!({ "calls": calls, "refused": refused, "registered": registered }))
+        };
+        trunks.into_iter().map(told).collect::<serde_json::Map<_, _>>().into()
+    })
 }
 
 impl Rooms {

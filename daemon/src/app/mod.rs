@@ -154,6 +154,7 @@ impl App {
             metrics: metrics.clone(),
             traces: collect::traces(endpoint.clone()),
             clock: Arc::clone(&clock),
+            trunks: collect::trunks(endpoint.clone(), lines.clone()),
         };
         let control = Control::start(ControlConfig {
             http: config.http.listen,

@@ -36,6 +36,7 @@ pub(super) async fn summary(State(shared): State<Shared>) -> Answer {
         "uptime_seconds": uptime,
         "parts": parts,
         "calls": state.live.len(),
+        "trunks": (state.trunks)(),
         "storage": {
             "fault": state.storage.fault(),
             "records_lost": state.storage.metrics().queue_full() + state.storage.metrics().write_failed(),

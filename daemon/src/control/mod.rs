@@ -82,6 +82,8 @@ pub struct ControlState {
     pub traces: Traces,
     /// Tells the uptime.
     pub clock: Arc<dyn Clock>,
+    /// Tells how the trunks are: an object for each, by name.
+    pub trunks: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
 /// Why the control thread could not be started; its `Display` is one sentence.

@@ -34,6 +34,7 @@ fn house() -> House {
         metrics: Metrics::new(Arc::clone(&clock)),
         traces: Traces::new(|call| if call == CallId(7) { vec![message()] } else { Vec::new() }),
         clock,
+        trunks: Arc::new(|| serde_json::json!({ "carrier": { "calls": 1 } })),
     };
     let control = Control::start(config(&folder, state.clone())).expect("started");
     House { control, state, storage, folder, queue }
