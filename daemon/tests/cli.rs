@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use callbox::base::{CallId, Clock, Pii, SystemClock, TurnId};
 use callbox::control::{
-    Control, ControlConfig, ControlState, Latch, LiveCall, LiveCalls, LiveState, Orders, Readiness,
+    Control, ControlConfig, ControlState, Latch, LiveCall, LiveCalls, LiveState, Orders, Readiness, Traces,
 };
 use callbox::storage::{Direction, Record, Storage, Timestamp, Timing, TurnRecord};
 use callbox::telemetry::Metrics;
@@ -33,6 +33,8 @@ fn asks_a_running_daemon() {
         storage: storage.handle(),
         metrics: Metrics::new(Arc::clone(&clock)),
         orders: Orders::new().0,
+        traces: Traces::new(|_| Vec::new()),
+        trunks: Arc::new(|| serde_json::json!({})),
         clock,
     };
     let socket = folder.path().join("control.sock");
