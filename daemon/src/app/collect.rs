@@ -2,11 +2,8 @@
 //! the signalling's counts; and the signalling of a call, when an operator does.
 
 use std::fmt;
-<<<<<<< HEAD
-use std::time::SystemTime;
-=======
 use std::sync::Arc;
->>>>>>> main
+use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
@@ -16,17 +13,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use serde_json::json;
 
-<<<<<<< HEAD
+use crate::base::trunk::TrunkName;
 use crate::control::{TracedMessage, Traces};
 use crate::media::{Histogram, Media};
 use crate::sip::outbound::Lines;
-use crate::sip::{Endpoint, Offence, Seen};
-=======
-use crate::base::trunk::TrunkName;
-use crate::media::{Histogram, Media};
-use crate::sip::outbound::Lines;
-use crate::sip::{Endpoint, Offence, TrunkStats};
->>>>>>> main
+use crate::sip::{Endpoint, Offence, Seen, TrunkStats};
 
 /// Seconds; a frame lasts 0.02, and 0.005 is the bar that the media thread is held to.
 const LATENESS: [f64; 10] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5];
