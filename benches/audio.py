@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path)
-    parser.add_argument("--limit", type=int, default=120, help="prompts")
+    parser.add_argument("--limit", type=int, default=60, help="prompts")
     parser.add_argument("--no-words", action="store_true", help="without the word error rates, which take minutes")
     arguments = parser.parse_args()
     audio = arguments.bin / "audio"

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use callbox::base::{ClauseId, Clock, SystemClock, TurnId};
 use callbox::media::rtp::Packet;
+use callbox::media::srtp::{Keys, MasterKey, Suite};
 use callbox::media::{Codec, Ends, Event, FRAME, LatchRule, PlayFrame, Session, SessionParameters};
 
 const LEFT: ([u8; 4], u16) = ([10, 0, 0, 1], 4000);
@@ -120,6 +121,35 @@ fn a_new_codec_and_a_new_sender_are_followed() {
     let understood = heard.iter().filter(|heard| near(**heard, 4000)).count();
     assert!(understood > 285, "{understood} of {}", heard.len());
     assert_eq!(call.right.session.stats(call.now).buffer.resets, 1);
+}
+
+#[test]
+fn a_sealed_call_goes_on_elsewhere_after_its_numbers_have_wrapped() {
+    for suite in [Suite::AesCm80, Suite::AesCm32, Suite::AesGcm128, Suite::AesGcm256] {
+        let key = |octet| MasterKey::new(suite, vec![octet; suite.octets()]).expect("as long as it must be");
+        let sealed = |remote: SocketAddr, ssrc: u32| {
+            let (send, receive) = (key(ssrc as u8), key(3 - ssrc as u8));
+            SessionParameters { keys: Some(Keys { send, receive }), ..parameters(remote, ssrc) }
+        };
+        let mut call = Call::new();
+        call.left.session.update(sealed(RIGHT.into(), 1));
+        call.right.session.update(sealed(LEFT.into(), 2));
+        call.run(100);
+        let stats = call.left.session.stats(call.now);
+        assert_eq!((stats.roll_over, stats.progress.heard.map(|(_, index)| index >> 16)), (1, Some(1)));
+        // Another process, which knows no more than what was kept.
+        let (sequence, timestamp, _) = stats.next.expect("a stream");
+        let (roll_over, progress) = (stats.roll_over, stats.progress);
+        let kept =
+            SessionParameters { sequence: sequence + 9, timestamp, roll_over, progress, ..sealed(RIGHT.into(), 1) };
+        let (session, ends) = Session::new(kept, call.now, SystemTime::UNIX_EPOCH);
+        (call.left.session, call.left.ends) = (session, ends);
+        call.run(100);
+        for (end, level) in [(&call.left, -4000), (&call.right, 4000)] {
+            assert_eq!(end.session.stats(call.now).rejected, 0, "{suite:?}");
+            assert!(end.heard[end.heard.len() - 50..].iter().all(|heard| near(*heard, level)), "{suite:?}");
+        }
+    }
 }
 
 #[test]

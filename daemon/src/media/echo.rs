@@ -195,17 +195,23 @@ impl EchoWatch {
 
     /// The delay at which the last `N` samples heard are most like what was sent, and how much.
     fn best<const N: usize>(&self, delays: std::ops::Range<usize>) -> (f32, usize) {
-        let heard = &self.heard.samples[SEARCH - N..];
+        let (heard, sent) = (&self.heard.samples[SEARCH - N..], &*self.sent.samples);
         let mut best = (0.0, delays.start);
         let power = dot(heard, heard);
+        let square = |at: usize| i64::from(sent[at]) * i64::from(sent[at]);
+        // Of the window that slides along: one square comes, one goes.
+        let mut energy: i64 = (KEPT - delays.start - N..KEPT - delays.start).map(square).sum();
         for delay in delays.start..delays.end.min(KEPT - N) {
             let end = KEPT - delay;
-            let sent = &self.sent.samples[end - N..end];
-            let product = dot(heard, sent);
-            // An echo may be upside down. What is faint explains nothing.
-            let sent = dot(sent, sent);
-            if sent > FAINT * N as f32 && product * product > best.0 * power * sent {
-                best = (product * product / (power * sent), delay);
+            let sent_power = energy as f32;
+            energy += square(end - N - 1) - square(end - 1);
+            // What is faint explains nothing.
+            if sent_power > FAINT * N as f32 {
+                let product = dot(heard, &sent[end - N..end]);
+                // An echo may be upside down.
+                if product * product > best.0 * power * sent_power {
+                    best = (product * product / (power * sent_power), delay);
+                }
             }
         }
         (best.0.sqrt(), best.1)

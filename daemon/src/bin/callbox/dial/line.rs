@@ -216,6 +216,10 @@ async fn converse(
         session.readable().await;
         pressing &= !session.events().any(|event| event == Event::Pressed);
         while let Some(frame) = session.recv() {
+            // Who presses keys neither speaks nor listens.
+            if pressing {
+                continue;
+            }
             let samples = match caller.tick(&frame.samples) {
                 Step::Say(samples) => samples,
                 Step::Heard { answered, .. } => {
@@ -228,8 +232,6 @@ async fn converse(
                     }
                     [0; FRAME]
                 }
-                // Keys are no question: whoever has nothing else to say still presses them all.
-                Step::Done if pressing => [0; FRAME],
                 Step::Done => return Ok(()),
             };
             if caller.asked() > heard.asked_at.len() {
