@@ -314,6 +314,13 @@ impl Conversation {
         }
     }
 
+    /// A key of the caller's: for whom they were joined to, or for the agent.
+    fn pressed(&mut self, state: &mut State, key: char) {
+        if !self.handover.as_mut().is_some_and(|handover| handover.press(key)) {
+            self.tell(state, Input::Dtmf(key));
+        }
+    }
+
     const fn call(&self) -> CallId {
         self.port.call()
     }
@@ -425,7 +432,7 @@ impl Conversation {
         let events: Vec<media::Event> = self.session.events().collect();
         for event in events {
             match event {
-                media::Event::Dtmf { digit, .. } => self.tell(state, Input::Dtmf(*digit.reveal())),
+                media::Event::Dtmf { digit, .. } => self.pressed(state, *digit.reveal()),
                 // More may have been handed over since the playout ran dry.
                 media::Event::Drained if state.shelf.is_empty() && self.session.queued() == 0 => {
                     self.play_out(state);
@@ -521,7 +528,7 @@ impl Conversation {
             CallEvent::Info { content_type, body } if self.session.stats().keys == 0 => {
                 state.changed = true;
                 if let Some(key) = sip::info::key(&content_type, body.reveal()) {
-                    self.tell(state, Input::Dtmf(key));
+                    self.pressed(state, key);
                 }
             }
             // The dialog has changed, if nothing else.

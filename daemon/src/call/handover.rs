@@ -152,6 +152,13 @@ impl Handover {
         }
     }
 
+    /// A key of the caller's; false if it is for the agent.
+    pub(super) fn press(&mut self, key: char) -> bool {
+        let Self::Joined { leg } = self else { return false };
+        press(&mut leg.session, key);
+        true
+    }
+
     /// What outlives the daemon of it.
     pub(super) fn kept(&self, clock: &dyn Clock) -> Option<Box<KeptCall>> {
         let Self::Joined { leg } = self else { return None };
@@ -184,7 +191,20 @@ fn pass(from: &mut MediaSession, to: &mut MediaSession) {
             let _full = to.push(frame(heard.samples));
         }
     }
-    from.events().for_each(drop);
+    let pressed: Vec<_> = from.events().filter_map(pressed).collect();
+    pressed.into_iter().for_each(|key| press(to, key));
+}
+
+/// A key that was pressed: menus behind a transfer want it.
+fn pressed(event: media::Event) -> Option<char> {
+    if let media::Event::Dtmf { digit, .. } = event { Some(*digit.reveal()) } else { None }
+}
+
+fn press(session: &mut MediaSession, key: char) {
+    let sent = media::Keys::parse(key.encode_utf8(&mut [0; 4])).map(|keys| session.press(keys));
+    if !matches!(sent, Some(Ok(()))) {
+        tracing::debug!("a key was not passed on");
+    }
 }
 
 /// Begins to hand a caller over.
