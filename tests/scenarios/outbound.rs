@@ -213,7 +213,7 @@ async fn a_server_that_is_silent_is_given_up_for_the_next_that_dns_names() -> an
     let daemon = Daemon::start(Setup { sip: format!("resolver = \"{}\"", names.address()), ..setup }).await?;
     let alice = Baresip::registered("alice", provider.address(), PASSWORD)?;
     let _process = alice.answer(&tone(400.0, 20.0))?;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let placed = || async {
         let (placed, said) = callbox(&daemon, &["call", "start", "--to", "alice", "--agent", "desk"]).await.ok()?;
         println!("{said}");

@@ -7,7 +7,7 @@ const MOST_LINES: usize = 800;
 
 /// Folders whose code is given time, randomness and sockets, with the files at their edge that may ask for them.
 const SANS_IO: [(&str, &[&str]); 4] = [
-    ("daemon/src/sip", &["endpoint", "transport", "transaction"]),
+    ("daemon/src/sip", &["endpoint", "transport", "transaction", "dial", "line"]),
     ("daemon/src/media", &["socket", "pacer"]),
     ("daemon/src/dialogue", &[]),
     ("daemon/wire/src", &[]),

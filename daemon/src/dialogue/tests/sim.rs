@@ -189,6 +189,7 @@ impl Line {
                                     | Input::Drain
                                     | Input::HungUp
                                     | Input::Dtmf(_)
+                                    | Input::Unreached(_)
                             )
                     )
                 });
