@@ -142,7 +142,7 @@ impl App {
         let (endpoint, incoming, calls) = Endpoint::resume(endpoint_config, dialogs).await.map_err(configuration)?;
         readiness.ready(Latch::Sip);
 
-        let names = Dns::new(config.sip.resolver).map_err(configuration)?;
+        let names = Dns::new(config.sip.resolver);
         let lines = Lines::new(endpoint.clone(), Arc::new(names), Arc::clone(&clock), random()?);
 
         let (orders, queue) = Orders::new();

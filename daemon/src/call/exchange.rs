@@ -399,8 +399,19 @@ impl Exchange {
         Stream::new(rtp, names, self.silence, &policy)
     }
 
-    pub(super) fn enter_live(&self, call: LiveCall) -> LiveEntry {
-        self.live.enter(call)
+    /// Lists a call as one that is up.
+    pub(super) fn list(&self, record: &CallRecord) -> LiveEntry {
+        self.live.enter(LiveCall {
+            id: record.id,
+            agent: record.agent.clone(),
+            direction: record.direction,
+            from: record.from.clone(),
+            to: record.to.clone(),
+            codec: record.codec.clone(),
+            started: record.started,
+            state: LiveState::Speaking,
+            turns: record.turns,
+        })
     }
 
     /// Keeps a call of which nothing was heard yet.
@@ -435,17 +446,7 @@ impl Exchange {
     pub(super) async fn converse(self: &Arc<Self>, up: Up) {
         let Up { mut record, agent, sip, session, parameters, stream, keep, began, before, leg } = up;
         let active = Active::new(&self.metrics);
-        let live = self.live.enter(LiveCall {
-            id: record.id,
-            agent: record.agent.clone(),
-            direction: record.direction,
-            from: record.from.clone(),
-            to: record.to.clone(),
-            codec: record.codec.clone(),
-            started: record.started,
-            state: LiveState::Speaking,
-            turns: record.turns,
-        });
+        let live = self.list(&record);
         let port = self.engine.attach(record.id);
         let media = record.media;
         let conversation = Conversation {

@@ -15,7 +15,7 @@ use super::keep::{KeptCall, Parts};
 use super::outgoing::{NotReached, Ringing};
 use super::stream::Stream;
 use crate::base::{ClauseId, Clock, Pii, TurnId};
-use crate::control::{LiveCall, LiveEntry, LiveState};
+use crate::control::LiveEntry;
 use crate::dialogue::{Transfer, Unreached};
 use crate::media::{self, FRAME, MediaSession, PlayFrame, RATE, SessionParameters};
 use crate::sip::outbound::Order;
@@ -336,17 +336,7 @@ async fn join(
     record.answered = Some(exchange.present(&record, began));
     exchange.storage.record(Record::Call(Box::new(record.clone())));
     tracing::info!(leg = %record.id, codec = record.codec, "the caller is joined to the target of the transfer");
-    let live = exchange.enter_live(LiveCall {
-        id: record.id,
-        agent: record.agent.clone(),
-        direction: record.direction,
-        from: record.from.clone(),
-        to: record.to.clone(),
-        codec: record.codec.clone(),
-        started: record.started,
-        state: LiveState::Speaking,
-        turns: 0,
-    });
+    let live = exchange.list(&record);
     let leg = Leg { sip, session, stream, parameters, record, began, live: Some(live), sockets };
     // If both came the same way, that side can join them without us.
     let (ours, theirs) = (caller.snapshot(), leg.sip.snapshot());
