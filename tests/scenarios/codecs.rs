@@ -55,7 +55,7 @@ async fn call(speaks: Speaks, transport: &str, dir: &Path) -> anyhow::Result<()>
     ensure!(here > 0.95 && there > 0.95, "heard here {here:.3}, there {there:.3}");
     let log = phone.log();
     // Beside Opus, baresip 1.0 shows no key: its telephone events have a clock of 8 kHz, its audio one of 48.
-    let keys = if speaks.codec == "opus" { &[] } else { &['1', '5', '9', '#'][..] };
+    let keys: &[char] = if speaks.codec == "opus" { &[] } else { &['1', '5', '9', '#'] };
     for key in keys {
         ensure!(log.contains(&format!("'{key}'")), "the key {key} was not received:\n{log}");
     }
