@@ -401,6 +401,7 @@ impl Conversation {
             self.tell(state, Input::Played { turn: part.turn, clause: part.clause, frames: part.frames });
         }
         while self.session.queued() < IN_PLAYOUT
+            && !self.session.is_full()
             && let Some(frame) = state.shelf.hand()
         {
             let frame = PlayFrame { turn: frame.turn, clause: frame.clause, samples: frame.samples };

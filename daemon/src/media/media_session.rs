@@ -78,6 +78,13 @@ impl MediaSession {
         self.ends.play.queued()
     }
 
+    /// Whether [`Self::push`] would fail: what was flushed is in the way for up to 20 ms more, then [`Event::Flushed`]
+    /// makes this [`Self::readable`].
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.ends.play.is_full()
+    }
+
     /// Discards all that is queued and fades what is playing, within 20 ms and 8 ms. [`Event::Flushed`] follows, after
     /// [`Event::Played`] with what was heard. What is pushed from now on is played.
     pub fn flush(&mut self) {

@@ -75,6 +75,12 @@ impl PlayQueue {
         (self.pushed - gone) as usize
     }
 
+    /// Whether a frame would find no room: what was flushed takes its place until the next tick.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.ring.is_full()
+    }
+
     /// Discards everything pushed so far, at the next tick. What is pushed afterwards is played.
     pub fn flush(&mut self) {
         self.marks.flush.store(self.pushed, Ordering::Release);
@@ -238,6 +244,7 @@ mod tests {
         queue.flush();
         assert_eq!(queue.queued(), 0);
         assert!(queue.push(frame(2, 0, 7)));
+        assert_eq!((queue.queued(), queue.is_full()), (1, true), "what was flushed is in the way until the tick");
         let mut told = Vec::new();
         let faded = playout.next(true, |event| told.push(event)).expect("fade");
         assert_eq!(told, [played(1, 0, 1), Event::Flushed { discarded: QUEUE as u64 - 1 }]);
@@ -257,7 +264,12 @@ mod tests {
             for step in steps {
                 match step {
                     0 => queue.flush(),
-                    1..=4 => pushed += i16::from(queue.push(frame(0, 0, pushed + 1))),
+                    1..=4 => {
+                        let full = queue.is_full();
+                        let taken = queue.push(frame(0, 0, pushed + 1));
+                        prop_assert_eq!(taken, !full);
+                        pushed += i16::from(taken);
+                    }
                     _ => {
                         let mut flushed = false;
                         let samples = playout.next(true, |event| if let Event::Flushed { discarded: count } = event {
