@@ -28,6 +28,9 @@ use crate::telemetry::turn_span;
 /// Frames that wait in the playout: enough to ride out a busy moment, few enough that little is lost at a flush.
 const IN_PLAYOUT: usize = 25;
 
+/// Why a call has ended whose far end has vanished.
+const MEDIA_TIMEOUT: &str = "media_timeout";
+
 /// What a conversation is made of.
 pub(super) struct Conversation {
     pub(super) exchange: Arc<Exchange>,
@@ -160,8 +163,9 @@ impl Conversation {
         let mut by_caller = false;
         let reason = loop {
             self.play_out(&mut state);
-            if let Some(handover) = &mut self.handover {
-                handover.pass_to(&mut self.session);
+            if self.handover.as_mut().is_some_and(|handover| handover.pass_to(&mut self.session) == Media::Gone) {
+                self.sip.hangup().await;
+                break MEDIA_TIMEOUT.to_owned();
             }
             if let Some(name) = state.wanted.take() {
                 self.hand_over(&mut state, &name).await;
@@ -210,7 +214,7 @@ impl Conversation {
                 Wake::Media => {
                     if self.media_arrived(&mut state) == Media::Gone {
                         self.sip.hangup().await;
-                        break "media_timeout".to_owned();
+                        break MEDIA_TIMEOUT.to_owned();
                     }
                 }
                 Wake::News(news) => self.engine_said(&mut state, news),
@@ -222,14 +226,14 @@ impl Conversation {
             }
         };
         self.tell(&mut state, Input::HungUp);
-        let leg = self.handover.take().and_then(Handover::into_leg);
         let over = Over {
             reason: reason.clone(),
             ended_us: self.exchange.present(&self.record, self.began).0,
             by_us: !by_caller,
         };
         self.write(&state, Some(over));
-        if let Some(leg) = leg {
+        // Only now: whoever goes on from what is kept has to know of the leg.
+        if let Some(leg) = self.handover.take().and_then(Handover::into_leg) {
             leg.end(&self.exchange).await;
         }
         Ended { reason, turns: state.turns, media: self.session.stats(), keep: self.keep.take() }
@@ -584,8 +588,9 @@ const fn ended_because(reason: &EndReason) -> &'static str {
     }
 }
 
+/// Whether packets of a far end arrive, or are expected to.
 #[derive(PartialEq, Eq)]
-enum Media {
+pub(super) enum Media {
     Flows,
     Gone,
 }

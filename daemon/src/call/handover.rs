@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 
-use super::conversation::until;
+use super::conversation::{Media, until};
 use super::exchange::{Exchange, media_stats};
 use super::keep::{KeptCall, Parts};
 use super::outgoing::{NotReached, Ringing};
 use super::stream::Stream;
 use crate::base::{ClauseId, Clock, Pii, TurnId};
 use crate::control::LiveEntry;
-use crate::dialogue::{Transfer, Unreached};
+use crate::dialogue::{How, Transfer, Unreached};
 use crate::media::{self, FRAME, MediaSession, PlayFrame, RATE, SessionParameters};
 use crate::sip::outbound::Order;
 use crate::sip::uri::Uri;
@@ -41,7 +41,7 @@ pub(super) struct Leg {
     pub(super) record: CallRecord,
     /// The machine's uptime when it was placed.
     pub(super) began: Duration,
-    live: Option<LiveEntry>,
+    live: LiveEntry,
     /// RTP and RTCP, for whoever keeps them beyond this process.
     sockets: Option<[OwnedFd; 2]>,
 }
@@ -113,11 +113,12 @@ impl Handover {
         }
     }
 
-    /// Frames of the other side, for the caller.
-    pub(super) fn pass_to(&mut self, caller: &mut MediaSession) {
+    /// Frames of the other side, for the caller; whether there still is another side.
+    pub(super) fn pass_to(&mut self, caller: &mut MediaSession) -> Media {
         match self {
             Self::Referring { .. } => {}
-            Self::Ringing { early: Some(early), .. } => pass(&mut early.session, caller),
+            // A line that rings may well be silent.
+            Self::Ringing { early: Some(early), .. } => pass(&mut early.session, caller, |_| {}),
             Self::Ringing { tone, .. } => {
                 while caller.queued() < IN_PLAYOUT {
                     if caller.push(frame(tone.next())).is_err() {
@@ -125,8 +126,18 @@ impl Handover {
                     }
                 }
             }
-            Self::Joined { leg } => pass(&mut leg.session, caller),
+            Self::Joined { leg } => {
+                let mut silent = false;
+                pass(&mut leg.session, caller, |since| {
+                    silent |= leg.stream.receives();
+                    tracing::warn!(seconds = since.as_secs(), "no audio arrives from whom the caller was joined to");
+                });
+                if silent || !leg.session.is_alive() {
+                    return Media::Gone;
+                }
+            }
         }
+        Media::Flows
     }
 
     /// A frame of the caller, for the other side.
@@ -185,19 +196,20 @@ fn frame(samples: media::Samples) -> PlayFrame {
     PlayFrame { turn: TurnId(u32::MAX), clause: ClauseId(0), samples }
 }
 
-fn pass(from: &mut MediaSession, to: &mut MediaSession) {
+fn pass(from: &mut MediaSession, to: &mut MediaSession, mut silence: impl FnMut(Duration)) {
     while let Some(heard) = from.recv() {
         if to.queued() < IN_PLAYOUT {
             let _full = to.push(frame(heard.samples));
         }
     }
-    let pressed: Vec<_> = from.events().filter_map(pressed).collect();
-    pressed.into_iter().for_each(|key| press(to, key));
-}
-
-/// A key that was pressed: menus behind a transfer want it.
-fn pressed(event: media::Event) -> Option<char> {
-    if let media::Event::Dtmf { digit, .. } = event { Some(*digit.reveal()) } else { None }
+    for event in from.events() {
+        match event {
+            // Menus behind a transfer want it.
+            media::Event::Dtmf { digit, .. } => press(to, *digit.reveal()),
+            media::Event::Silence { since } => silence(since),
+            _ => {}
+        }
+    }
 }
 
 fn press(session: &mut MediaSession, key: char) {
@@ -215,7 +227,7 @@ pub(super) async fn begin(
     agent: &str,
 ) -> Result<Handover, Unreached> {
     let now = exchange.clock.now();
-    if target.how == crate::dialogue::How::Blind {
+    if target.how == How::Blind {
         let to = refer_to(&caller.snapshot(), target.to.as_str());
         if caller.refer(to).await.is_ok() {
             tracing::info!(target = target.name.as_str(), "the caller's side is asked to transfer them");
@@ -337,10 +349,10 @@ async fn join(
     exchange.storage.record(Record::Call(Box::new(record.clone())));
     tracing::info!(leg = %record.id, codec = record.codec, "the caller is joined to the target of the transfer");
     let live = exchange.list(&record);
-    let leg = Leg { sip, session, stream, parameters, record, began, live: Some(live), sockets };
+    let leg = Leg { sip, session, stream, parameters, record, began, live, sockets };
     // If both came the same way, that side can join them without us.
     let (ours, theirs) = (caller.snapshot(), leg.sip.snapshot());
-    if target.how == crate::dialogue::How::Attended && ours.flow.peer.ip() == theirs.flow.peer.ip() {
+    if target.how == How::Attended && ours.flow.peer.ip() == theirs.flow.peer.ip() {
         // If it does not want to, the two stay joined here.
         let _kept = caller.refer(refer_to_leg(&theirs)).await;
     }
@@ -381,9 +393,11 @@ impl Leg {
         session: MediaSession,
         parameters: SessionParameters,
         kept: &KeptCall,
+        exchange: &Exchange,
     ) -> Self {
         let (stream, record, began) = (kept.stream.clone(), kept.record(), kept.began);
-        Self { sip, session, stream, parameters, record, began, live: None, sockets: None }
+        let live = exchange.list(&record);
+        Self { sip, session, stream, parameters, record, began, live, sockets: None }
     }
 
     /// Its sockets, once, for whoever keeps them.

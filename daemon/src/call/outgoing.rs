@@ -1,7 +1,6 @@
 //! Calls that the box places. Enters: whom to call and which agent is to speak, or who is to be joined to a caller.
 //! Leaves: a conversation, a leg, or why nobody was reached. Never here: which server of a trunk takes the call.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,11 +161,9 @@ impl Exchange {
         let invited = self.clock.now();
         let reservation = self.media.reserve().map_err(|_| NotReached::NoPort)?;
         // Where the packets will go is known only when somebody answers: the trunk's server is the best guess.
-        let towards = self.lines.server_of(order.trunk.as_ref()).await;
-        let towards = towards.unwrap_or_else(|| SocketAddr::from(([192, 0, 2, 1], 9)));
-        let ip = self.address_towards(towards).ok_or(NotReached::NoPort)?;
-        let trunk = self.lines.trunk(order.trunk.as_ref());
-        let mut stream = self.stream((ip, reservation.port()).into(), trunk.as_deref());
+        let (trunk, server) = self.lines.towards(order.trunk.as_ref()).await?;
+        let ip = self.address_towards(server).ok_or_else(|| Undialled::Unreachable(trunk.name.clone()))?;
+        let mut stream = self.stream((ip, reservation.port()).into(), Some(&trunk));
         let (to, from) = (order.to.clone(), order.from.clone().unwrap_or_default());
         let dialling = self.lines.dial(Order { sdp: stream.offer(), ..order }).await?;
         let record = CallRecord {

@@ -34,8 +34,16 @@ pub(super) fn fixed_texts(agent: &Agent) -> impl Iterator<Item = String> + '_ {
     let stored = StoredPhrase::ALL.map(|phrase| agent.stored(phrase));
     let spoken = [agent.greeting.as_str(), agent.not_understood.as_str(), agent.repeat.as_str()];
     let prompts = agent.silence_prompts.iter().map(|prompt| prompt.as_str());
+    let transfers = agent.transfers.iter().flat_map(|target| [target.announce.as_str(), target.unreached.as_str()]);
     // What is needed first is rendered first: the greeting, then what covers for a missing engine.
-    spoken.into_iter().take(1).chain(stored).chain(spoken.into_iter().skip(1)).chain(prompts).flat_map(clauses)
+    spoken
+        .into_iter()
+        .take(1)
+        .chain(stored)
+        .chain(spoken.into_iter().skip(1))
+        .chain(prompts)
+        .chain(transfers)
+        .flat_map(clauses)
 }
 
 /// Phrases by their text.

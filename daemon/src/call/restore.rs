@@ -9,8 +9,8 @@ use tracing::Instrument as _;
 
 use super::conversation::Before;
 use super::exchange::{Exchange, Up};
-use super::handover::Leg;
-use super::keep::{KeptCall, Left};
+use super::handover::{Leg, TRANSFERRED};
+use super::keep::{Keep, KeptCall, Left};
 use crate::base::CallId;
 use crate::sip::{Call, Phase};
 use crate::storage::Timestamp;
@@ -39,14 +39,15 @@ impl Exchange {
                     for sip in sip.into_iter().chain(leg) {
                         sip.hangup().await;
                     }
-                    self.note_end(left, &over.reason, Some(Timestamp(over.ended_us))).await;
+                    let ended = Some(Timestamp(over.ended_us));
+                    self.note_end(&left.call, left.keep, &over.reason, ended).await;
                 }
                 (None, None) if left.call.dialog.phase == Phase::Ringing => {
                     tracing::info!(call = %id, "a call that rang while the daemon before died was refused");
                 }
                 (None, None) => {
                     tracing::warn!(call = %id, "a call of an earlier daemon has no dialog and is over");
-                    self.note_end(left, "lost_dialog", None).await;
+                    self.note_end(&left.call, left.keep, "lost_dialog", None).await;
                 }
                 (Some(sip), None) => {
                     if left.crashes > 0 {
@@ -71,7 +72,7 @@ impl Exchange {
             let reason = over.unwrap_or("restart");
             tracing::warn!(call = %id, reason, crashes = left.crashes, "a call of an earlier daemon is ended");
             sip.hangup().await;
-            return self.note_end(left, reason, None).await;
+            return self.note_end(&left.call, left.keep, reason, None).await;
         };
         left.keep.enter();
         let opened = self.media.adopt(left.rtp, left.rtcp).and_then(|(sockets, missed)| {
@@ -84,7 +85,7 @@ impl Exchange {
             Err(error) => {
                 tracing::error!(call = %id, %error, "a call of an earlier daemon has no media and is ended");
                 sip.hangup().await;
-                return;
+                return self.note_end(&left.call, left.keep, "lost_media", None).await;
             }
         };
         let leg = left.call.leg.take().zip(leg).zip(left.leg.take());
@@ -119,14 +120,20 @@ impl Exchange {
             self.media.resume(sockets, parameters.clone(), kept.target)
         });
         let session = opened.inspect_err(|error| tracing::error!(%error, "a leg has no media")).ok()?;
-        Some(Box::new(Leg::resume(sip, session, parameters, kept)))
+        Some(Box::new(Leg::resume(sip, session, parameters, kept, self)))
     }
 
-    /// The end of a call that does not go on; now, unless it is known.
-    async fn note_end(&self, left: Left, reason: &str, ended: Option<Timestamp>) {
-        let mut record = left.call.record();
-        record.ended = ended.or_else(|| Some(self.present(&record, left.call.began)));
-        record.end_reason = Some(reason.to_owned());
-        self.record_end(record, Some(left.keep)).await;
+    /// The end of a call that does not go on, and of whom it was joined to; now, unless it is known.
+    async fn note_end(&self, call: &KeptCall, keep: Keep, reason: &str, ended: Option<Timestamp>) {
+        let over = |call: &KeptCall, reason: &str| {
+            let mut record = call.record();
+            record.ended = ended.or_else(|| Some(self.present(&record, call.began)));
+            record.end_reason = Some(reason.to_owned());
+            record
+        };
+        if let Some(leg) = &call.leg {
+            self.record_end(over(leg, TRANSFERRED), None).await;
+        }
+        self.record_end(over(call, reason), Some(keep)).await;
     }
 }

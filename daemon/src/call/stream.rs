@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Advertised;
+use crate::base::trunk::{self, Trunk};
 use crate::media::srtp::{Keys, MasterKey, Progress, Suite};
 use crate::media::{Codec, Format, LatchRule, SessionParameters};
 use crate::sip::sdp::{self, AudioCodec, Crypto, Direction, Encryption, LocalMedia, MediaParameters, SdpError, Secret};
-use crate::sip::trunk::{self, Trunk};
 
 /// How audio may be agreed on with a peer. What belongs to a trunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

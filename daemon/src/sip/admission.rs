@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::bucket::{Bucket, Rate};
 use super::offences::{Offence, Offences, is_scanner};
-use super::trunk::{Trunk, TrunkName, Trunks};
+use crate::base::trunk::{Trunk, TrunkName, Trunks};
 
 /// What the endpoint accepts. Every figure is per endpoint unless it says "source" (one IP address).
 #[derive(Debug, Clone, PartialEq)]

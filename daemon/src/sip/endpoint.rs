@@ -23,8 +23,8 @@ use super::reason;
 use super::tls::Tls;
 use super::trace::{Seen, Tracer};
 use super::transaction::{self, Flow, NextHop, Timers, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
-use super::trunk::{TrunkName, Trunks};
 use super::uri::Uri;
+use crate::base::trunk::{TrunkName, Trunks};
 use crate::base::{Advertised, CallId, Clock, Pii, SystemClock, spawn_essential};
 
 /// Events of the transaction layer that wait for the task; beyond it the sockets wait.
@@ -135,6 +135,8 @@ pub struct DialRequest {
     pub next: Option<SocketAddr>,
     /// The trunk whose password answers a challenge.
     pub trunk: Option<TrunkName>,
+    /// In place of a call that counts until its own server is given up: `max_calls` of the trunk has let it in.
+    pub again: bool,
     /// More headers of the INVITE: identity, diversion, referral.
     pub headers: Vec<(&'static str, Pii<String>)>,
     /// Our offer.
@@ -171,7 +173,7 @@ pub struct TrunkStats {
 #[derive(Debug)]
 pub(super) enum Ask {
     Command { call: CallId, command: Command, reply: Option<oneshot::Sender<Result<(), CommandError>>> },
-    Dial { dial: Dial, reply: oneshot::Sender<Result<Handle, SipError>> },
+    Dial { dial: Dial, again: bool, reply: oneshot::Sender<Result<Handle, SipError>> },
     Send { request: Message, to: NextHop, flow: Flow, reply: oneshot::Sender<Option<Message>> },
     Drain(bool),
     Limit(Limits),
@@ -306,10 +308,10 @@ impl Endpoint {
             }
         };
         let flow = self.flow(transport, peer)?;
-        let DialRequest { to, from_user, from_host, trunk, headers, sdp, .. } = request;
+        let DialRequest { to, from_user, from_host, trunk, again, headers, sdp, .. } = request;
         let dial = Dial { to, from_user, flow, sdp, from_host, trunk, headers };
         let (reply, answer) = oneshot::channel();
-        self.asks.send(Ask::Dial { dial, reply }).await.map_err(|_| SipError::Closed)?;
+        self.asks.send(Ask::Dial { dial, again, reply }).await.map_err(|_| SipError::Closed)?;
         answer.await.map_err(|_| SipError::Closed)?.map(OutgoingCall::new)
     }
 
@@ -484,11 +486,11 @@ impl Task {
                 self.waiting.insert(tx, reply);
                 actions
             }
-            Ask::Dial { dial, reply } if !self.core.has_room(dial.trunk.as_ref()) => {
+            Ask::Dial { dial, again: false, reply } if !self.core.has_room(dial.trunk.as_ref()) => {
                 drop(reply.send(Err(SipError::TrunkFull)));
                 Vec::new()
             }
-            Ask::Dial { dial, reply } => {
+            Ask::Dial { dial, reply, .. } => {
                 let (call, actions) = self.core.dial(&dial, now);
                 if let Some(handle) = self.open(call) {
                     // A handle that comes back hangs up as it is dropped.

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::dialog::{Command, DialogState, EndReason, Invitation, Notice, Referral};
 use super::endpoint::Ask;
-use super::trunk::Trunk;
+use crate::base::trunk::Trunk;
 use crate::base::{CallId, Pii};
 
 /// Events that wait for the owner of a call. Beyond it offers are refused and the rest is dropped; the end is never lost.

@@ -19,7 +19,6 @@ pub mod sdp;
 mod tls;
 mod trace;
 pub mod transaction;
-pub mod trunk;
 pub mod uri;
 
 #[cfg(test)]

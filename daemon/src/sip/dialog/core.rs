@@ -13,10 +13,10 @@ use super::session::settle;
 use super::state::{DialogState, Phase, contact_uri, is_secure, via};
 use super::{Action, Command, CommandError, Dial, EndReason, Invitation, Notice, TRYING};
 use crate::base::CallId;
+use crate::base::trunk::{Trunk, TrunkName, Trunks};
 use crate::sip::message::{Message, Method, Start};
 use crate::sip::offences::Offence;
 use crate::sip::transaction::{Flow, NextHop, Timers, TxId, TxnEvent};
-use crate::sip::trunk::{Trunk, TrunkName, Trunks};
 use crate::sip::uri::{NameAddr, called_number};
 
 /// What the core has to know.

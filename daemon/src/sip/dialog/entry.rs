@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use super::screen::Refusal;
 use crate::base::trunk::Digest;
+use crate::base::trunk::{Trunk, TrunkName, Trunks};
 use crate::sip::digest::{Algorithm, Challenger, Verdict};
 use crate::sip::message::{Message, Method};
 use crate::sip::offences::Offence;
 use crate::sip::transaction::Flow;
-use crate::sip::trunk::{Trunk, TrunkName, Trunks};
 
 /// Whose password is wanted, as callers' telephones show it.
 const REALM: &str = "callbox";

@@ -32,7 +32,7 @@ pub use state::{DialogState, Phase, Role};
 
 use super::message::Message;
 use super::transaction::{Flow, NextHop, TxId};
-use super::trunk::{Trunk, TrunkName};
+use crate::base::trunk::{Trunk, TrunkName};
 use crate::base::{CallId, Pii};
 
 /// Methods that we process, in an Allow header.

@@ -4,10 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::session::SessionTimer;
+use crate::base::trunk::TrunkName;
 use crate::base::{CallId, Pii};
 use crate::sip::message::{Message, Method, Start, Via};
 use crate::sip::transaction::{Flow, NextHop, Transport};
-use crate::sip::trunk::TrunkName;
 use crate::sip::uri::{NameAddr, Uri};
 
 /// Who sent the first INVITE.

@@ -80,10 +80,7 @@ impl Lines {
         if !is_callable(order.to.reveal()) {
             return Err(Undialled::BadNumber);
         }
-        let line = self.line(order.trunk.as_ref()).ok_or_else(|| match &order.trunk {
-            Some(name) => Undialled::UnknownTrunk(name.clone()),
-            None => Undialled::NoTrunk,
-        })?;
+        let line = self.line(order.trunk.as_ref())?;
         let mut servers = VecDeque::new();
         for host in line.hosts() {
             let Some(named) = line.trunk.hosts.get(host) else { continue };
@@ -93,7 +90,7 @@ impl Lines {
             let Some((host, server)) = servers.pop_front() else {
                 return Err(Undialled::Unreachable(line.trunk.name.clone()));
             };
-            match self.endpoint().dial(request(&order, &line, &host, server)).await {
+            match self.endpoint().dial(request(&order, &line, &host, server, false)).await {
                 Ok(call) => break call,
                 Err(SipError::Closed) => return Err(Undialled::Closed),
                 Err(SipError::TrunkFull) => return Err(Undialled::Full(line.trunk.name.clone())),
@@ -145,7 +142,7 @@ impl Dialling {
 
     async fn next_server(&mut self) -> Result<(), Progress> {
         while let Some((host, server)) = self.servers.front().cloned() {
-            let called = self.lines.endpoint().dial(request(&self.order, &self.line, &host, server)).await;
+            let called = self.lines.endpoint().dial(request(&self.order, &self.line, &host, server, true)).await;
             self.servers.pop_front();
             match called {
                 Ok(call) => {
@@ -187,7 +184,7 @@ fn is_callable(to: &str) -> bool {
     }
 }
 
-fn request(order: &Order, line: &Line, host: &Host, server: Target) -> DialRequest {
+fn request(order: &Order, line: &Line, host: &Host, server: Target, again: bool) -> DialRequest {
     let trunk = &line.trunk;
     let to = order.to.reveal();
     let to = if Uri::parse(to).is_some() {
@@ -217,6 +214,7 @@ fn request(order: &Order, line: &Line, host: &Host, server: Target) -> DialReque
         transport: Some(server.transport.into()),
         next: Some(server.peer),
         trunk: Some(trunk.name.clone()),
+        again,
         headers,
         sdp: order.sdp.clone(),
     }

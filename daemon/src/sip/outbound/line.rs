@@ -2,7 +2,7 @@
 //! trunks of the configuration, now and after a reload; leaves: reports, and the servers for calls out in their order.
 //! One task per trunk for its registration and one per host for its keepalive; all end with the trunk.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::dial::Undialled;
 use super::locate::{Names, Target, locate};
 use super::registration::{Identity, Registered, Registration};
 use crate::base::trunk::{Host, Trunk, TrunkName, Trunks};
@@ -69,6 +70,8 @@ impl TrunkReport {
 #[derive(Default)]
 struct LineState {
     registered: Option<Registered>,
+    /// The host that has the registration.
+    registrar: usize,
     route: Vec<String>,
     hosts: Vec<HostReport>,
     /// Servers of each host, and when they were looked up.
@@ -110,24 +113,25 @@ impl Lines {
             let same = before.iter().find(|line| line.trunk == *trunk);
             lines.push(same.map_or_else(|| self.begin(Arc::clone(trunk)), Arc::clone));
         }
+        // A trunk that has changed but for its account registers the same contact, which must stay.
+        let stays = |gone: &Line| lines.iter().any(|line| line.trunk.register && aor(&line.trunk) == aor(&gone.trunk));
+        for gone in before.into_iter().filter(|line| line.report().is_registered() && !stays(line)) {
+            let lines = self.clone();
+            spawn_essential(async move { drop(timeout(LEAVE, lines.unregister(gone)).await) });
+        }
     }
 
     /// What is known of every trunk.
     #[must_use]
     pub fn report(&self) -> Vec<TrunkReport> {
-        let report = |line: &Arc<Line>| {
-            let state = lock(&line.state);
-            TrunkReport { name: line.trunk.name.clone(), registered: state.registered, hosts: state.hosts.clone() }
-        };
-        lock(&self.0.lines).iter().map(report).collect()
+        lock(&self.0.lines).iter().map(|line| line.report()).collect()
     }
 
     /// Takes every registration back; calls that are up do not need them.
     pub async fn leave(&self) {
         let lines: Vec<_> = std::mem::take(&mut *lock(&self.0.lines));
-        let registered = |line: &Arc<Line>| matches!(lock(&line.state).registered, Some(Registered::Until(_)));
         let mut leaving = JoinSet::new();
-        for line in lines.into_iter().filter(registered) {
+        for line in lines.into_iter().filter(|line| line.report().is_registered()) {
             let lines = self.clone();
             leaving.spawn(async move { lines.unregister(line).await });
         }
@@ -147,30 +151,31 @@ impl Lines {
     /// Whether calls can go out through this trunk at all.
     #[must_use]
     pub fn leads_out(&self, name: &TrunkName) -> bool {
-        self.line(Some(name)).is_some()
+        self.line(Some(name)).is_ok()
     }
 
-    /// The trunk that a call would go through.
-    #[must_use]
-    pub fn trunk(&self, name: Option<&TrunkName>) -> Option<Arc<Trunk>> {
-        self.line(name).map(|line| Arc::clone(&line.trunk))
-    }
-
-    /// A server that a call through this trunk would go to.
-    pub async fn server_of(&self, name: Option<&TrunkName>) -> Option<std::net::SocketAddr> {
+    /// The trunk that a call would go through, and the server that it would be sent to first.
+    ///
+    /// # Errors
+    /// [`Undialled`], if there is none.
+    pub async fn towards(&self, name: Option<&TrunkName>) -> Result<(Arc<Trunk>, SocketAddr), Undialled> {
         let line = self.line(name)?;
-        let host = line.hosts().into_iter().next()?;
-        self.servers(&line, host).await.first().map(|server| server.peer)
+        for host in line.hosts() {
+            if let Some(server) = self.servers(&line, host).await.first() {
+                return Ok((Arc::clone(&line.trunk), server.peer));
+            }
+        }
+        Err(Undialled::Unreachable(line.trunk.name.clone()))
     }
 
     /// The trunk of a name; without one the first that calls can go out through, or the first at all.
-    pub(super) fn line(&self, name: Option<&TrunkName>) -> Option<Arc<Line>> {
+    pub(super) fn line(&self, name: Option<&TrunkName>) -> Result<Arc<Line>, Undialled> {
         let lines = lock(&self.0.lines);
         let fits = |line: &&Arc<Line>| name.is_none_or(|name| line.trunk.name == *name) && !line.trunk.hosts.is_empty();
-        let mut fit = lines.iter().filter(fits);
-        let first = fit.next()?;
-        let up = |line: &&Arc<Line>| line.report().is_up();
-        Some(Arc::clone(std::iter::once(first).chain(fit).find(up).unwrap_or(first)))
+        let mut fit = lines.iter().filter(fits).peekable();
+        let first = fit.peek().copied();
+        let best = fit.find(|line| line.report().is_up()).or(first);
+        best.cloned().ok_or_else(|| name.cloned().map_or(Undialled::NoTrunk, Undialled::UnknownTrunk))
     }
 
     fn begin(&self, trunk: Arc<Trunk>) -> Arc<Line> {
@@ -223,6 +228,7 @@ impl Lines {
             let mut state = lock(&line.state);
             let before = state.registered.replace(registration.state());
             registration.route().clone_into(&mut state.route);
+            state.registrar = registration.host();
             tell(&line.trunk, before, registration.state());
         }
     }
@@ -255,12 +261,13 @@ impl Lines {
     async fn unregister(&self, line: Arc<Line>) {
         let mut registration = Registration::new(self.identity(&line.trunk), self.0.clock.now());
         let mut login = self.login(&line.trunk);
-        let Some(server) = self.servers(&line, 0).await.into_iter().next() else { return };
+        let registrar = lock(&line.state).registrar;
+        let Some(server) = self.servers(&line, registrar).await.into_iter().next() else { return };
         let Ok(flow) = self.0.endpoint.flow(server.transport.into(), server.peer) else { return };
         let (contact, now) = (contact(&line.trunk, flow), self.0.clock.now());
         let mut next = Some(registration.leave(&contact));
         while let Some(request) = next {
-            let uri = line.trunk.hosts.first().map(Host::to_string).unwrap_or_default();
+            let uri = line.trunk.hosts.get(registrar).map(Host::to_string).unwrap_or_default();
             let response = self.0.endpoint.request(request, uri, flow).await.ok();
             next = registration.on_response(response.as_ref(), &contact, &mut login, now, self.random());
         }
@@ -269,7 +276,7 @@ impl Lines {
     fn identity(&self, trunk: &Trunk) -> Identity {
         let domain = trunk.domain();
         Identity {
-            aor: format!("sip:{}@{domain}", trunk.username.as_deref().unwrap_or("callbox")),
+            aor: aor(trunk),
             registrar: format!("sip:{domain}"),
             expires: trunk.register_s.get(),
             hosts: trunk.hosts.len(),
@@ -337,13 +344,7 @@ impl Lines {
             return known.clone();
         }
         let Some(named) = line.trunk.hosts.get(host) else { return Vec::new() };
-        let seed = self.random();
-        let mut draws = 0_u64;
-        let mut random = || {
-            draws += 1;
-            seed.rotate_left((draws % 63) as u32)
-        };
-        let found = locate(self.0.names.as_ref(), named, line.trunk.transport, &mut random).await;
+        let found = locate(self.0.names.as_ref(), named, line.trunk.transport, &mut || self.random()).await;
         let known = line.located(host, now, &found);
         if named.address().is_none() {
             // Who is called may call.
@@ -400,6 +401,11 @@ impl Line {
     pub(super) fn route(&self) -> Vec<String> {
         lock(&self.state).route.clone()
     }
+}
+
+/// Our address of record at a trunk.
+fn aor(trunk: &Trunk) -> String {
+    format!("sip:{}@{}", trunk.username.as_deref().unwrap_or("callbox"), trunk.domain())
 }
 
 /// Our URI on a flow, under the name that the trunk knows us by.

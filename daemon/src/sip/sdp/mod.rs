@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use sdp_types::{Media, Session};
 use serde::{Deserialize, Serialize};
 
-pub use super::trunk::Encryption;
+pub use crate::base::trunk::Encryption;
 pub use crypto::{Crypto, Secret, Suite};
 
 /// Audio codecs of a telephone line.

@@ -4,7 +4,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::sip::trunk::{Trunk, Trunks};
+use crate::base::trunk::{Trunk, Trunks};
 
 /// Only 127.0.0.9 may call.
 fn carrier() -> Trunk {

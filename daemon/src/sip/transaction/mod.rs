@@ -25,8 +25,8 @@ use super::message::Message;
 use super::offences::Offence;
 use super::tls::Tls;
 use super::trace::Tracer;
-use super::trunk::{TrunkName, Trunks};
 use crate::base::Clock;
+use crate::base::trunk::{TrunkName, Trunks};
 
 /// A transaction. Server transactions are numbered by the layer (even), client transactions by the core (odd).
 pub type TxId = u64;

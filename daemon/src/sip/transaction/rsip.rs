@@ -24,6 +24,7 @@ use super::passed::Passed;
 use super::stream::Streams;
 use super::udp::{self, Udp, Wire};
 use super::{Flow, NextHop, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
+use crate::base::trunk::{TrunkName, Trunks};
 use crate::base::{Advertised, Clock, spawn_essential};
 use crate::sip::EndpointConfig;
 use crate::sip::admission::{Admission, Limits, Refusal};
@@ -33,7 +34,6 @@ use crate::sip::offences::Offence;
 use crate::sip::reason;
 use crate::sip::tls::Tls;
 use crate::sip::trace::Tracer;
-use crate::sip::trunk::{TrunkName, Trunks};
 use crate::sip::uri::Uri;
 
 /// Responses to what could not be parsed, in one second: a mirror for nobody.

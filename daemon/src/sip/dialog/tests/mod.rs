@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::trunk::Trunks;
 use crate::base::{Clock, ManualClock};
 use crate::sip::message::{Method, Start};
 use crate::sip::transaction::{Timers, Transport, TxnEvent};
-use crate::sip::trunk::Trunks;
 
 const SDP: &str = "v=0\r\n";
 

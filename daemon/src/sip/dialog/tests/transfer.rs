@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::Secret;
-use crate::sip::trunk::{Trunk, Trunks};
+use crate::base::trunk::{Trunk, Trunks};
 
 fn refer(b: &mut Bench, id: CallId) -> (TxId, Message) {
     let actions = b.ask(id, Command::Refer { to: "sip:desk@pbx.test".to_owned().into() });
