@@ -1,8 +1,6 @@
 //! SIP URIs and name-addr header values (RFC 3261 §19.1, §20.10). Enters: text from the network; leaves: slices of it.
 //! Nothing is decoded beyond what routing needs, and nothing here can fail louder than `None`.
 
-use std::net::{IpAddr, SocketAddr};
-
 use super::transaction::Transport;
 
 /// `"Display" <sip:user@host>;tag=x`, or the same without brackets.
@@ -104,12 +102,6 @@ impl<'a> Uri<'a> {
     pub fn port_for(&self, transport: Transport) -> u16 {
         self.port.unwrap_or_else(|| transport.default_port())
     }
-
-    /// Address and port when the host is a literal address.
-    pub fn literal(&self) -> Option<SocketAddr> {
-        let ip: IpAddr = self.host.parse().ok()?;
-        Some(SocketAddr::new(ip, self.port_for(self.transport().unwrap_or_default())))
-    }
 }
 
 /// The number or name that a Request-URI asks for, as operators write it: the user part of `sip:` and `sips:` without its
@@ -200,9 +192,8 @@ mod tests {
         let u = Uri::parse("sip:+49;x=1@[::1]:5070;lr;transport=TCP?h=v").unwrap();
         assert_eq!((u.user, u.host, u.port, u.transport()), ("+49;x=1", "::1", Some(5070), Some(Transport::Tcp)));
         assert_eq!(u.param("lr"), Some(""));
-        assert_eq!(Uri::parse("sip:10.0.0.1").unwrap().literal(), Some("10.0.0.1:5060".parse().unwrap()));
         let secure = Uri::parse("sips:[::1];transport=tcp").unwrap();
-        assert_eq!((secure.transport(), secure.literal()), (Some(Transport::Tls), "[::1]:5061".parse().ok()));
+        assert_eq!((secure.transport(), secure.port_for(Transport::Tls)), (Some(Transport::Tls), 5061));
         assert_eq!(Uri::parse("sip:h;transport=TLS").unwrap().port_for(Transport::Tls), 5061);
         for bad in ["tel:+1", "sip:", "sip:h:99999", "sip:[::1", "x"] {
             assert!(Uri::parse(bad).is_none(), "{bad}");

@@ -22,6 +22,10 @@ use crate::sip::transaction::Flow;
 
 /// How long servers of a host are known before DNS is asked again.
 const LOCATED: Duration = Duration::from_secs(60);
+/// How long an address that a name has had may call us; longer than any call lasts.
+const SEEN: Duration = Duration::from_secs(24 * 3600);
+/// Addresses of one trunk that are remembered.
+const MOST_SEEN: usize = 256;
 /// How long taking a registration back may hold up the end of the daemon.
 const LEAVE: Duration = Duration::from_secs(2);
 
@@ -76,6 +80,8 @@ struct LineState {
     hosts: Vec<HostReport>,
     /// Servers of each host, and when they were looked up.
     located: Vec<Option<(Instant, Vec<Target>)>>,
+    /// Addresses that names of hosts have had, and when last: who has called from one may still have to end that call.
+    seen: Vec<(IpAddr, Instant)>,
 }
 
 /// One trunk at work.
@@ -115,7 +121,8 @@ impl Lines {
         }
         // A trunk that has changed but for its account registers the same contact, which must stay.
         let stays = |gone: &Line| lines.iter().any(|line| line.trunk.register && aor(&line.trunk) == aor(&gone.trunk));
-        for gone in before.into_iter().filter(|line| line.report().is_registered() && !stays(line)) {
+        let now = self.0.clock.now();
+        for gone in before.into_iter().filter(|line| line.report(now).is_registered() && !stays(line)) {
             let lines = self.clone();
             spawn_essential(async move { drop(timeout(LEAVE, lines.unregister(gone)).await) });
         }
@@ -124,14 +131,16 @@ impl Lines {
     /// What is known of every trunk.
     #[must_use]
     pub fn report(&self) -> Vec<TrunkReport> {
-        lock(&self.0.lines).iter().map(|line| line.report()).collect()
+        let now = self.0.clock.now();
+        lock(&self.0.lines).iter().map(|line| line.report(now)).collect()
     }
 
     /// Takes every registration back; calls that are up do not need them.
     pub async fn leave(&self) {
         let lines: Vec<_> = std::mem::take(&mut *lock(&self.0.lines));
         let mut leaving = JoinSet::new();
-        for line in lines.into_iter().filter(|line| line.report().is_registered()) {
+        let now = self.0.clock.now();
+        for line in lines.into_iter().filter(|line| line.report(now).is_registered()) {
             let lines = self.clone();
             leaving.spawn(async move { lines.unregister(line).await });
         }
@@ -174,7 +183,8 @@ impl Lines {
         let fits = |line: &&Arc<Line>| name.is_none_or(|name| line.trunk.name == *name) && !line.trunk.hosts.is_empty();
         let mut fit = lines.iter().filter(fits).peekable();
         let first = fit.peek().copied();
-        let best = fit.find(|line| line.report().is_up()).or(first);
+        let now = self.0.clock.now();
+        let best = fit.find(|line| line.report(now).is_up()).or(first);
         best.cloned().ok_or_else(|| name.cloned().map_or(Undialled::NoTrunk, Undialled::UnknownTrunk))
     }
 
@@ -236,9 +246,10 @@ impl Lines {
     /// One attempt with the host that is due.
     async fn register(&self, line: &Line, registration: &mut Registration) {
         let trunk = &line.trunk;
-        let Some(host) = trunk.hosts.get(registration.host()) else { return };
+        let tried = registration.host();
+        let Some(host) = trunk.hosts.get(tried) else { return };
         let mut login = self.login(trunk);
-        let server = self.servers(line, registration.host()).await.into_iter().next();
+        let server = self.servers(line, tried).await.into_iter().next();
         let flow = server.and_then(|server| self.0.endpoint.flow(server.transport.into(), server.peer).ok());
         let contact = flow.map_or_else(String::new, |flow| contact(trunk, flow));
         let mut next = Some(registration.request(&contact));
@@ -251,10 +262,7 @@ impl Lines {
             next = registration.on_response(response.as_ref(), &contact, &mut login, now, self.random());
         }
         if !matches!(registration.state(), Registered::Until(_)) {
-            // Perhaps the name has moved.
-            if let Some(located) = lock(&line.state).located.get_mut(registration.host()) {
-                *located = None;
-            }
+            line.another_server(tried);
         }
     }
 
@@ -345,34 +353,60 @@ impl Lines {
         }
         let Some(named) = line.trunk.hosts.get(host) else { return Vec::new() };
         let found = locate(self.0.names.as_ref(), named, line.trunk.transport, &mut || self.random()).await;
-        let known = line.located(host, now, &found);
-        if named.address().is_none() {
+        if named.address().is_none() && !found.is_empty() {
             // Who is called may call.
+            let known = line.seen(now, &found);
             self.0.endpoint.hosts(line.trunk.name.clone(), known).await;
         }
-        found
+        line.located(host, now, found)
     }
 }
 
 impl Line {
-    /// These are the servers of a host; the addresses of all hosts.
-    fn located(&self, host: usize, now: Instant, found: &[Target]) -> Vec<IpAddr> {
+    /// These are the servers of a host; those of before, if DNS does not answer.
+    fn located(&self, host: usize, now: Instant, found: Vec<Target>) -> Vec<Target> {
         let mut state = lock(&self.state);
-        if let (Some(located), false) = (state.located.get_mut(host), found.is_empty()) {
-            *located = Some((now, found.to_vec()));
+        match state.located.get_mut(host) {
+            Some(located) if !found.is_empty() => *located = Some((now, found.clone())),
+            Some(Some((_, before))) => return before.clone(),
+            _ => {}
         }
-        let known = state.located.iter().flatten().flat_map(|(_, servers)| servers);
-        known.map(|server| server.peer.ip()).collect()
+        found
+    }
+
+    /// Names have these addresses now; all that they have had of late.
+    fn seen(&self, now: Instant, found: &[Target]) -> Vec<IpAddr> {
+        let mut state = lock(&self.state);
+        let new = |ip: &IpAddr| found.iter().any(|server| server.peer.ip() == *ip);
+        state.seen.retain(|(ip, at)| !new(ip) && now.saturating_duration_since(*at) < SEEN);
+        let surplus = (state.seen.len() + found.len()).saturating_sub(MOST_SEEN).min(state.seen.len());
+        state.seen.drain(..surplus);
+        for server in found {
+            let ip = server.peer.ip();
+            if !state.seen.iter().any(|(seen, _)| *seen == ip) {
+                state.seen.push((ip, now));
+            }
+        }
+        state.seen.iter().map(|(ip, _)| *ip).collect()
+    }
+
+    /// A server of a host does not answer: the next of them is asked first (RFC 3263 §4.3).
+    fn another_server(&self, host: usize) {
+        if let Some(Some((_, servers))) = lock(&self.state).located.get_mut(host)
+            && !servers.is_empty()
+        {
+            servers.rotate_left(1);
+        }
     }
 
     /// The final response of a host to OPTIONS; 408 for none.
     fn answered(&self, host: usize, status: u16, took: Duration) {
         // Whatever it says, it is there; but for one that says that it is not.
         let up = !matches!(status, 408 | 503);
-        let mut state = lock(&self.state);
-        if !up && let Some(located) = state.located.get_mut(host) {
-            *located = None;
+        if !up {
+            self.another_server(host);
         }
+        let mut state = lock(&self.state);
         let Some(report) = state.hosts.get_mut(host) else { return };
         let (trunk, host) = (self.trunk.name.as_str(), report.host.as_str());
         match (up, report.up) {
@@ -384,9 +418,14 @@ impl Line {
         (report.up, report.status, report.took) = (Some(up), up.then_some(status), up.then_some(took));
     }
 
-    fn report(&self) -> TrunkReport {
+    fn report(&self, now: Instant) -> TrunkReport {
         let state = lock(&self.state);
-        TrunkReport { name: self.trunk.name.clone(), registered: state.registered, hosts: state.hosts.clone() }
+        let registered = state.registered.map(|registered| match registered {
+            // Nobody has refreshed it.
+            Registered::Until(until) if until <= now => Registered::Failed(408),
+            registered => registered,
+        });
+        TrunkReport { name: self.trunk.name.clone(), registered, hosts: state.hosts.clone() }
     }
 
     /// Hosts in the order in which they are to be tried: those that do not answer last.
@@ -432,4 +471,39 @@ fn tell(trunk: &Trunk, before: Option<Registered>, after: Registered) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ManualClock;
+    use crate::base::trunk::Protocol;
+
+    fn server(last: u8) -> Target {
+        Target { transport: Protocol::Udp, peer: ([192, 0, 2, last], 5060).into() }
+    }
+
+    #[test]
+    fn servers_take_turns_and_what_a_name_has_meant_is_remembered() {
+        let hosts = vec!["sip:carrier.test".parse().unwrap()];
+        let trunk = Arc::new(Trunk { hosts, ..Trunk::new("carrier".parse().unwrap()) });
+        let state = LineState { located: vec![None], ..LineState::default() };
+        let line = Line { trunk, state: Mutex::new(state), _stop: CancellationToken::new().drop_guard() };
+        let clock = ManualClock::default();
+        let ip = |last| server(last).peer.ip();
+        assert_eq!(line.located(0, clock.now(), vec![server(1), server(2)]), [server(1), server(2)]);
+        assert_eq!(line.seen(clock.now(), &[server(1), server(2)]), [ip(1), ip(2)]);
+        // One that does not answer is asked after the others; DNS that does not answer changes nothing.
+        line.another_server(0);
+        assert_eq!(line.located(0, clock.now(), Vec::new()), [server(2), server(1)]);
+        // An address that the name has lost may still call, for a day.
+        clock.advance(SEEN / 2);
+        assert_eq!(line.seen(clock.now(), &[server(2)]), [ip(1), ip(2)]);
+        clock.advance(SEEN / 2);
+        assert_eq!(line.seen(clock.now(), &[server(3)]), [ip(2), ip(3)]);
+        for last in 4..=255 {
+            line.seen(clock.now(), &[server(last)]);
+        }
+        assert_eq!(line.seen(clock.now(), &[server(0)]).len(), 255);
+    }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use async_trait::async_trait;
 
 use crate::base::trunk::{Host, Protocol};
+use crate::sip::transaction::Transport;
 
 /// Servers of one host that are tried; more are no help to a caller who waits.
 const MOST: usize = 8;
@@ -65,7 +66,7 @@ pub async fn locate(
 ) -> Vec<Target> {
     let said = host.transport.unwrap_or(fallback);
     let direct = |transport: Protocol, ip: IpAddr| {
-        let port = host.port.unwrap_or_else(|| default_port(transport));
+        let port = host.port.unwrap_or_else(|| Transport::from(transport).default_port());
         Target { transport, peer: SocketAddr::new(ip, port) }
     };
     if let Some(ip) = host.address() {
@@ -93,14 +94,6 @@ pub async fn locate(
     }
     found.truncate(MOST);
     found
-}
-
-/// The port of a transport where none is written (RFC 3261 §19.1.2).
-pub const fn default_port(transport: Protocol) -> u16 {
-    match transport {
-        Protocol::Udp | Protocol::Tcp => 5060,
-        Protocol::Tls => 5061,
-    }
 }
 
 const fn prefix(transport: Protocol) -> &'static str {

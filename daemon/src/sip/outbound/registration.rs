@@ -1,6 +1,6 @@
 //! One registration (RFC 3261 §10), sans-IO: (responses, now) → the next REGISTER and when. Enters: final responses;
 //! leaves: requests without Via, the state that others may see. It refreshes in good time, tries the next host when one
-//! does not answer, waits longer after each failure, and never sends a password that was refused a second time.
+//! does not answer, and waits longer after each failure: minutes, once a password was refused.
 
 use std::time::{Duration, Instant};
 
@@ -195,12 +195,12 @@ impl Registration {
     }
 
     fn fail(&mut self, status: u16, retry: Option<Duration>, now: Instant, random: u64) {
-        let still = matches!(self.state, Registered::Until(until) if until > now);
-        if !still {
-            self.state = Registered::Failed(status);
-        }
         // A refusal is of the account, not of the server: another one would refuse it, too.
         let refused = matches!(status, 400..=407 | 409..=422 | 424..=499 | 600..=699);
+        let still = matches!(self.state, Registered::Until(until) if until > now);
+        if !still || refused {
+            self.state = Registered::Failed(status);
+        }
         self.failed += 1;
         let jitter = |wait: Duration| wait.mul_f64(fraction(random).mul_add(0.5, 0.5));
         let wait = if refused {
@@ -216,7 +216,9 @@ impl Registration {
         if !refused {
             self.host = (self.host + 1) % self.identity.hosts.max(1);
         }
-        self.next = Some(now + wait.max(retry.unwrap_or_default().min(LONGEST_WAIT)));
+        // What one host asks to wait does not hold up the next.
+        let retry = retry.filter(|_| !wait.is_zero()).unwrap_or_default().min(LONGEST_WAIT);
+        self.next = Some(now + wait.max(retry));
     }
 }
 
@@ -229,8 +231,14 @@ fn granted(response: &Message, contact: &str) -> Option<u32> {
                 == (ours.user, ours.host.to_ascii_lowercase(), ours.port)
         })
     };
-    let own =
-        response.list("Contact").find(same).and_then(|value| NameAddr::parse(value)?.param("expires")?.parse().ok());
+    let contacts: Vec<&str> = response.list("Contact").collect();
+    // A registrar that wrote our address anew (NAT) has no other contact.
+    let only = if let [only] = contacts[..] { Some(only) } else { None };
+    let own = contacts
+        .into_iter()
+        .find(same)
+        .or(only)
+        .and_then(|value| NameAddr::parse(value)?.param("expires")?.parse().ok());
     own.or_else(|| response.header("Expires")?.trim().parse().ok()).filter(|seconds| *seconds > 0)
 }
 
@@ -327,13 +335,30 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..20 {
             let request = it.request(CONTACT);
-            drop(it.on_response(Some(&answer(&request, 503)), CONTACT, &mut nobody, clock.now(), u64::MAX));
+            // How long one host asks to wait is not for the other.
+            let answer = answer(&request, 503).with("Retry-After", "4");
+            drop(it.on_response(Some(&answer), CONTACT, &mut nobody, clock.now(), u64::MAX));
             waits.push(wait(&it, &clock).as_secs_f64().round() as u64);
             clock.advance(wait(&it, &clock));
         }
         assert_eq!(waits[..8], [0, 5, 0, 10, 0, 20, 0, 40]);
         assert_eq!(waits[19], LONGEST_WAIT.as_secs());
         assert_eq!(it.host(), 0);
+    }
+
+    #[test]
+    fn a_contact_that_was_written_anew_is_ours_if_there_is_no_other() {
+        let (clock, mut nobody) = (ManualClock::default(), password(0));
+        let mut it = registration(&clock, 1);
+        let request = it.request(CONTACT);
+        let granted = answer(&request, 200).with("Contact", "<sip:box@203.0.113.7:40000>;expires=60");
+        assert!(it.on_response(Some(&granted), CONTACT, &mut nobody, clock.now(), 0).is_none());
+        assert_eq!(it.state(), Registered::Until(clock.now() + Duration::from_secs(60)));
+        // A refusal ends it, whatever was granted before: the account is closed.
+        clock.advance(wait(&it, &clock));
+        let request = it.request(CONTACT);
+        assert!(it.on_response(Some(&answer(&request, 403)), CONTACT, &mut nobody, clock.now(), 0).is_none());
+        assert_eq!(it.state(), Registered::Failed(403));
     }
 
     #[test]
