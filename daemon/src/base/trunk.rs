@@ -36,9 +36,12 @@ pub struct Trunk {
     /// What we offer and accept, in our order; never empty.
     #[serde(default = "all_codecs", deserialize_with = "some_codecs")]
     pub codecs: Vec<Codec>,
-    /// For digest authentication, theirs and ours.
+    /// Our name there: the user part of our addresses, and for digest authentication, theirs and ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
+    /// The name that the password belongs to, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_username: Option<String>,
     /// The name of the systemd credential that holds the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<CredentialName>,
@@ -69,6 +72,10 @@ pub struct Trunk {
     /// Our number in calls out: From and P-Asserted-Identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller_id: Option<CallerId>,
+    /// Whether a call that is handed over shows the number of who has called us; ours is then in P-Asserted-Identity and
+    /// Diversion (RFC 5806).
+    #[serde(default)]
+    pub pass_caller_id: bool,
     /// Calls at once, in and out.
     #[serde(default = "max_calls")]
     pub max_calls: NonZeroU32,
@@ -141,6 +148,7 @@ impl Trunk {
             encryption: Encryption::default(),
             codecs: all_codecs(),
             username: None,
+            auth_username: None,
             credential: None,
             password_file: None,
             password: None,
@@ -151,6 +159,7 @@ impl Trunk {
             register_s: register_s(),
             keepalive_s: keepalive_s(),
             caller_id: None,
+            pass_caller_id: false,
             max_calls: max_calls(),
             invites_per_second: invites_per_second(),
             agents: BTreeMap::new(),
@@ -160,7 +169,7 @@ impl Trunk {
     /// Username and password, if it has both.
     #[must_use]
     pub fn login(&self) -> Option<(&str, &Secret)> {
-        Some((self.username.as_deref()?, self.password.as_ref()?))
+        Some((self.auth_username.as_deref().or(self.username.as_deref())?, self.password.as_ref()?))
     }
 
     /// The domain of our addresses there: `sip:USER@DOMAIN`. Empty if it has no host.
@@ -173,12 +182,24 @@ impl Trunk {
     #[must_use]
     pub fn contradiction(&self) -> Option<(&'static str, &'static str)> {
         let password = self.credential.is_some() || self.password_file.is_some();
+        let is_user = |name: &String| name.parse::<CallerId>().is_ok();
+        let is_quotable = |name: &String| !name.chars().any(|c| c.is_control() || matches!(c, '"' | '\\'));
         let wrong = [
             (self.peers.is_empty() && self.hosts.is_empty(), "peers", "nobody: name addresses in `peers`, or `hosts`"),
             (
                 self.credential.is_some() && self.password_file.is_some(),
                 "password_file",
                 "there is a `credential` too: one of them holds the password, remove the other",
+            ),
+            (
+                !self.username.as_ref().is_none_or(is_user),
+                "username",
+                "this cannot stand before the @ of a SIP address: set `username` to what does, and `auth_username` to the name that the password belongs to",
+            ),
+            (
+                !self.auth_username.as_ref().is_none_or(is_quotable),
+                "auth_username",
+                "there is a quotation mark or a line end: write the name alone",
             ),
             (
                 password && self.username.is_none(),
@@ -557,17 +578,28 @@ impl Trunks {
     /// The one whose peers or hosts an address is among; of several, the one that names the narrowest range.
     #[must_use]
     pub fn of(&self, address: IpAddr) -> Option<&Arc<Trunk>> {
+        self.among(address).next()
+    }
+
+    /// The same for a request to a name of ours: of several accounts at one host, the one that has this name.
+    #[must_use]
+    pub fn called(&self, address: IpAddr, user: &str) -> Option<&Arc<Trunk>> {
+        let account = self.among(address).find(|trunk| trunk.username.as_deref() == Some(user));
+        account.or_else(|| self.of(address))
+    }
+
+    /// Those that name the narrowest range an address is in.
+    fn among(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Trunk>> {
         let address = address.to_canonical();
-        let narrowest = |trunk: &Trunk| {
+        let narrowest = move |trunk: &Trunk| {
             let peers = trunk.peers.iter().filter(|peer| peer.contains(address)).map(Network::prefix);
             let hosts = trunk.hosts.iter().filter_map(Host::address);
             let resolved = self.resolved.iter().filter(|(name, _)| *name == trunk.name).flat_map(|(_, found)| found);
             let hosts = hosts.chain(resolved.copied()).filter(|host| *host == address).map(|_| u8::MAX);
             peers.chain(hosts).max()
         };
-        let found = self.all.iter().filter_map(|trunk| Some((narrowest(trunk)?, trunk)));
-        // Of equals the first: `max_by_key` would give the last.
-        found.rev().max_by_key(|(prefix, _)| *prefix).map(|(_, trunk)| trunk)
+        let best = self.all.iter().filter_map(|trunk| narrowest(trunk)).max();
+        self.all.iter().filter(move |trunk| best.is_some() && narrowest(trunk) == best)
     }
 }
 
@@ -599,6 +631,27 @@ mod tests {
             let found = trunks.of(address.parse().expect("an address")).map(|trunk| trunk.name.as_str());
             assert_eq!(found, name, "{address}");
         }
+    }
+
+    #[test]
+    fn of_two_accounts_at_one_host_that_of_the_called_name_is_meant() {
+        let hosts = vec!["sip:203.0.113.9".parse().expect("a host")];
+        let account = |name: &str| Trunk { username: Some(name.into()), hosts: hosts.clone(), ..trunk(name, &[]) };
+        let trunks = Trunks::new(&[account("100"), account("200")]);
+        let host = "203.0.113.9".parse().expect("an address");
+        let called = |user: &str| trunks.called(host, user).map(|trunk| trunk.name.as_str());
+        assert_eq!([called("100"), called("200"), called("+4930")], [Some("100"), Some("200"), Some("100")]);
+    }
+
+    #[test]
+    fn a_name_that_is_no_user_part_is_refused_and_one_for_the_password_alone_is_not() {
+        let named = |name: &str| Trunk { username: Some(name.into()), ..trunk("a", &["192.0.2.1"]) };
+        assert_eq!(named("alice@h").contradiction().map(|(key, _)| key), Some("username"));
+        let other = |name: &str| Trunk { auth_username: Some(name.into()), ..named("alice") };
+        assert_eq!(other("alice@h").contradiction(), None);
+        assert_eq!(other("a\"b").contradiction().map(|(key, _)| key), Some("auth_username"));
+        let trunk = Trunk { password: Some(Secret::new("x")), ..other("alice@h") };
+        assert_eq!(trunk.login().map(|(name, _)| name), Some("alice@h"));
     }
 
     #[test]

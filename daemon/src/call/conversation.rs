@@ -195,8 +195,8 @@ impl Conversation {
                     break if taken { TRANSFERRED } else { ended_because(&reason) }.to_owned();
                 }
                 Wake::Signal(CallEvent::Referred(news)) => {
-                    let agent = self.agent.name.as_str();
-                    let fate = handover::referred(&self.exchange, &mut self.handover, &self.sip, news, agent).await;
+                    let record = &self.record;
+                    let fate = handover::referred(&self.exchange, &mut self.handover, &self.sip, news, record).await;
                     if let Some(reason) = self.fate(&mut state, fate) {
                         self.sip.hangup().await;
                         break reason.to_owned();
@@ -284,7 +284,7 @@ impl Conversation {
     async fn hand_over(&mut self, state: &mut State, name: &str) {
         let agent = Arc::clone(&self.agent);
         let begun = match agent.transfers.iter().find(|transfer| transfer.name.as_str() == name) {
-            Some(target) => handover::begin(&self.exchange, &self.sip, target, agent.name.as_str()).await,
+            Some(target) => handover::begin(&self.exchange, &self.sip, target, &self.record).await,
             None => Err(Unreached::Failed),
         };
         match begun {

@@ -14,6 +14,7 @@ use super::exchange::{Exchange, media_stats};
 use super::keep::{KeptCall, Parts};
 use super::outgoing::{NotReached, Ringing};
 use super::stream::Stream;
+use crate::base::trunk::CallerId;
 use crate::base::{ClauseId, Clock, Pii, TurnId};
 use crate::control::LiveEntry;
 use crate::dialogue::{How, Transfer, Unreached};
@@ -21,7 +22,7 @@ use crate::media::{self, FRAME, MediaSession, PlayFrame, RATE, SessionParameters
 use crate::sip::outbound::Order;
 use crate::sip::uri::Uri;
 use crate::sip::{self, CallEvent, DialogState, EndReason, Progress, Referral};
-use crate::storage::{CallRecord, Record};
+use crate::storage::{CallRecord, Direction, Record};
 
 /// How long a REFER may stay without any news.
 const REFER_LIMIT: Duration = Duration::from_secs(60);
@@ -224,7 +225,7 @@ pub(super) async fn begin(
     exchange: &Exchange,
     caller: &sip::Call,
     target: &Transfer,
-    agent: &str,
+    record: &CallRecord,
 ) -> Result<Handover, Unreached> {
     let now = exchange.clock.now();
     if target.how == How::Blind {
@@ -235,19 +236,25 @@ pub(super) async fn begin(
             return Ok(Handover::Referring { target, asked: Asked::Sent, deadline: now + REFER_LIMIT });
         }
     }
-    ring(exchange, caller, target, agent).await
+    ring(exchange, caller, target, record).await
 }
 
 /// Calls the target.
-async fn ring(exchange: &Exchange, caller: &sip::Call, target: &Transfer, agent: &str) -> Result<Handover, Unreached> {
+async fn ring(
+    exchange: &Exchange,
+    caller: &sip::Call,
+    target: &Transfer,
+    record: &CallRecord,
+) -> Result<Handover, Unreached> {
     let dialog = caller.snapshot();
     let trunk = match &target.trunk {
         Some(name) => Some(name.parse().map_err(|_| Unreached::Failed)?),
         // Where they came from, if calls can go out there.
         None => dialog.trunk.clone().filter(|name| exchange.lines.leads_out(name)),
     };
-    let order = Order { to: Pii::new(target.to.as_str().to_owned()), trunk, ..Order::default() };
-    let ringing = exchange.ring(order, agent).await.map_err(|error| {
+    let to = Pii::new(target.to.as_str().to_owned());
+    let order = Order { to, trunk, on_behalf: on_behalf(record), ..Order::default() };
+    let ringing = exchange.ring(order, &record.agent).await.map_err(|error| {
         tracing::warn!(target = target.name.as_str(), %error, "a transfer cannot be made");
         error.unreached()
     })?;
@@ -430,12 +437,12 @@ pub(super) async fn referred(
     handover: &mut Option<Handover>,
     caller: &sip::Call,
     news: Referral,
-    agent: &str,
+    record: &CallRecord,
 ) -> Fate {
     match (handover.take(), news) {
         (Some(Handover::Referring { target, .. }), Referral::Refused(status)) => {
             tracing::info!(status, "the caller's side does not transfer; the box calls itself");
-            match ring(exchange, caller, &target, agent).await {
+            match ring(exchange, caller, &target, record).await {
                 Ok(ringing) => {
                     *handover = Some(ringing);
                     Fate::Away
@@ -467,6 +474,19 @@ pub(super) async fn referred(
             Fate::Away
         }
     }
+}
+
+/// Who is handed over, and which number of ours they have to do with, if both are known.
+fn on_behalf(record: &CallRecord) -> Option<(CallerId, CallerId)> {
+    let number = |uri: &Pii<String>| {
+        let user = Uri::parse(uri.reveal()).map_or(uri.reveal().as_str(), |uri| uri.user);
+        user.parse::<CallerId>().ok().filter(|user| user.as_str() != "anonymous")
+    };
+    let (them, us) = match record.direction {
+        Direction::Inbound => (&record.from, &record.to),
+        Direction::Outbound => (&record.to, &record.from),
+    };
+    Some((number(them)?, number(us)?))
 }
 
 /// Refer-To for a number: at the host that the caller came from.

@@ -10,7 +10,7 @@ use super::exchange::{Exchange, Up};
 use super::keep::Keep;
 use super::record::timestamp;
 use super::stream::Stream;
-use crate::base::trunk::TrunkName;
+use crate::base::trunk::{CallerId, TrunkName};
 use crate::base::{CallId, Pii};
 use crate::dialogue::Unreached;
 use crate::engine::EngineState;
@@ -164,7 +164,8 @@ impl Exchange {
         let (trunk, server) = self.lines.towards(order.trunk.as_ref()).await?;
         let ip = self.address_towards(server).ok_or_else(|| Undialled::Unreachable(trunk.name.clone()))?;
         let mut stream = self.stream((ip, reservation.port()).into(), Some(&trunk));
-        let (to, from) = (order.to.clone(), order.from.clone().unwrap_or_default());
+        let own = trunk.caller_id.as_ref().map(CallerId::as_str).or(trunk.username.as_deref());
+        let (to, from) = (order.to.clone(), Pii::new(own.unwrap_or_default().to_owned()));
         let dialling = self.lines.dial(Order { sdp: stream.offer(), ..order }).await?;
         let record = CallRecord {
             id: dialling.id(),

@@ -372,6 +372,7 @@ mod tests {
             peers: example.peers.clone(),
             hosts: example.hosts.clone(),
             username: example.username.clone(),
+            auth_username: example.auth_username.clone(),
             credential: example.credential.clone(),
             password_file: example.password_file.clone(),
             ..same
@@ -379,7 +380,7 @@ mod tests {
         assert_eq!(example, shown_trunk, "a key that has a default is shown with it");
         let described: Vec<_> =
             Table::try_from(&example).expect("serialisable").into_iter().map(|(key, _)| key).collect();
-        assert_eq!(described.len(), 19, "config/callbox.toml does not show every key of a trunk: {described:?}");
+        assert_eq!(described.len(), 21, "config/callbox.toml does not show every key of a trunk: {described:?}");
         fn keys(table: &Table, found: &mut Vec<String>) {
             for (key, value) in table {
                 match value {

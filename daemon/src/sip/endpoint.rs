@@ -105,7 +105,7 @@ pub enum SipError {
     /// The trunk has as many calls as it may.
     #[error("the trunk has as many calls as its max_calls allows: let one end, or raise it")]
     TrunkFull,
-    /// The endpoint was shut down, or is draining.
+    /// The endpoint was shut down.
     #[error("the SIP endpoint takes no new calls")]
     Closed,
 }
@@ -137,6 +137,8 @@ pub struct DialRequest {
     pub trunk: Option<TrunkName>,
     /// In place of a call that counts until its own server is given up: `max_calls` of the trunk has let it in.
     pub again: bool,
+    /// Whose certificate the next hop has to show (RFC 5922); none is that of the host of `to`.
+    pub server_name: Option<String>,
     /// More headers of the INVITE: identity, diversion, referral.
     pub headers: Vec<(&'static str, Pii<String>)>,
     /// Our offer.
@@ -308,8 +310,8 @@ impl Endpoint {
             }
         };
         let flow = self.flow(transport, peer)?;
-        let DialRequest { to, from_user, from_host, trunk, again, headers, sdp, .. } = request;
-        let dial = Dial { to, from_user, flow, sdp, from_host, trunk, headers };
+        let DialRequest { to, from_user, from_host, trunk, again, server_name, headers, sdp, .. } = request;
+        let dial = Dial { to, from_user, flow, sdp, from_host, trunk, server_name, headers };
         let (reply, answer) = oneshot::channel();
         self.asks.send(Ask::Dial { dial, again, reply }).await.map_err(|_| SipError::Closed)?;
         answer.await.map_err(|_| SipError::Closed)?.map(OutgoingCall::new)
@@ -433,7 +435,7 @@ impl Task {
         let mut sweep = interval(Duration::from_secs(1));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let deadline = self.core.next_deadline().map(Instant::from_std);
+            let deadline = self.core.next_deadline().map(|(at, _)| Instant::from_std(at));
             let due = async {
                 match deadline {
                     Some(at) => sleep_until(at).await,
@@ -454,7 +456,7 @@ impl Task {
                     Ask::Stop => break,
                     ask => self.on_ask(ask),
                 },
-                () = due => self.guarded(None, Core::tick),
+                () = due => self.guarded(self.core.next_deadline().map(|(_, call)| call), Core::tick),
                 _ = sweep.tick() => self.hang_up_orphans(),
             };
             self.perform(actions);

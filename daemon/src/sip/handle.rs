@@ -87,7 +87,7 @@ async fn ask(asks: &mpsc::Sender<Ask>, call: CallId, command: Command) -> Result
     answer.await.map_err(|_| CallGone)?.map_err(|_| CallGone)
 }
 
-/// A call that rings. 100 has been sent. Dropping it refuses the call with 480.
+/// A call that rings; 100 goes out after 200 ms without 180. Dropping it refuses the call with 480.
 #[derive(Debug)]
 pub struct IncomingCall {
     /// Our name for the call.

@@ -140,14 +140,9 @@ impl Core {
         std::mem::take(&mut self.touched)
     }
 
-    /// When [`Core::tick`] wants to be called.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
-    }
-
-    /// Calls whose phase is none of ringing and terminating.
-    pub fn calls(&self) -> impl Iterator<Item = CallId> + '_ {
-        self.calls.keys().copied()
+    /// When [`Core::tick`] wants to be called, and which call has something due then.
+    pub fn next_deadline(&self) -> Option<(Instant, CallId)> {
+        self.deadlines.first().copied()
     }
 
     /// Takes in a dialog that outlived its process. `invite`: the transaction in which its INVITE is still to be
@@ -307,13 +302,10 @@ impl Core {
         actions
     }
 
-    /// Deadlines up to now.
+    /// The first deadline, if it is due: one call at a time, so that it is known whose bug a panic is.
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        while let Some((at, call)) = self.deadlines.first().copied() {
-            if at > now {
-                break;
-            }
+        if let Some((at, call)) = self.next_deadline().filter(|(at, _)| *at <= now) {
             self.with_call(call, now, &mut actions, Machine::on_time);
             self.deadlines.remove(&(at, call)); // also of a call that is gone
         }
@@ -323,10 +315,20 @@ impl Core {
     fn on_request(&mut self, tx: TxId, flow: Flow, request: Message, now: Instant, actions: &mut Vec<Action>) {
         if request.to_tag().is_some() {
             let known = dialog_key(request.call_id(), request.to_tag()).and_then(|k| self.dialogs.get(&k)).copied();
-            let same_peer = |m: &Machine| request.from_tag().unwrap_or_default() == m.state.remote_tag;
+            let tag = request.from_tag().unwrap_or_default();
+            // Before the 2xx whoever has rung reliably may ask for something; a BYE from there ends no fork of others.
+            let early = |m: &Machine| {
+                m.state.phase == Phase::Calling
+                    && request.method() != Some(Method::Bye)
+                    && m.early.iter().any(|early| early.tag == tag)
+            };
+            let same_peer = |m: &Machine| tag == m.state.remote_tag || early(m);
             return match known.filter(|c| self.calls.get(c).is_some_and(same_peer)) {
                 Some(call) => {
-                    if let Err(refusal) = self.entry.verify(&request, flow, &mut *self.config.random, now) {
+                    let trunk = self.calls.get(&call).and_then(|m| m.state.trunk.as_ref());
+                    let trunk = trunk.and_then(|name| self.entry.named(name));
+                    let verified = self.entry.verify(&request, flow, trunk, &mut *self.config.random, now);
+                    if let Err(refusal) = verified {
                         return self.refuse(tx, &request, refusal, actions, now);
                     }
                     self.transactions.insert(tx, call);
@@ -345,7 +347,8 @@ impl Core {
             };
         }
         let verdict = screen(&request, false).and_then(|method| {
-            self.entry.verify(&request, flow, &mut *self.config.random, now)?;
+            let trunk = self.entry.trunk(&request, flow);
+            self.entry.verify(&request, flow, trunk, &mut *self.config.random, now)?;
             self.capacity(&request, flow).map(|()| method)
         });
         match verdict {
@@ -380,7 +383,7 @@ impl Core {
             self.refused.full += 1;
         } else if self.calls.values().filter(unsettled).count() >= self.config.max_unacked_per_source {
             self.refused.unacked += 1;
-        } else if self.entry.is_full(flow, request.method() == Some(Method::Invite)) {
+        } else if self.entry.is_full(request, flow) {
             self.refused.full += 1;
         } else {
             return Ok(());
@@ -414,7 +417,7 @@ impl Core {
             Ok(session) => session,
             Err(refusal) => return ctx.respond(tx, refusal.response(&invite, &tag)),
         };
-        let trunk = self.entry.trunk(flow);
+        let trunk = self.entry.trunk(&invite, flow);
         state.trunk = trunk.as_ref().map(|trunk| trunk.name.clone());
         let invitation = Invitation {
             from: caller(&invite, trunk.as_deref()).into(),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::screen::Refusal;
-use crate::base::trunk::Digest;
-use crate::base::trunk::{Trunk, TrunkName, Trunks};
+use crate::base::trunk::{Digest, Trunk, TrunkName, Trunks};
 use crate::sip::digest::{Algorithm, Challenger, Verdict};
-use crate::sip::message::{Message, Method};
+use crate::sip::message::{Message, Method, Start};
 use crate::sip::offences::Offence;
 use crate::sip::transaction::Flow;
+use crate::sip::uri::called_number;
 
 /// Whose password is wanted, as callers' telephones show it.
 const REALM: &str = "callbox";
@@ -63,9 +63,15 @@ impl Entry {
         std::mem::take(&mut self.offences)
     }
 
-    /// The trunk that a flow belongs to.
-    pub(super) fn trunk(&self, flow: Flow) -> Option<Arc<Trunk>> {
-        self.trunks.of(flow.peer.ip()).cloned()
+    /// The trunk that a request outside of a dialog belongs to.
+    pub(super) fn trunk(&self, request: &Message, flow: Flow) -> Option<Arc<Trunk>> {
+        let Start::Request { uri, .. } = &request.start else { return None };
+        self.trunks.called(flow.peer.ip(), &called_number(uri)).cloned()
+    }
+
+    /// The trunk of a name, if there still is one.
+    pub(super) fn named(&self, name: &TrunkName) -> Option<Arc<Trunk>> {
+        self.trunks.named(name).cloned()
     }
 
     /// A call of this trunk begins.
@@ -98,8 +104,9 @@ impl Entry {
     }
 
     /// Whether the trunk has as many calls as it may; an INVITE that comes then is counted.
-    pub(super) fn is_full(&mut self, flow: Flow, invite: bool) -> bool {
-        let Some(trunk) = self.trunk(flow) else { return false };
+    pub(super) fn is_full(&mut self, request: &Message, flow: Flow) -> bool {
+        let Some(trunk) = self.trunk(request, flow) else { return false };
+        let invite = request.method() == Some(Method::Invite);
         let counts = self.counted(&trunk.name);
         let full = counts.calls >= trunk.max_calls.get() as usize;
         counts.too_many += u64::from(full && invite);
@@ -115,13 +122,14 @@ impl Entry {
         &mut self,
         request: &Message,
         flow: Flow,
+        trunk: Option<Arc<Trunk>>,
         random: &mut (dyn FnMut() -> u64 + Send),
         now: Instant,
     ) -> Result<(), Refusal> {
         if !matches!(request.method(), Some(Method::Invite | Method::Update | Method::Refer)) {
             return Ok(());
         }
-        let Some(trunk) = self.trunk(flow).filter(|trunk| trunk.challenge) else { return Ok(()) };
+        let Some(trunk) = trunk.filter(|trunk| trunk.challenge) else { return Ok(()) };
         // The configuration sees to it that there is one; without it nobody comes in.
         let Some((username, password)) = trunk.login() else { return Err(Refusal::plain(403)) };
         let challenger = self.challenger.get_or_insert_with(|| {

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::reliable::Reliable;
+use super::reliable::{Early, Reliable};
 use super::sent::Sent;
 use super::session::SessionTimer;
 use super::state::{DialogState, Phase};
@@ -107,8 +107,8 @@ pub(super) struct Machine {
     pub(super) renewal: Option<Instant>,
     /// UAS: the 180 that the caller wants to acknowledge.
     pub(super) reliable: Option<Reliable>,
-    /// UAC: for each tag of a fork, the last RSeq that was acknowledged.
-    pub(super) acknowledged: Vec<(String, u32)>,
+    /// UAC: the branches of a fork whose provisional responses were acknowledged.
+    pub(super) early: Vec<Early>,
     /// Client transactions in the dialog: ours to count, and to report.
     pub(super) pending: Vec<Sent>,
     /// UAC: Authorization and Proxy-Authorization of the INVITE that was answered.
@@ -137,7 +137,7 @@ impl Machine {
             renewed: None,
             renewal: None,
             reliable: None,
-            acknowledged: Vec::new(),
+            early: Vec::new(),
             pending: Vec::new(),
             credit: Vec::new(),
             challenges: 0,

@@ -195,6 +195,8 @@ pub struct Dial {
     pub from_host: Option<String>,
     /// The trunk whose password answers a challenge.
     pub trunk: Option<TrunkName>,
+    /// Whose certificate the next hop has to show; none is that of the host of `to`.
+    pub server_name: Option<String>,
     /// More headers of the INVITE: identity, diversion, referral.
     pub headers: Vec<(&'static str, Pii<String>)>,
 }

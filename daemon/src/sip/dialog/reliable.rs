@@ -21,6 +21,17 @@ pub(super) struct Reliable {
     pub(super) again: Option<Instant>,
 }
 
+/// An early dialog of a call of ours.
+#[derive(Debug)]
+pub(super) struct Early {
+    /// Of To.
+    pub(super) tag: String,
+    /// The last that was acknowledged.
+    rseq: u32,
+    /// Their answer to our offer, if one has come.
+    pub(super) sdp: Option<String>,
+}
+
 /// Provisional responses of a call of ours whose RSeq is remembered, one for each branch of a fork.
 const BRANCHES: usize = 8;
 
@@ -78,10 +89,15 @@ impl Machine {
         let wants = requires(response, "100rel");
         let rseq: Option<u32> = response.header("RSeq").and_then(|rseq| rseq.trim().parse().ok());
         let (true, Some(rseq), Some(tag)) = (wants, rseq, response.to_tag()) else { return true };
-        match self.acknowledged.iter().position(|(branch, _)| branch == tag) {
-            Some(at) if rseq <= self.acknowledged[at].1 => return false,
-            Some(at) => self.acknowledged[at].1 = rseq,
-            None if self.acknowledged.len() < BRANCHES => self.acknowledged.push((tag.to_owned(), rseq)),
+        let room = self.early.len() < BRANCHES;
+        match self.early.iter_mut().find(|early| early.tag == tag) {
+            Some(early) if rseq <= early.rseq => return false,
+            Some(early) => {
+                early.rseq = rseq;
+                // The first is the answer; later ones only repeat it (RFC 6337 §2.2).
+                early.sdp = early.sdp.take().or_else(|| response.sdp());
+            }
+            None if room => self.early.push(Early { tag: tag.to_owned(), rseq, sdp: response.sdp() }),
             None => return true,
         }
         // Each branch of a fork is an early dialog of its own; the numbers of our requests are common to all.

@@ -20,6 +20,13 @@ pub(super) struct Sent {
     challenges: u8,
 }
 
+impl Sent {
+    /// The digests that it carried.
+    pub(super) fn credit(&self) -> Vec<(String, String)> {
+        authorisation(&self.request.0)
+    }
+}
+
 impl Machine {
     /// Sends a request within the dialog in a transaction of its own.
     pub(super) fn send(&mut self, msg: Message, to: NextHop, ctx: &mut Ctx<'_>) {
@@ -34,8 +41,8 @@ impl Machine {
     }
 
     /// The same request with the digest that this response asks for. Whether there is one.
-    pub(super) fn send_authorised(&mut self, sent: Sent, response: &Message, ctx: &mut Ctx<'_>) -> bool {
-        let (msg, to) = *sent.request;
+    pub(super) fn send_authorised(&mut self, sent: &Sent, response: &Message, ctx: &mut Ctx<'_>) -> bool {
+        let (msg, to) = sent.request.as_ref().clone();
         // RFC 3261 §22.1: nobody can answer a challenge to a CANCEL, which must not be sent anew.
         if sent.method == Method::Cancel || sent.challenges >= CHALLENGES {
             return false;

@@ -172,7 +172,7 @@ impl Machine {
     pub(super) fn ack_reinvite(&self, response: &Message, ctx: &mut Ctx<'_>) {
         let branch = ctx.branch();
         let (msg, to) = self.state.ack(response.cseq().unwrap_or(self.state.local_cseq), &branch);
-        ctx.actions.push(Action::Ack { msg, to });
+        ctx.actions.push(Action::Ack { msg: self.credited(msg), to });
     }
 
     /// 422 to our INVITE: the same again with what the other side finds long enough (RFC 4028 §7.3). Whether it was.

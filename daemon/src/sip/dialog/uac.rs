@@ -35,8 +35,10 @@ impl Machine {
             local_sdp: Some(dial.sdp.clone()),
             session: None,
             peer_updates: false,
-            // The address has been looked up: only here is it still known whose it should be.
-            server_name: called.filter(|_| dial.flow.transport == Transport::Tls).map(|uri| uri.host.to_owned()),
+            // The address has been looked up: only here is it still known whose it should be (RFC 5922 §7.3).
+            server_name: (dial.flow.transport == Transport::Tls)
+                .then(|| dial.server_name.clone().or_else(|| called.map(|uri| uri.host.to_owned())))
+                .flatten(),
             invite: None,
             trunk: dial.trunk.clone(),
         };
@@ -106,7 +108,7 @@ impl Machine {
         }
         let sent = self.pending.swap_remove(at);
         let method = sent.method;
-        if matches!(status, 401 | 407) && self.send_authorised(sent, response, ctx) {
+        if matches!(status, 401 | 407) && self.send_authorised(&sent, response, ctx) {
             return;
         }
         match (method, self.state.phase) {
@@ -115,7 +117,12 @@ impl Machine {
             (Method::Refer, Phase::Confirmed) => self.on_referred(status, ctx),
             // RFC 3261 §12.2.1.2: these say that there is no dialog any more.
             (_, Phase::Confirmed) if status == 481 || status == 408 => self.bye(EndReason::Timeout, ctx),
-            (Method::Invite | Method::Update, Phase::Confirmed) => self.on_refreshed(method, response, ctx),
+            (Method::Invite | Method::Update, Phase::Confirmed) => {
+                if method == Method::Invite {
+                    self.credit = sent.credit();
+                }
+                self.on_refreshed(method, response, ctx);
+            }
             // A 2xx to a re-INVITE that crossed our BYE: it is not acknowledged, the BYE ends the dialog all the same.
             (Method::Invite | Method::Update, _) => {}
             _ => ctx.notify(self.state.call, Notice::Reply { status }),
@@ -129,7 +136,8 @@ impl Machine {
                 let first = !std::mem::replace(&mut self.provisional, true);
                 if cancelling && first {
                     self.send_cancel(ctx);
-                } else if !cancelling && status > 100 && self.acknowledge(response, ctx) {
+                } else if !cancelling && (status == 100 && first || status > 100 && self.acknowledge(response, ctx)) {
+                    // 100 as well, once: whoever has several servers to try knows that this one is at work.
                     ctx.notify(self.state.call, Notice::Progress { status, sdp: response.sdp() });
                 }
             }
@@ -144,7 +152,10 @@ impl Machine {
                 }
                 self.state.phase = Phase::Confirmed;
                 self.renew_as(response, ctx.now);
-                ctx.notify(self.state.call, Notice::Answered { sdp: response.sdp() });
+                // RFC 3261 §13.2.1: after a reliable provisional response with the answer the 2xx need not repeat it.
+                let early = self.early.drain(..).find(|early| early.tag == self.state.remote_tag);
+                let sdp = response.sdp().or_else(|| early.and_then(|early| early.sdp));
+                ctx.notify(self.state.call, Notice::Answered { sdp });
             }
             422 if !cancelling && self.dial_longer(response, ctx) => {}
             401 | 407 if !cancelling && self.dial_authorised(response, ctx) => {}
@@ -162,9 +173,12 @@ impl Machine {
     fn send_ack(&self, ctx: &mut Ctx<'_>) {
         let branch = ctx.branch();
         let (msg, to) = self.state.ack(self.state.invite_cseq, &branch);
-        // RFC 3261 §22.1: an ACK carries what the INVITE was let through with.
-        let msg = self.credit.iter().fold(msg, |msg, (name, value)| msg.with(name, value));
-        ctx.actions.push(Action::Ack { msg, to });
+        ctx.actions.push(Action::Ack { msg: self.credited(msg), to });
+    }
+
+    /// RFC 3261 §22.1: an ACK carries what its INVITE was let through with.
+    pub(super) fn credited(&self, ack: Message) -> Message {
+        self.credit.iter().fold(ack, |ack, (name, value)| ack.with(name, value))
     }
 
     /// A 2xx after the first one: repeated because our ACK was lost, or from another branch of a fork, which gets an
@@ -189,7 +203,7 @@ impl Machine {
         fork.complete(response);
         let branch = ctx.branch();
         let (msg, to) = fork.ack(fork.invite_cseq, &branch);
-        ctx.actions.push(Action::Ack { msg, to });
+        ctx.actions.push(Action::Ack { msg: self.credited(msg), to });
         let branch = ctx.branch();
         let (msg, to) = fork.request(Method::Bye, &branch);
         let tx = ctx.new_tx();

@@ -18,8 +18,7 @@ pub fn authorised(
     let (method, uri) = (method.as_str(), uri.clone());
     let given = |challenge: &Challenge| {
         let realm = format!("realm=\"{}\"", challenge.realm);
-        let name = if challenge.proxy { "Proxy-Authorization" } else { "Authorization" };
-        request.all(name).any(|value| value.contains(&realm))
+        request.all(answer_to(challenge)).any(|value| value.contains(&realm))
     };
     if challenges.is_empty() || challenges.iter().any(|challenge| given(challenge) && !challenge.stale) {
         return None;
@@ -29,12 +28,15 @@ pub fn authorised(
         .map(|challenge| credentials.answer(challenge, method, &uri, &request.body, 1, cnonce))
         .collect();
     for challenge in &challenges {
-        let realm = format!("realm=\"{}\"", challenge.realm);
-        request.headers.retain(|(name, value)| {
-            !(matches!(name.as_ref(), "Authorization" | "Proxy-Authorization") && value.contains(&realm))
-        });
+        // The answer to a proxy of the same realm stays: both ask for their own.
+        let (realm, answer) = (format!("realm=\"{}\"", challenge.realm), answer_to(challenge));
+        request.headers.retain(|(name, value)| !(name == answer && value.contains(&realm)));
     }
     Some(answers.into_iter().fold(request, |request, (name, value)| request.with(name, value)))
+}
+
+const fn answer_to(challenge: &Challenge) -> &'static str {
+    if challenge.proxy { "Proxy-Authorization" } else { "Authorization" }
 }
 
 #[cfg(test)]
@@ -64,7 +66,13 @@ mod tests {
         // A proxy behind it asks for its own.
         let proxy = asks(407, &[("Proxy-Authenticate", "Digest realm=\"p\", nonce=\"9\"")]);
         let fourth = authorised(third, &proxy, &credentials, "x").expect("one more realm");
-        assert_eq!((fourth.all("Authorization").count(), fourth.all("Proxy-Authorization").count()), (1, 1));
+        let digests =
+            |message: &Message| (message.all("Authorization").count(), message.all("Proxy-Authorization").count());
+        assert_eq!(digests(&fourth), (1, 1));
+        // One of the same realm behind the registrar's.
+        let proxy = asks(407, &[("Proxy-Authenticate", &digest("5\""))]);
+        let fifth = authorised(fourth, &proxy, &credentials, "x").expect("the proxy's own");
+        assert_eq!(digests(&fifth), (1, 2));
         assert!(authorised(request.clone(), &asks(401, &[]), &credentials, "x").is_none());
     }
 }

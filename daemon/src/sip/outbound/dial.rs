@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::line::{Line, Lines};
 use super::locate::Target;
 use crate::base::Pii;
-use crate::base::trunk::{Host, TrunkName};
+use crate::base::trunk::{CallerId, Host, TrunkName};
 use crate::sip::dialog::EndReason;
 use crate::sip::endpoint::{DialRequest, SipError};
 use crate::sip::handle::{Call, OutgoingCall, Progress};
@@ -26,10 +26,8 @@ pub struct Order {
     pub to: Pii<String>,
     /// Through this trunk; none lets us choose.
     pub trunk: Option<TrunkName>,
-    /// Caller id; none is that of the trunk.
-    pub from: Option<Pii<String>>,
-    /// Who was called first, for a call that we pass on (RFC 5806).
-    pub diverted_from: Option<Pii<String>>,
+    /// Whom we hand over, and whom they had called: shown if the trunk passes caller ids on (RFC 5806).
+    pub on_behalf: Option<(CallerId, CallerId)>,
     /// Our offer.
     pub sdp: String,
 }
@@ -195,7 +193,8 @@ fn request(order: &Order, line: &Line, host: &Host, server: Target, again: bool)
         format!("sip:{user}@{}{phone}", host.host_port())
     };
     let own = trunk.caller_id.as_ref().map(|id| id.as_str().to_owned());
-    let caller = order.from.as_ref().map(|from| from.reveal().clone()).or_else(|| own.clone());
+    let passed = order.on_behalf.as_ref().filter(|_| trunk.pass_caller_id);
+    let caller = passed.map(|(caller, _)| caller.as_str().to_owned()).or_else(|| own.clone());
     let from_user = caller.or_else(|| trunk.username.clone()).unwrap_or_else(|| "callbox".to_owned());
     let domain = trunk.domain();
     let mut headers: Vec<(&'static str, Pii<String>)> =
@@ -204,8 +203,8 @@ fn request(order: &Order, line: &Line, host: &Host, server: Target, again: bool)
         // RFC 3325 §9.1: who we are to the trunk, whatever From shows.
         headers.push(("P-Asserted-Identity", format!("<sip:{own}@{domain}>").into()));
     }
-    if let Some(diverted) = &order.diverted_from {
-        headers.push(("Diversion", format!("<sip:{}@{domain}>;reason=unconditional", diverted.reveal()).into()));
+    if let Some((_, called)) = passed {
+        headers.push(("Diversion", format!("<sip:{}@{domain}>;reason=unconditional", called.as_str()).into()));
     }
     DialRequest {
         to: to.into(),
@@ -215,6 +214,7 @@ fn request(order: &Order, line: &Line, host: &Host, server: Target, again: bool)
         next: Some(server.peer),
         trunk: Some(trunk.name.clone()),
         again,
+        server_name: Some(host.name.clone()),
         headers,
         sdp: order.sdp.clone(),
     }

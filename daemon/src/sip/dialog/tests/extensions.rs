@@ -189,3 +189,34 @@ fn ringing_of_a_peer_is_acknowledged_once() {
     assert_eq!(notices(&actions), [(id, Notice::Answered { sdp: None })]);
     assert_eq!(requests(&b.ask(id, Command::Hangup))[0].1.cseq(), Some(3));
 }
+
+#[test]
+fn an_answer_in_a_reliable_response_need_not_come_again() {
+    let mut b = bench();
+    let (id, tx, invite) = b.dialled();
+    let progress = |status, sdp| Notice::Progress { status, sdp };
+    // That a server is at work is news, once.
+    assert_eq!(notices(&b.event(reply(tx, &invite, 100))), [(id, progress(100, None))]);
+    assert!(b.event(reply(tx, &invite, 100)).is_empty());
+    let TxnEvent::Response { msg, .. } = reply(tx, &invite, 183) else { panic!() };
+    let early = msg.with("Require", "100rel").with("RSeq", "1").with_sdp(Some(SDP));
+    let actions = b.event(TxnEvent::Response { tx, msg: Box::new(early.clone()) });
+    assert_eq!(notices(&actions), [(id, progress(183, Some(SDP.into())))]);
+    // Whoever rings may ask for another session, but not yet; only BYE needs a dialog that is up.
+    let asks = |method: Method| {
+        let from = early.header("To").unwrap().to_owned();
+        Message::request(method, invite.header("Contact").unwrap().trim_matches(['<', '>']))
+            .with("Via", "SIP/2.0/UDP 10.0.0.9:5070;branch=z9hG4bKe")
+            .with("From", from)
+            .with("To", invite.header("From").unwrap())
+            .with("Call-ID", invite.call_id().unwrap())
+            .with("CSeq", format!("1 {}", method.as_str()))
+            .with("Contact", "<sip:bob@10.0.0.9>")
+    };
+    let (_, actions) = b.receive(asks(Method::Update).with_sdp(Some(SDP)));
+    assert_eq!(statuses(&actions), [500]);
+    assert!(response(&actions).header("Retry-After").is_some());
+    assert_eq!(statuses(&b.receive(asks(Method::Bye)).1), [481]);
+    let actions = b.event(reply(tx, &invite, 200));
+    assert_eq!(notices(&actions), [(id, Notice::Answered { sdp: Some(SDP.into()) })]);
+}

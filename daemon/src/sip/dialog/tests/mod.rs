@@ -38,6 +38,7 @@ fn unnamed() -> Dial {
         sdp: String::new(),
         from_host: None,
         trunk: None,
+        server_name: None,
         headers: Vec::new(),
     }
 }
@@ -100,7 +101,13 @@ impl Bench {
 
     fn pass(&mut self, time: Duration) -> Vec<Action> {
         self.clock.advance(time);
-        self.core.tick(self.clock.now())
+        let now = self.clock.now();
+        let due = |core: &Core| core.next_deadline().is_some_and(|(at, _)| at <= now);
+        let mut actions = Vec::new();
+        while due(&self.core) {
+            actions.extend(self.core.tick(now));
+        }
+        actions
     }
 
     /// A call up to a phase.
