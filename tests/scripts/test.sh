@@ -56,7 +56,7 @@ cargo_test() { cargo test --locked --release --no-fail-fast "$@"; }
 
 scenarios() { cargo_test -p callbox-tests --test scenarios -- "$@"; }
 # Scenarios that measure times, or log every packet, have the machine for themselves.
-measuring=(a_killed_engine a_voice_on_the_telephone a_killed_daemon logs::)
+measuring=(a_killed_engine a_voice_on_the_telephone the_agent_stops_for_a_caller a_killed_daemon an_answer_goes_on logs::)
 
 check format cargo fmt --all --check
 suite tidy cargo_test -p callbox-tests --lib --test tidy
