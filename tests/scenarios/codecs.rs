@@ -4,13 +4,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use callbox_tests::harness::{Baresip, RATE, Speaks, eventually, executable, write_wav};
+use callbox_tests::harness::{
+    Baresip, Daemon, Engine, RATE, Setup, Speaks, eventually, executable, share_heard, transcribe, write_wav,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
 use tokio::process::Command;
 
+use crate::PATIENCE;
 use crate::callers::{holds, tone};
+use crate::peers::{ENOUGH, greeting};
+
+/// As SDP names them.
+const CODECS: [&str; 4] = ["PCMU", "PCMA", "G722", "opus"];
 
 /// Seconds of silence.
 fn quiet(seconds: usize) -> Vec<i16> {
@@ -66,12 +73,48 @@ async fn call(speaks: Speaks, transport: &str, dir: &Path) -> anyhow::Result<()>
 async fn a_softphone_is_heard_and_hears_in_every_codec_over_every_transport_plain_and_encrypted() -> anyhow::Result<()>
 {
     for srtp in [false, true] {
-        for codec in ["PCMU", "PCMA", "G722", "opus"] {
+        for codec in CODECS {
             for transport in ["udp", "tcp"] {
                 let dir = TempDir::new()?;
                 let speaks = Speaks { codec, srtp };
                 call(speaks, transport, dir.path()).await.with_context(|| format!("{speaks:?} over {transport}"))?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// A softphone calls the daemon and is greeted; leaves what it heard.
+async fn greeted(daemon: &Daemon, speaks: Speaks) -> anyhow::Result<Vec<i16>> {
+    let heard = Baresip::speaking(&name(speaks), speaks)?.call(&daemon.uri(), &quiet(6)).await;
+    heard.with_context(|| format!("{speaks:?}"))
+}
+
+/// Whose call it is.
+fn name(speaks: Speaks) -> String {
+    format!("{}-{}", speaks.codec, if speaks.srtp { "srtp" } else { "plain" })
+}
+
+#[tokio::test]
+async fn a_softphone_that_calls_is_greeted_in_every_codec_plain_and_encrypted() -> anyhow::Result<()> {
+    let trunk = "[[trunk]]\nname = \"phones\"\npeers = [\"127.0.0.1\"]\nencryption = \"optional\"\n";
+    let daemon = Daemon::start(Setup { more: trunk.into(), ..Setup::new(Engine::Pack("tiny")) }).await?;
+    for srtp in [false, true] {
+        let [pcmu, pcma, g722, opus] = CODECS.map(|codec| greeted(&daemon, Speaks { codec, srtp }));
+        let heard: [_; 4] = tokio::try_join!(pcmu, pcma, g722, opus)?.into();
+        for (codec, heard) in CODECS.into_iter().zip(heard) {
+            let speaks = Speaks { codec, srtp };
+            let is_of = |call: &&Value| call["from"].as_str().is_some_and(|from| from.contains(&name(speaks)));
+            let recorded = || async {
+                let calls = daemon.api("/api/v1/calls").await.ok()?;
+                let call = calls["calls"].as_array()?.iter().find(is_of)?.clone();
+                (call["state"] == "ended").then_some(call)
+            };
+            let call = eventually("the record of the call", PATIENCE, recorded).await?;
+            ensure!(call["codec"] == codec, "{speaks:?}: {call}");
+            let words = transcribe(&heard, daemon.dir()).await?;
+            let share = share_heard(&greeting()?, &words);
+            ensure!(share >= ENOUGH, "{speaks:?}: of the greeting, {share:.2} was heard: {words:?}");
         }
     }
     Ok(())

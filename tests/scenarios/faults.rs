@@ -1,5 +1,6 @@
 //! What goes wrong on a bad day, done on purpose: the call, the daemon and the machine are as they were.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -11,6 +12,7 @@ use tempfile::TempDir;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
+use crate::callers::{ask, call, meanwhile};
 use crate::{PATIENCE, PAUSE, converse};
 
 /// What the apology of the agent may take to be heard after its engine died.
@@ -84,29 +86,36 @@ async fn calls_that_vanish_leave_nothing_behind() -> anyhow::Result<()> {
     settled.with_context(|| format!("before: {before:?}, now: {:?}", daemon.usage()))
 }
 
+/// Of 8000 datagrams to the SIP port, those that must have come to the parser and been no SIP: the kernel may drop some.
+const READ: f64 = 3000.0;
+
+/// Of 2000 datagrams to RTP ports, half are sent to the one of a call.
+const RECEIVED: f64 = 700.0;
+
 #[tokio::test]
 async fn hostile_datagrams_change_nothing() -> anyhow::Result<()> {
     let dir = TempDir::new()?;
-    let mut daemon = Daemon::start(Setup::new(Engine::Pack("tiny"))).await?;
+    // They come from a trunk: what others send is not even read once they have sent some of it.
+    let storm = "[[trunk]]\nname = \"storm\"\npeers = [\"127.0.0.66\"]\nmax_calls = 400\ninvites_per_second = 10000\n";
+    let mut daemon = Daemon::start(Setup { more: storm.into(), ..Setup::new(Engine::Pack("tiny")) }).await?;
     let before = daemon.usage()?;
-    let mut rng = ChaCha8Rng::seed_from_u64(0x0e00_5eed);
-    // From another address than the caller below, whom a rate limit must not punish for this.
-    let socket = UdpSocket::bind("127.0.0.66:0").await?;
-    let mut ticks = tokio::time::interval(Duration::from_millis(1));
-    for number in 0..10_000 {
-        let to = if number % 5 == 4 { rtp_port(&daemon, &mut rng)? } else { daemon.sip() };
-        // A full socket buffer is the daemon's protection, not a failure of this test.
-        socket.send_to(&hostile(&mut rng), to).await.unwrap_or_default();
-        if number % 10 == 0 {
-            ticks.tick().await;
-        }
-    }
+    let question = say("When is breakfast served?", 0.0, 0.2, dir.path()).await?;
+    let (up, mut rtp) = call(&daemon, scenario("call").lasting(Duration::from_secs(40))).await?;
+    let received = daemon.metric("callbox_media_packets_received_total").await?.context("a count")?;
+    let theirs = rtp.track().heard().last().context("no audio")?.from;
+    meanwhile(&mut rtp, send_hostile(&daemon, theirs)).await?;
     ensure!(daemon.runs(), "callboxd ended");
+    let malformed = daemon.metric("callbox_sip_malformed_total").await?.context("a count")?;
+    ensure!(malformed > READ, "only {malformed} were read as SIP");
+    let received = daemon.metric("callbox_media_packets_received_total").await?.context("a count")? - received;
+    ensure!(received > RECEIVED, "only {received} came to the socket of the call");
+    ask(&mut rtp, question.clone()).await.context("the call that was up")?;
+    meanwhile(&mut rtp, up.done(Duration::from_secs(60))).await?;
     ensure!(get(daemon.http(), "/health/live").await?.0 == 200, "callboxd is not alive");
     let log = daemon.log();
     let panic = log.lines().find(|line| line.contains("panicked") || line.contains("a bug of Callbox"));
     ensure!(panic.is_none(), "{panic:?}");
-    converse(&daemon, say("When is breakfast served?", 0.0, 0.2, dir.path()).await?).await?;
+    converse(&daemon, question).await?;
     ensure!(daemon.turns().await?.len() >= 2, "the caller after the storm was not answered");
 
     let back = || async { (daemon.usage().ok()?.memory <= before.memory + 3 * SLACK).then_some(()) };
@@ -114,7 +123,27 @@ async fn hostile_datagrams_change_nothing() -> anyhow::Result<()> {
     settled.with_context(|| format!("before: {before:?}, now: {:?}", daemon.usage()))
 }
 
-fn rtp_port(daemon: &Daemon, rng: &mut ChaCha8Rng) -> anyhow::Result<std::net::SocketAddr> {
+/// 10 000 datagrams within some seconds: four fifths for SIP, the others for this RTP socket and for ports around it.
+async fn send_hostile(daemon: &Daemon, rtp: SocketAddr) -> anyhow::Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(0x0e00_5eed);
+    let socket = UdpSocket::bind("127.0.0.66:0").await?;
+    let mut ticks = tokio::time::interval(Duration::from_millis(2));
+    for number in 0..10_000 {
+        let to = match number % 10 {
+            4 => rtp,
+            9 => rtp_port(daemon, &mut rng)?,
+            _ => daemon.sip(),
+        };
+        // A full socket buffer is the daemon's protection, not a failure of this test.
+        socket.send_to(&hostile(&mut rng), to).await.unwrap_or_default();
+        if number % 10 == 0 {
+            ticks.tick().await;
+        }
+    }
+    Ok(())
+}
+
+fn rtp_port(daemon: &Daemon, rng: &mut ChaCha8Rng) -> anyhow::Result<SocketAddr> {
     let config: toml::Table = toml::from_str(&std::fs::read_to_string(daemon.config())?)?;
     let range = config["media"]["ports"].as_str().context("media.ports")?;
     let (first, last) = range.split_once('-').context("first-last")?;

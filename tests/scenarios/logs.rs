@@ -11,6 +11,9 @@ use crate::{PATIENCE, PAUSE};
 const NUMBER: &str = "+4915550142";
 const ADDRESS: [u8; 4] = [127, 0, 0, 77];
 
+/// Words of the question that nobody but this caller says.
+const RARE: [&str; 2] = ["penelope", "balcony"];
+
 #[tokio::test]
 async fn no_caller_is_named_in_the_log() -> anyhow::Result<()> {
     let dir = TempDir::new()?;
@@ -26,6 +29,8 @@ async fn no_caller_is_named_in_the_log() -> anyhow::Result<()> {
     call.done(PATIENCE).await?;
     let turns = daemon.turns().await?;
     ensure!(turns.iter().any(|turn| share_heard(question, &turn.caller) > 0.5), "nothing was understood: {turns:?}");
+    let words = turns.iter().map(|turn| turn.caller.to_lowercase()).collect::<String>();
+    ensure!(RARE.iter().any(|rare| words.contains(rare)), "no word of {RARE:?} was understood: {turns:?}");
     // Stopped first: what is written at the end counts too.
     let path = daemon.dir().join("log");
     let copy = dir.path().join("log");
@@ -36,6 +41,7 @@ async fn no_caller_is_named_in_the_log() -> anyhow::Result<()> {
     ensure!(log.lines().count() > 10, "there is no log to judge:\n{log}");
     let address = std::net::Ipv4Addr::from(ADDRESS).to_string();
     let mut secrets = vec![NUMBER.trim_start_matches('+').to_owned(), address];
+    secrets.extend(RARE.map(str::to_owned));
     for turn in turns {
         secrets.extend(runs_of_three(&turn.caller));
         secrets.extend(runs_of_three(&turn.agent));
@@ -49,7 +55,7 @@ async fn no_caller_is_named_in_the_log() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Three words in a row are a transcript; one may be anybody's.
+/// Three words in a row are a transcript; a single one that is not rare may be anybody's.
 fn runs_of_three(text: &str) -> Vec<String> {
     let words: Vec<_> = text.split_whitespace().map(str::to_lowercase).collect();
     words.windows(3).map(|run| run.join(" ")).collect()

@@ -14,10 +14,10 @@ use crate::converse;
 const QUESTION: &str = "When is breakfast served in the morning?";
 
 /// Of the words of the greeting and the answer, the share that ears must find in a recording of G.711.
-const ENOUGH: f64 = 0.7;
+pub(crate) const ENOUGH: f64 = 0.7;
 
 /// The greeting as the agent's file has it.
-fn greeting() -> anyhow::Result<String> {
+pub(crate) fn greeting() -> anyhow::Result<String> {
     let agent: toml::Table = toml::from_str(AGENT)?;
     Ok(agent["greeting"].as_str().unwrap_or_default().to_owned())
 }

@@ -42,8 +42,8 @@ async fn a_call_that_rings_when_the_daemon_dies_is_refused_in_its_own_dialog() -
     let callers = scenario("rung").times(5, 100).start(Daemon::USER, daemon.sip())?;
     let kept = || async { (daemon.manager().stored().len() == 15).then_some(()) };
     eventually("five calls to ring", PATIENCE, kept).await?;
-    // The last 180 is on its way.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let rings = || async { (callers.logged().matches("rings").count() == 5).then_some(()) };
+    eventually("five callers to hear it ring", PATIENCE, rings).await?;
     daemon.crash(|_| {}).await?;
     daemon.ready().await?;
     callers.done(Duration::from_secs(5)).await?;

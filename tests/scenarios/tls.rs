@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use callbox_tests::harness::{Baresip, Daemon, Engine, Process, Setup, eventually, executable, free_port};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UdpSocket;
 use tokio::process::Command;
 
@@ -18,6 +19,9 @@ use crate::PATIENCE;
 use crate::callers::tone;
 
 const SCRIPT: &str = "ms_per_character = 20\n[[answer]]\nheard = \"hello\"\nsay = \"We are glad.\"\n";
+
+/// What `openssl s_client` says at the end of a handshake in which it believed the server.
+const VERIFIED: &str = "Verify return code: 0 (ok)";
 
 /// An authority, and a certificate of it for 127.0.0.1, in files of this folder.
 fn issue(dir: &Path, subject: &str) -> anyhow::Result<()> {
@@ -53,19 +57,27 @@ async fn start() -> anyhow::Result<Box> {
 }
 
 impl Box {
-    /// What a client sees of a handshake, and of the answer to what it sends.
-    async fn client(&self, version: &str, request: &str) -> anyhow::Result<String> {
+    /// What a client sees of a handshake, and of the answer to what it sends, up to `last`, or until it gives up.
+    async fn client(&self, version: &str, request: &str, last: &str) -> anyhow::Result<String> {
         let ca = self.files.path().join("ca.pem");
         let mut command = Command::new("openssl");
         command.args(["s_client", "-connect", &self.tls.to_string(), version, "-verify_return_error", "-CAfile"]);
         command.arg(ca).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut client = command.spawn()?;
         let mut input = client.stdin.take().context("piped")?;
-        tokio::io::AsyncWriteExt::write_all(&mut input, request.as_bytes()).await?;
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        drop(input);
-        let output = tokio::time::timeout(PATIENCE, client.wait_with_output()).await??;
-        Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+        let mut output = client.stdout.take().context("piped")?;
+        input.write_all(request.as_bytes()).await?;
+        let mut seen = Vec::new();
+        let reading = async {
+            while !String::from_utf8_lossy(&seen).contains(last) && output.read_buf(&mut seen).await? > 0 {}
+            // It ends with its input.
+            drop(input);
+            output.read_to_end(&mut seen).await?;
+            client.wait_with_output().await
+        };
+        let ended = tokio::time::timeout(PATIENCE, reading).await.with_context(|| format!("waited for {last}"))??;
+        seen.extend(ended.stderr);
+        Ok(String::from_utf8_lossy(&seen).into_owned())
     }
 
     async fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
@@ -90,12 +102,12 @@ fn options(call: &str) -> String {
 async fn a_softphone_calls_over_tls_and_a_reload_renews_the_certificate_under_its_call() -> anyhow::Result<()> {
     let house = start().await?;
     for version in ["-tls1_2", "-tls1_3"] {
-        let seen = house.client(version, &options(version)).await?;
-        ensure!(seen.contains("Verify return code: 0 (ok)") && seen.contains("SIP/2.0 200 OK"), "{version}: {seen}");
+        let seen = house.client(version, &options(version), "SIP/2.0 200 OK").await?;
+        ensure!(seen.contains(VERIFIED) && seen.contains("SIP/2.0 200 OK"), "{version}: {seen}");
         ensure!(seen.contains("CN = first") || seen.contains("CN=first"), "{seen}");
     }
-    let seen = house.client("-tls1_1", "").await?;
-    ensure!(!seen.contains("Verify return code: 0 (ok)") || seen.contains("alert"), "TLS 1.1: {seen}");
+    let seen = house.client("-tls1_1", "", VERIFIED).await?;
+    ensure!(!seen.contains(VERIFIED) || seen.contains("alert"), "TLS 1.1: {seen}");
 
     let phone = Baresip::new("softphone")?.trusting(&house.files.path().join("ca.pem"))?;
     let uri = format!("sip:{}@{};transport=tls", Daemon::USER, house.tls);
@@ -107,14 +119,14 @@ async fn a_softphone_calls_over_tls_and_a_reload_renews_the_certificate_under_it
         issue(house.files.path(), "second")?;
         let reloaded = house.run(&["reload"]).await?;
         ensure!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
-        let seen = house.client("-tls1_3", "").await?;
+        let seen = house.client("-tls1_3", "", VERIFIED).await?;
         ensure!(seen.contains("CN = second") || seen.contains("CN=second"), "{seen}");
         // A file that is wrong changes nothing.
         fs::write(house.files.path().join("box.key"), "nonsense")?;
         let refused = house.run(&["reload"]).await?;
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         ensure!(refused.status.code() == Some(78) && said.contains("sip.key: "), "{said}");
-        ensure!(house.client("-tls1_3", "").await?.contains("second"), "the one of before is still shown");
+        ensure!(house.client("-tls1_3", "", VERIFIED).await?.contains("second"), "the one of before is still shown");
         let calls = house.daemon.metric("callbox_calls_active").await?;
         ensure!(calls == Some(1.0), "the call stayed up: {calls:?}");
         anyhow::Ok(())
@@ -154,8 +166,8 @@ async fn a_certificate_that_is_missing_keeps_the_daemon_from_starting_and_check_
     Ok(())
 }
 
-/// A call in datagrams, with secrets in it.
-async fn call_with_secrets(daemon: &Daemon) -> anyhow::Result<()> {
+/// A call in datagrams, with secrets in it; returns its id.
+async fn call_with_secrets(daemon: &Daemon) -> anyhow::Result<String> {
     let socket = UdpSocket::bind("127.0.0.1:0").await?;
     let (me, to) = (socket.local_addr()?, daemon.sip());
     let sdp = format!(
@@ -190,18 +202,17 @@ async fn call_with_secrets(daemon: &Daemon) -> anyhow::Result<()> {
     let to_line = answer.lines().find(|line| line.starts_with("To:")).context("To")?;
     let tag = format!(";tag={}", to_line.split_once(";tag=").context("a tag")?.1);
     socket.send_to(message("ACK", 1, &tag, "").as_bytes(), to).await?;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let up = || async { daemon.api("/api/v1/calls").await.ok()?["calls"][0]["id"].as_str().map(str::to_owned) };
+    let id = eventually("the call in the list", PATIENCE, up).await?;
     let over = final_answer(message("BYE", 2, &tag, "")).await?;
     ensure!(over.contains("2 BYE"), "{over}");
-    Ok(())
+    Ok(id)
 }
 
 #[tokio::test]
 async fn a_trace_is_a_ladder_or_a_capture_that_tshark_reads_and_holds_no_secret() -> anyhow::Result<()> {
     let house = start().await?;
-    call_with_secrets(&house.daemon).await?;
-    let calls = house.daemon.api("/api/v1/calls").await?;
-    let id = calls["calls"][0]["id"].as_str().context("a call")?.to_owned();
+    let id = call_with_secrets(&house.daemon).await?;
     let ladder = house.run(&["call", "trace", &id]).await?;
     let drawn = String::from_utf8_lossy(&ladder.stdout).into_owned();
     let at = |what: &str| drawn.find(what).with_context(|| format!("{what} is not in\n{drawn}"));

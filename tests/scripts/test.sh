@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every check and every test, cheapest first. All of them run, whatever fails; the last line says how many.
-# `test.sh lint` stops before anything that has to be run.
+# `test.sh lint` stops before anything that has to be run. PACK=starter adds what needs 1.3 GB of models; without it that
+# is counted as skipped.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -55,11 +56,12 @@ cargo_test() { cargo test --locked --release --no-fail-fast "$@"; }
 
 scenarios() { cargo_test -p callbox-tests --test scenarios -- "$@"; }
 # Scenarios that measure times, or log every packet, have the machine for themselves.
-measuring=(a_killed_engine a_voice_on_the_telephone a_killed_daemon logs::)
+measuring=(a_killed_engine a_voice_on_the_telephone the_agent_stops_for_a_caller a_killed_daemon an_answer_goes_on logs::)
 
 check format cargo fmt --all --check
 suite tidy cargo_test -p callbox-tests --lib --test tidy
 check clippy cargo clippy --locked --release --workspace --all-targets -- -D warnings
+check "clippy, starter" cargo clippy --locked --release -p callbox-engine --test mind_qwen -- -D warnings
 check documentation env RUSTDOCFLAGS="-D warnings" cargo doc --locked --release --workspace --no-deps
 command -v cargo-deny >/dev/null || cargo install --quiet --locked --root "$CALLBOX_CACHE/tools" cargo-deny
 check licences cargo deny --log-level error check licenses bans sources
@@ -71,6 +73,10 @@ check models "$CARGO_TARGET_DIR/release/callbox" models pull tiny
 tests/package/test.sh >"$log.packages" 2>&1 &
 beside=$!
 suite unit cargo_test --workspace --exclude callbox-tests
+if [ "${PACK:-}" = starter ]; then
+    check "models, starter" "$CARGO_TARGET_DIR/release/callbox" models pull starter
+    suite "unit, starter" cargo_test -p callbox-engine --test mind_qwen
+else skipped=$((skipped + $(grep -c '^#\[test\]$' daemon/engine/tests/mind_qwen.rs))); fi
 suite "end-to-end" scenarios --test-threads=4 "${measuring[@]/#/--skip=}"
 wait "$beside"
 beside=

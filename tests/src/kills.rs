@@ -62,6 +62,8 @@ pub struct Report {
     pub left: Vec<String>,
     /// What the daemon held after its first calls, and at the end.
     pub usage: Option<(Usage, Usage)>,
+    /// Resident memory of the daemon in KiB: after its first calls, and the most before any kill and at the end.
+    pub memory: (u64, u64),
 }
 
 /// The longest that a caller waits for the answer to a question.
@@ -91,6 +93,7 @@ pub async fn run(plan: &Plan, setup: Setup) -> anyhow::Result<Report> {
     eventually("the first calls to end", SETTLED, idle).await?;
     sleep(Duration::from_secs(1)).await;
     let before = daemon.usage()?;
+    let mut most = 0;
 
     over.send_replace(false);
     let mut callers = Callers::new(plan, daemon.sip(), &question, over.subscribe());
@@ -102,6 +105,7 @@ pub async fn run(plan: &Plan, setup: Setup) -> anyhow::Result<Report> {
     let pause = plan.lasting / plan.kills.max(1);
     for _ in 0..plan.kills {
         sleep(pause.mul_f64(random.random_range(0.5..1.5))).await;
+        most = most.max(daemon.usage()?.memory);
         let victim = kill(&mut daemon, &mut random).await?;
         *report.kills.entry(victim).or_default() += 1;
     }
@@ -110,6 +114,7 @@ pub async fn run(plan: &Plan, setup: Setup) -> anyhow::Result<Report> {
     report.add(calling.await?);
 
     settle(&mut daemon, &mut report, before).await?;
+    report.memory = (before.memory, most.max(daemon.usage()?.memory));
     records(&daemon.database(), &mut report)?;
     Ok(report)
 }
@@ -264,7 +269,7 @@ impl Report {
             format!("hang-ups that no daemon saw: {}", self.unseen_hangups),
             format!("integrity: {}", self.integrity),
             count("left", &self.left),
-            format!("usage: {:?}", self.usage),
+            format!("usage: {:?}, memory in KiB: {:?}", self.usage, self.memory),
         ]
     }
 }

@@ -68,7 +68,7 @@ async fn main() -> Result<ExitCode> {
 }
 
 fn result(plan: &Plan, report: &Report, scripted: bool) -> serde_json::Value {
-    let grown = report.usage.map(|(before, after)| (after.memory.saturating_sub(before.memory) * 1024) as f64 / 1e6);
+    let grown = (report.memory.1 as f64 - report.memory.0 as f64) * 1024.0 / 1e6;
     json!({
         "seed": plan.seed,
         "engine": if scripted { "scripted" } else { "tiny" },

@@ -1,4 +1,4 @@
-//! The same for the large model, where it is installed; it must be with `CALLBOX_PACK=starter`.
+//! The same with the large model of the pack `starter`: `make test PACK=starter` runs it.
 
 mod mind_support;
 
@@ -8,7 +8,7 @@ use mind_support::*;
 
 #[test]
 fn tokens_and_prompts_are_those_of_llama_cpp() {
-    let Some(path) = qwen() else { return };
+    let path = model(QWEN);
     check_texts(&path, "qwen2.5");
 }
 
@@ -16,7 +16,7 @@ fn tokens_and_prompts_are_those_of_llama_cpp() {
 /// 0.0007 nats and 99.2 % from the same weights in f32.
 #[test]
 fn logits_are_nearer_to_f32_than_to_llama_cpp() {
-    let Some(path) = qwen() else { return };
+    let path = model(QWEN);
     let mut model = load(&path, Level::detect());
     let exact = distance(&mut model, "qwen2.5.f32", 5, 512, 128);
     let peer = distance(&mut model, "qwen2.5", 5, 512, 128);
@@ -27,7 +27,7 @@ fn logits_are_nearer_to_f32_than_to_llama_cpp() {
 
 #[test]
 fn questions_about_a_fact_sheet_are_answered_from_it() {
-    let Some(path) = qwen() else { return };
+    let path = model(QWEN);
     let talker = Talker::start(&path, 1, 1024);
     let facts = "You are the receptionist of the Lindenhof Dental Clinic. Answer in one short sentence, from these facts \
         only. Opening hours: Monday to Friday 8:30 to 17:00, Saturday 9:00 to 12:00, closed on Sunday. Address: 14 Mill \

@@ -10,7 +10,7 @@
 //! | `/health/ready` | 200 if calls are answered, else 503 with the latches that are not ready and why |
 //! | `/health/startup` | 200 once everything has been ready, for good |
 //! | `/metrics` | OpenMetrics text |
-//! | `/api/v1/calls?limit=&before=` | calls, newest first, live ones among them; `next` continues |
+//! | `/api/v1/calls?limit=&before=` | calls, newest first, live ones among them; `next` continues. POST places a call |
 //! | `/api/v1/calls/{id}` | one call with its exchanges |
 //! | `/api/v1/calls/{id}/trace` | its signalling, without secrets; 403 where callers are not shown |
 //! | `/api/v1/drain` | how far a drain is; POST with `limit_s=` begins one, DELETE takes calls again |

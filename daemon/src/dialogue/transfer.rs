@@ -51,10 +51,11 @@ pub struct Transfer {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum How {
-    /// The trunk is asked to do it (REFER); if it does not want to, as `attended`.
+    /// The trunk is asked to do it (REFER); if it does not want to, as `bridge`.
     #[default]
     Blind,
-    /// The box calls, joins the two when somebody answers, and then asks the trunk to take over (REFER with Replaces).
+    /// The box calls, joins the two when somebody answers, and then, if both came through the same address, asks the trunk
+    /// to take over (REFER with Replaces).
     Attended,
     /// The box calls and stays between the two.
     Bridge,

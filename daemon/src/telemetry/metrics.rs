@@ -59,16 +59,14 @@ impl Stage {
     }
 }
 
-/// Why a call was not answered.
+/// Why a call was not answered that signalling had let through; what it refuses itself is `callbox_sip_refused`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Refusal {
-    /// `sip.limits.max_calls` was reached.
+    /// No port is free for its audio, or no address of ours reaches the caller.
     Full,
-    /// Its source sent too many.
-    RateLimited,
     /// The engine was not ready.
     NotReady,
-    /// The daemon is going down.
+    /// A drain began while the call was on its way to its agent.
     Draining,
     /// No agent has that number.
     NoAgent,
@@ -78,15 +76,13 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Full, Self::RateLimited, Self::NotReady, Self::Draining, Self::NoAgent, Self::NoMedia];
+    pub const ALL: [Self; 5] = [Self::Full, Self::NotReady, Self::Draining, Self::NoAgent, Self::NoMedia];
 
     /// The value of the label `reason`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
-            Self::RateLimited => "rate_limited",
             Self::NotReady => "not_ready",
             Self::Draining => "draining",
             Self::NoAgent => "no_agent",

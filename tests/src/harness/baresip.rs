@@ -189,6 +189,9 @@ impl Baresip {
         let received = paths.into_iter().rfind(|path| path.to_string_lossy().ends_with("-dec.wav"));
         let received = received.with_context(|| format!("baresip recorded nothing:\n{}", tail(&process.log())))?;
         let samples = read_wav(&received, self.speaks.rate())?;
-        Ok(samples.into_iter().step_by((self.speaks.rate() / RATE) as usize).collect())
+        let wide = i32::try_from(self.speaks.rate() / RATE)?;
+        // Their mean, so that little of what lies above 4 kHz is heard below it.
+        let mean = |group: &[i16]| i16::try_from(group.iter().map(|sample| i32::from(*sample)).sum::<i32>() / wide);
+        Ok(samples.chunks_exact(usize::try_from(wide)?).map(mean).collect::<Result<_, _>>()?)
     }
 }

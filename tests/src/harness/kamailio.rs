@@ -86,28 +86,44 @@ impl Kamailio {
             .process_group(0);
         let process = Process::start("kamailio", &mut command, &dir.path().join("log"))?;
         let mut kamailio = Self { process, _dir: dir, address };
-        let probe = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
-        let from = probe.local_addr()?;
-        let options = format!(
-            "OPTIONS sip:{address} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK-1\r\nFrom: <sip:test@{from}>;tag=1\r\n\
-             To: <sip:{address}>\r\nCall-ID: up@{from}\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
-        );
-        let answers = || async {
-            probe.send_to(options.as_bytes(), address).await.ok()?;
-            let mut buffer = [0; 2048];
-            let answer = tokio::time::timeout(Duration::from_millis(200), probe.recv(&mut buffer)).await;
-            answer.ok()?.ok().filter(|_| buffer.starts_with(b"SIP/2.0 200"))
-        };
-        let up = eventually("an answer of Kamailio", Duration::from_secs(10), answers).await;
-        up.with_context(|| tail(&kamailio.process.log()))?;
+        answers(address, &address.to_string()).await.with_context(|| tail(&kamailio.process.log()))?;
         ensure!(kamailio.process.runs(), "kamailio ended: {}", tail(&kamailio.process.log()));
         Ok(kamailio)
+    }
+
+    /// Waits until a customer is registered: then OPTIONS reach their telephone.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn knows(&self, user: &str) -> anyhow::Result<()> {
+        answers(self.address, &format!("{user}@{}", self.address)).await
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// Asks a proxy with OPTIONS until whoever is meant says 200.
+async fn answers(proxy: SocketAddr, whom: &str) -> anyhow::Result<()> {
+    let probe = &tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
+    let from = probe.local_addr()?;
+    let mut number = 0;
+    let asked = || {
+        number += 1;
+        let options = format!(
+            "OPTIONS sip:{whom} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK-{number}\r\nFrom: <sip:test@{from}>;tag=1\r\n\
+             To: <sip:{whom}>\r\nCall-ID: up@{from}\r\nCSeq: {number} OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+        );
+        async move {
+            probe.send_to(options.as_bytes(), proxy).await.ok()?;
+            let mut buffer = [0; 2048];
+            let answer = tokio::time::timeout(Duration::from_millis(200), probe.recv(&mut buffer)).await;
+            answer.ok()?.ok().filter(|_| buffer.starts_with(b"SIP/2.0 200")).map(drop)
+        }
+    };
+    eventually(&format!("an answer of {whom}"), Duration::from_secs(10), asked).await
 }
 
 impl Drop for Kamailio {

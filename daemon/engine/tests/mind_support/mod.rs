@@ -30,12 +30,6 @@ pub(crate) fn model(name: &str) -> PathBuf {
     path
 }
 
-/// The large model, where it is there; it must be there if `CALLBOX_PACK=starter`.
-pub(crate) fn qwen() -> Option<PathBuf> {
-    let wanted = std::env::var("CALLBOX_PACK").is_ok_and(|pack| pack == "starter");
-    (wanted || models().join(QWEN).exists()).then(|| model(QWEN))
-}
-
 /// Packed forms are kept beside the models, so that each is made once.
 pub(crate) fn cache() -> PathBuf {
     models().parent().expect("a folder above").join("packed")

@@ -52,7 +52,7 @@ enum Command {
     Health(health::Arguments),
     /// Refuses new calls and lets those that are up end, before a stop or an update.
     Drain(drain::Arguments),
-    /// Takes changed agents, limits and log level without touching a call.
+    /// Takes changed agents, trunks, limits, certificates and log level without touching a call.
     Reload(reload::Arguments),
     /// The daemon's lines in the journal, of one call or of all.
     Logs(logs::Arguments),
