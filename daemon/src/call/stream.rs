@@ -113,9 +113,9 @@ impl Stream {
         !self.direction.sends()
     }
 
-    /// Whether audio of the peer is to be expected.
-    pub fn receives(&self) -> bool {
-        self.direction.receives()
+    /// Whether the peer's silence means that it is gone. On hold it may send music, and need not.
+    pub fn silence_is_end(&self) -> bool {
+        self.direction == Direction::SendRecv
     }
 
     /// Answers an offer: our SDP, and the media.
@@ -169,7 +169,7 @@ impl Stream {
             progress: Progress::default(),
             timestamp: self.names.timestamp,
             cname: format!("{:016x}", self.names.cname),
-            silence: self.silence,
+            silence: if self.silence_is_end() { self.silence } else { Duration::ZERO },
             confirmed: true,
         };
         Agreed { codec: parameters.codec.name(), session }
@@ -245,10 +245,13 @@ mod tests {
 
         let hold = caller.offer().replace("a=sendrecv", "a=inactive");
         let (_, held) = box_.answer(&hold).expect("hold is no refusal");
-        assert!(!held.session.send && box_.on_hold() && !box_.receives());
+        assert!(!held.session.send && box_.on_hold() && !box_.silence_is_end());
         let music = caller.offer().replace("a=sendrecv", "a=sendonly");
         let (answer, held) = box_.answer(&music).expect("hold is no refusal");
-        assert!(answer.contains("a=recvonly") && !held.session.send && box_.on_hold() && box_.receives());
+        assert!(answer.contains("a=recvonly") && !held.session.send && box_.on_hold());
+        assert!(!box_.silence_is_end() && held.session.silence.is_zero(), "there need be no music");
+        let (_, back) = box_.answer(&caller.offer()).expect("a codec in common");
+        assert!(box_.silence_is_end() && back.session.silence == Duration::from_secs(30));
     }
 
     #[test]

@@ -90,11 +90,6 @@ impl Direction {
         matches!(self, Self::SendRecv | Self::SendOnly)
     }
 
-    /// Whether this side wants to receive.
-    pub const fn receives(self) -> bool {
-        matches!(self, Self::SendRecv | Self::RecvOnly)
-    }
-
     const fn attribute(self) -> &'static str {
         match self {
             Self::SendRecv => "sendrecv",
