@@ -187,6 +187,23 @@ fn nothing_is_sent_to_who_has_neither_agreed_nor_spoken() {
 }
 
 #[test]
+fn who_is_back_from_a_long_hold_has_time_to_speak() {
+    let mut now = SystemClock.now();
+    let mut end = End::new(LEFT.into(), RIGHT.into(), 1, now);
+    let mut silences = |end: &mut End, ticks: u32| {
+        end.events.clear();
+        for _ in 0..ticks {
+            now += Duration::from_millis(20);
+            end.tick(now, 0);
+        }
+        end.events.iter().filter(|event| matches!(event, Event::Silence { .. })).count()
+    };
+    assert_eq!(silences(&mut end, 399), 3, "2, 4 and 6 s");
+    end.session.update(parameters(RIGHT.into(), 1));
+    assert_eq!((silences(&mut end, 99), silences(&mut end, 1)), (0, 1));
+}
+
+#[test]
 fn hold_silence_and_resume() {
     let mut call = Call::new();
     call.run(50);

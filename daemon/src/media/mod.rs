@@ -101,7 +101,7 @@ pub enum Event {
     Pressed,
     /// Neither RTP nor RTCP has been received for this long; told again and again while it lasts.
     Silence {
-        /// Since the last packet, or since the opening.
+        /// Since the last packet, the last change, or the opening.
         since: Duration,
     },
 }

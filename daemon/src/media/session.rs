@@ -97,7 +97,7 @@ pub struct SessionParameters {
     /// Whether the far end has agreed to be sent to, by an ACK. Before it only who has sent something gets anything: an
     /// INVITE with an address of somebody else must not aim our audio at them.
     pub confirmed: bool,
-    /// After how long without RTP and RTCP [`Event::Silence`] is told, each time; zero for never.
+    /// After how long without RTP, RTCP and [`Session::update`] [`Event::Silence`] is told, each time; zero for never.
     pub silence: Duration,
 }
 
@@ -331,6 +331,8 @@ impl Session {
     /// A re-INVITE has changed what was agreed on. What stays as it was goes on without a break.
     pub fn update(&mut self, change: impl Into<Change>) {
         let Change { parameters, encoder, decoder, sealer, mut opener } = change.into();
+        // Whoever is back from a long hold has been silent for long, and is there.
+        (self.alive, self.silences) = (self.ticked, 0);
         self.latch.update(parameters.latch, parameters.remote_rtp);
         self.rtcp_latch.update(parameters.latch, parameters.remote_rtcp);
         if !self.outbound.encoder.is(parameters.codec, parameters.ptime) {
