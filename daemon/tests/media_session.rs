@@ -176,7 +176,8 @@ fn nothing_is_sent_to_who_has_neither_agreed_nor_spoken() {
         now += Duration::from_millis(20);
         end.tick(now, 4000).len()
     };
-    assert_eq!((0..50).map(|_| sent(&mut end)).sum::<usize>(), 0);
+    assert_eq!((0..500).map(|_| sent(&mut end)).sum::<usize>(), 0, "audio and reports");
+    assert!(end.session.goodbye(SystemClock.now()).is_none());
     end.session.update(unconfirmed(true));
     assert_eq!(sent(&mut end), 1);
     end.session.update(unconfirmed(false));
@@ -184,6 +185,19 @@ fn nothing_is_sent_to_who_has_neither_agreed_nor_spoken() {
     let packet = Packet { marker: false, payload_type: 0, sequence: 1, timestamp: 5, ssrc: 66, payload: &[0; 160] };
     end.session.handle_packet(SystemClock.now(), &[&packet.header()[..], packet.payload].concat(), RIGHT.into());
     assert_eq!(sent(&mut end), 1);
+    assert!(end.session.goodbye(SystemClock.now()).is_some());
+    // Whoever sends audio need not be at the address that was named for reports.
+    let elsewhere = ([10, 0, 0, 3], 5001).into();
+    end.session.update(SessionParameters { rtcp_mux: false, remote_rtcp: elsewhere, ..unconfirmed(false) });
+    assert!(end.session.goodbye(SystemClock.now()).is_none());
+    let report = [0x80, 201, 0, 1, 0, 0, 0, 9];
+    for nothing in [&[][..], &[0x80, 0, 0, 0], &report] {
+        let rejected = end.session.stats(SystemClock.now()).rejected;
+        end.session.handle_rtcp(SystemClock.now(), nothing, elsewhere);
+        let believed = end.session.stats(SystemClock.now()).rejected == rejected;
+        assert_eq!(end.session.goodbye(SystemClock.now()).is_some(), believed);
+        assert_eq!(believed, nothing == report);
+    }
 }
 
 #[test]

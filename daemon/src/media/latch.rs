@@ -69,6 +69,11 @@ impl Latch {
         believed
     }
 
+    /// Whether anything came from the far end.
+    pub(super) fn is_proven(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// Where to send: back to the source, or to the signalled address until there is one.
     #[must_use]
     pub fn target(&self) -> Option<SocketAddr> {

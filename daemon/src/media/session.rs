@@ -600,8 +600,11 @@ impl Session {
     }
 
     fn write_report(&mut self, now: Instant, goodbye: bool) -> Option<Outgoing<'_>> {
-        let latch = if self.parameters.rtcp_mux { &self.latch } else { &self.rtcp_latch };
-        let to = latch.target()?;
+        let (latch, proven) = match self.parameters.rtcp_mux {
+            true => (&self.latch, self.heard.is_some()),
+            false => (&self.rtcp_latch, self.rtcp_latch.is_proven()),
+        };
+        let to = latch.target().filter(|_| self.parameters.confirmed || proven)?;
         let clock = u128::from(self.parameters.codec.clock());
         let since = (now.saturating_duration_since(self.ticked).as_micros() * clock / 1_000_000) as u32;
         let sent = (self.outbound.sent > 0).then(|| Sent {
