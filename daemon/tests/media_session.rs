@@ -153,6 +153,40 @@ fn a_sealed_call_goes_on_elsewhere_after_its_numbers_have_wrapped() {
 }
 
 #[test]
+fn a_call_that_was_plain_for_a_while_is_sealed_again_without_reuse_or_deafness() {
+    let key = |octet| {
+        let suite = Suite::AesGcm128;
+        MasterKey::new(suite, vec![octet; suite.octets()]).expect("as long as it must be")
+    };
+    // Of both ends; none for plain.
+    let agree = |call: &mut Call, octet: Option<u8>| {
+        let keys =
+            |send: u32| octet.map(|octet| Keys { send: key(octet + send as u8), receive: key(octet + 3 - send as u8) });
+        call.left.session.update(SessionParameters { keys: keys(1), ..parameters(RIGHT.into(), 1) });
+        call.right.session.update(SessionParameters { keys: keys(2), ..parameters(LEFT.into(), 2) });
+    };
+    for begins_plain in [false, true] {
+        let (mut call, mut reports) = (Call::new(), 0);
+        let first = if begins_plain { None } else { Some(0) };
+        for octet in [first, Some(10), Some(0), None, Some(0), Some(10)] {
+            agree(&mut call, octet);
+            // Enough for a report, and at first for the sequence numbers to wrap.
+            call.run(500);
+            let progress = call.left.session.stats(call.now).progress;
+            assert!(progress.rtcp > reports || octet.is_none(), "{octet:?}");
+            assert!(progress.rtcp >= reports, "an index twice");
+            reports = progress.rtcp;
+        }
+        // The far end has a key since after the wrap.
+        assert_eq!(call.left.session.stats(call.now).roll_over, u32::from(!begins_plain));
+        for (end, level) in [(&call.left, -4000), (&call.right, 4000)] {
+            assert_eq!(end.session.stats(call.now).rejected, 0);
+            assert!(end.heard[10..].iter().all(|heard| near(*heard, level)));
+        }
+    }
+}
+
+#[test]
 fn one_stray_packet_of_another_stream_is_not_heard() {
     let mut call = Call::new();
     call.run(100);

@@ -181,7 +181,7 @@ impl Change {
         Self {
             encoder: Encoder::new(parameters.codec, parameters.ptime),
             decoder: Decoder::new(parameters.codecs()),
-            sealer: keys.map(|keys| Sealer::new(&keys.send, parameters.progress.rtcp)),
+            sealer: keys.map(|keys| Sealer::new(&keys.send)),
             opener: keys.map(|keys| Opener::new(&keys.receive, parameters.progress)),
             parameters,
         }
@@ -266,6 +266,8 @@ pub struct Session {
     /// Another source identifier and the sequence number that would confirm it.
     candidate: Option<(u32, u16)>,
     opener: Option<Opener>,
+    /// The one before: if its key is back, so are its numbers.
+    former: Option<Opener>,
     inbound: Inbound,
     dtmf: dtmf::Receiver,
     inband: Inband,
@@ -304,6 +306,7 @@ impl Session {
             stream: None,
             candidate: None,
             opener,
+            former: None,
             inbound: Inbound::new(now, decoder),
             dtmf: dtmf::Receiver::default(),
             inband: Inband::default(),
@@ -341,17 +344,16 @@ impl Session {
         if decoder.knows_opus() && !self.inbound.decoder.knows_opus() {
             self.inbound.decoder = decoder;
         }
+        self.outbound.seal_with(sealer);
         let keys = parameters.keys.as_ref();
-        let same = |sealer: &Sealer| keys.is_some_and(|keys| sealer.is(&keys.send));
-        if !self.outbound.sealer.as_ref().is_some_and(same) {
-            self.outbound.sealer = sealer;
-        }
         let same = |opener: &Opener| keys.is_some_and(|keys| opener.is(&keys.receive));
         if !self.opener.as_ref().is_some_and(same) {
-            if let (Some(opener), Some(before)) = (&mut opener, &self.opener) {
+            opener = self.former.take_if(|former| same(former)).or(opener);
+            let before = self.opener.take().or_else(|| self.former.take());
+            if let (Some(opener), Some(before)) = (&mut opener, &before) {
                 opener.follow(before);
             }
-            self.opener = opener;
+            (self.opener, self.former) = (opener, before);
         }
         self.parameters = parameters;
     }
@@ -481,14 +483,14 @@ impl Session {
     pub fn stats(&self, now: Instant) -> SessionStats {
         let reception = self.stream.as_ref().map(|stream| stream.reception);
         let (heard, rtcp_heard) = self.opener.as_ref().map_or((None, 0), Opener::progress);
-        let rtcp = self.outbound.sealer.as_ref().map_or(0, Sealer::rtcp_index);
+        let (sealed, rtcp) = (self.outbound.sealed, self.outbound.reports);
         SessionStats {
             sent: self.outbound.sent,
             jitter_ms: reception.map_or(0.0, |reception| reception.jitter_ms()),
             buffer: self.inbound.stats(),
             next: Some((self.outbound.index as u16, self.outbound.timestamp, self.ticked + FRAME_TIME)),
             roll_over: (self.outbound.index >> 16) as u32,
-            progress: Progress { heard, rtcp, rtcp_heard },
+            progress: Progress { heard, sealed, rtcp, rtcp_heard },
             target: self.latch.target(),
             last_packet_age: self.heard.map(|heard| now.saturating_duration_since(heard)),
             ..self.stats
@@ -619,8 +621,7 @@ impl Session {
             Some(report) => rtcp::write(report, ssrc, sent, block, cname, goodbye),
             None => 0,
         };
-        let sealer = self.outbound.sealer.as_mut();
-        let length = sealer.map_or(length, |sealer| sealer.seal_rtcp(&mut self.report, length));
+        let length = self.outbound.seal_report(&mut self.report, length);
         Some(Outgoing { bytes: &self.report[..length], to })
     }
 

@@ -110,6 +110,9 @@ pub enum SrtpError {
 pub struct Progress {
     /// Source and highest extended sequence number of the far end.
     pub heard: Option<(u32, u64)>,
+    /// A packet of ours may have been sealed.
+    #[serde(default)]
+    pub sealed: bool,
     /// Index of the next SRTCP packet of ours.
     pub rtcp: u32,
     /// Highest SRTCP index of the far end.
@@ -260,32 +263,18 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
-/// Our direction.
+/// Our direction. Whoever has it counts: no index may come twice under one key.
 pub struct Sealer {
-    master: MasterKey,
     rtp: Cipher,
     rtcp: Cipher,
-    rtcp_index: u32,
 }
 
 impl Sealer {
-    /// `rtcp_index`: of the first SRTCP packet.
+    /// Derives the session keys.
     #[must_use]
-    pub fn new(master: &MasterKey, rtcp_index: u32) -> Self {
+    pub fn new(master: &MasterKey) -> Self {
         let (rtp, rtcp) = ciphers(master);
-        Self { master: master.clone(), rtp, rtcp, rtcp_index: rtcp_index & !ENCRYPTED }
-    }
-
-    /// Whether it uses this key.
-    #[must_use]
-    pub fn is(&self, master: &MasterKey) -> bool {
-        self.master == *master
-    }
-
-    /// The index of the next SRTCP packet.
-    #[must_use]
-    pub const fn rtcp_index(&self) -> u32 {
-        self.rtcp_index
+        Self { rtp, rtcp }
     }
 
     /// Seals the RTP packet in `buffer[..length]` without contributing sources and extension; `index`: its sequence
@@ -309,15 +298,14 @@ impl Sealer {
         length + tag
     }
 
-    /// Seals the RTCP compound in `buffer[..length]`. Returns the new length.
-    pub fn seal_rtcp(&mut self, buffer: &mut [u8], length: usize) -> usize {
+    /// Seals the RTCP compound in `buffer[..length]`; `index`: its own, of 31 bits. Returns the new length.
+    pub fn seal_rtcp(&self, buffer: &mut [u8], length: usize, index: u32) -> usize {
         let Some(ssrc) = buffer.get(4..RTCP_HEADER).and_then(|ssrc| ssrc.try_into().ok()).map(u32::from_be_bytes)
         else {
             return 0;
         };
-        let place = Place { ssrc, index: self.rtcp_index.into() };
-        let word = (self.rtcp_index | ENCRYPTED).to_be_bytes();
-        self.rtcp_index = (self.rtcp_index + 1) & !ENCRYPTED;
+        let place = Place { ssrc, index: (index & !ENCRYPTED).into() };
+        let word = (index | ENCRYPTED).to_be_bytes();
         let gcm = self.rtcp.encrypt(place, &mut buffer[..length], RTCP_HEADER, &word);
         let tag = self.rtcp.tag();
         match (&self.rtcp.kind, gcm) {
@@ -405,7 +393,7 @@ impl Opener {
         self.master == *master
     }
 
-    /// The same sources go on with another key (RFC 3711 §8.1).
+    /// The same sources go on with another key, and do not count anew (RFC 3711 §3.3.1).
     pub fn follow(&mut self, before: &Self) {
         self.sources = before.sources;
     }
@@ -617,7 +605,7 @@ mod tests {
             let mut packet = hex("800f1234decafbadcafebabe");
             packet.extend([0xab; 16]);
             packet.resize(28 + OVERHEAD, 0);
-            let length = Sealer::new(&master, 0).seal(&mut packet, 28, 0x1234);
+            let length = Sealer::new(&master).seal(&mut packet, 28, 0x1234);
             assert_eq!(packet[12..length], hex(expected));
         }
     }
@@ -641,7 +629,7 @@ mod tests {
     fn what_is_sealed_is_opened_once_in_any_order_and_over_many_wraps() {
         for suite in ALL {
             let (sealer, mut opener) =
-                (Sealer::new(&master(suite), 0), Opener::new(&master(suite), Progress::default()));
+                (Sealer::new(&master(suite)), Opener::new(&master(suite), Progress::default()));
             for index in (65_000..400_000).step_by(97) {
                 for index in [index, index - 40] {
                     let packet = sealed(&sealer, index, 9);
@@ -669,10 +657,10 @@ mod tests {
             for index in [400_000, 7000] {
                 let mut before =
                     Opener::new(&master(suite), Progress { heard: Some((9, 399_990)), ..Progress::default() });
-                assert!(before.open(&mut sealed(&Sealer::new(&master(suite), 0), 399_995, 9)).is_ok());
-                let (sealer, mut opener) = (Sealer::new(&other, 0), Opener::new(&other, Progress::default()));
+                assert!(before.open(&mut sealed(&Sealer::new(&master(suite)), 399_995, 9)).is_ok());
+                let (sealer, mut opener) = (Sealer::new(&other), Opener::new(&other, Progress::default()));
                 opener.follow(&before);
-                assert_eq!(opener.open(&mut sealed(&Sealer::new(&master(suite), 0), index, 9)), Err(SrtpError::Forged));
+                assert_eq!(opener.open(&mut sealed(&Sealer::new(&master(suite)), index, 9)), Err(SrtpError::Forged));
                 assert!(opener.open(&mut sealed(&sealer, index, 9)).is_ok(), "{suite:?} {index}");
                 assert!(opener.open(&mut sealed(&sealer, index + 1, 9)).is_ok(), "{suite:?} {index}");
             }
@@ -682,17 +670,16 @@ mod tests {
     #[test]
     fn reports_are_sealed_too() {
         for suite in ALL {
-            let (mut sealer, mut opener) =
-                (Sealer::new(&master(suite), 7), Opener::new(&master(suite), Progress::default()));
+            let (sealer, mut opener) = (Sealer::new(&master(suite)), Opener::new(&master(suite), Progress::default()));
             let mut report = hex("80c90001 0badcafe 81ca0002 0badcafe 01020304");
             let (plain, length) = (report.clone(), report.len());
             report.resize(length + OVERHEAD, 0);
-            let length = sealer.seal_rtcp(&mut report, length);
+            let length = sealer.seal_rtcp(&mut report, length, 7);
             report.truncate(length);
             assert_ne!(report[8..20], plain[8..]);
             assert_eq!(opener.open_rtcp(&mut report.clone()), Ok(&plain[..]));
             assert_eq!(opener.open_rtcp(&mut report.clone()), Err(SrtpError::Replayed));
-            assert_eq!((sealer.rtcp_index(), opener.progress().1), (8, 7));
+            assert_eq!(opener.progress().1, 7);
         }
     }
 
@@ -705,7 +692,7 @@ mod tests {
         #[test]
         fn what_was_changed_on_the_way_is_not_believed(suite in 0..4_usize, octet in 0..60_usize, bit in 0..8_u8) {
             let master = master(ALL[suite]);
-            let mut packet = sealed(&Sealer::new(&master, 0), 77, 9);
+            let mut packet = sealed(&Sealer::new(&master), 77, 9);
             let octet = octet % packet.len();
             packet[octet] ^= 1 << bit;
             prop_assert!(Opener::new(&master, Progress::default()).open(&mut packet).is_err());
