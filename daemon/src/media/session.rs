@@ -482,7 +482,7 @@ impl Session {
     #[must_use]
     pub fn stats(&self, now: Instant) -> SessionStats {
         let reception = self.stream.as_ref().map(|stream| stream.reception);
-        let (heard, rtcp_heard) = self.opener.as_ref().map_or((None, 0), Opener::progress);
+        let [heard, reported] = self.opener.as_ref().map_or([None; 2], Opener::progress);
         let (sealed, rtcp) = (self.outbound.sealed, self.outbound.reports);
         SessionStats {
             sent: self.outbound.sent,
@@ -490,7 +490,7 @@ impl Session {
             buffer: self.inbound.stats(),
             next: Some((self.outbound.index as u16, self.outbound.timestamp, self.ticked + FRAME_TIME)),
             roll_over: (self.outbound.index >> 16) as u32,
-            progress: Progress { heard, sealed, rtcp, rtcp_heard },
+            progress: Progress { heard, sealed, rtcp, reported },
             target: self.latch.target(),
             last_packet_age: self.heard.map(|heard| now.saturating_duration_since(heard)),
             ..self.stats

@@ -115,8 +115,8 @@ pub struct Progress {
     pub sealed: bool,
     /// Index of the next SRTCP packet of ours.
     pub rtcp: u32,
-    /// Highest SRTCP index of the far end.
-    pub rtcp_heard: u32,
+    /// Source and highest SRTCP index of the far end.
+    pub reported: Option<(u32, u64)>,
 }
 
 /// RFC 3711 §4.3.3: the pseudo-random function is AES in counter mode.
@@ -364,14 +364,45 @@ impl Replays {
     }
 }
 
+/// What was received of each source, the newest first.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sources([Option<Source>; SOURCES]);
+
+impl Sources {
+    /// `seen`: which of the indices before the highest are taken for received, as in [`Replays`].
+    fn after(newest: Option<(u32, u64)>, seen: u128) -> Self {
+        let mut sources = Self::default();
+        sources.0[0] = newest.map(|(ssrc, highest)| Source { ssrc, replays: Replays { highest, seen } });
+        sources
+    }
+
+    fn newest(&self) -> Option<(u32, u64)> {
+        self.0[0].map(|source| (source.ssrc, source.replays.highest))
+    }
+
+    fn find(&self, ssrc: u32) -> Option<Replays> {
+        self.0.iter().flatten().find(|source| source.ssrc == ssrc).map(|source| source.replays)
+    }
+
+    /// A packet was authentic. A new source takes the place of the oldest.
+    fn note(&mut self, ssrc: u32, index: u64) {
+        let mut replays = self.find(ssrc).unwrap_or(Replays { highest: index, seen: 0 });
+        replays.note(index);
+        let known = self.0.iter().position(|source| source.is_some_and(|source| source.ssrc == ssrc));
+        let place = known.unwrap_or(SOURCES - 1);
+        self.0[place] = Some(Source { ssrc, replays });
+        self.0[..=place].rotate_right(1);
+    }
+}
+
 /// The far end's direction.
 pub struct Opener {
     master: MasterKey,
     rtp: Cipher,
     rtcp: Cipher,
-    /// The newest first.
-    sources: [Option<Source>; SOURCES],
-    reports: Option<Replays>,
+    sources: Sources,
+    /// Of SRTCP, which counts for each source, too.
+    reporters: Sources,
     /// A packet was opened with this key.
     proven: bool,
 }
@@ -381,10 +412,8 @@ impl Opener {
     #[must_use]
     pub fn new(master: &MasterKey, before: Progress) -> Self {
         let (rtp, rtcp) = ciphers(master);
-        let mut sources = [None; SOURCES];
-        sources[0] = before.heard.map(|(ssrc, highest)| Source { ssrc, replays: Replays { highest, seen: 1 } });
-        let reports = (before.rtcp_heard > 0).then(|| Replays { highest: before.rtcp_heard.into(), seen: u128::MAX });
-        Self { master: master.clone(), rtp, rtcp, sources, reports, proven: false }
+        let (sources, reporters) = (Sources::after(before.heard, 1), Sources::after(before.reported, u128::MAX));
+        Self { master: master.clone(), rtp, rtcp, sources, reporters, proven: false }
     }
 
     /// Whether it uses this key.
@@ -398,11 +427,10 @@ impl Opener {
         self.sources = before.sources;
     }
 
-    /// Source and extended sequence number that came last; highest index of RTCP.
+    /// The sources of RTP and of RTCP that came last, each with its highest index.
     #[must_use]
-    pub fn progress(&self) -> (Option<(u32, u64)>, u32) {
-        let heard = self.sources[0].map(|source| (source.ssrc, source.replays.highest));
-        (heard, self.reports.map_or(0, |reports| reports.highest as u32))
+    pub fn progress(&self) -> [Option<(u32, u64)>; 2] {
+        [self.sources.newest(), self.reporters.newest()]
     }
 
     /// Opens an RTP packet in place; what is left of it.
@@ -440,8 +468,7 @@ impl Opener {
             packet.len().checked_sub(self.rtp.tag()).filter(|body| *body >= clear).ok_or(SrtpError::Truncated)?;
         let number = |at: usize| u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
         let (sequence, ssrc) = (number(0) as u16, number(8));
-        let known = self.sources.iter().position(|source| source.is_some_and(|source| source.ssrc == ssrc));
-        let replays = known.and_then(|known| self.sources[known]).map(|source| source.replays);
+        let replays = self.sources.find(ssrc);
         let index = replays.map_or_else(|| sequence.into(), |replays| extend(replays.highest, sequence));
         if replays.is_some_and(|replays| !replays.fresh(index)) {
             return Err(SrtpError::Replayed);
@@ -463,12 +490,7 @@ impl Opener {
             }
         }
         self.proven = true;
-        let mut replays = replays.unwrap_or(Replays { highest: index, seen: 0 });
-        replays.note(index);
-        // A new source takes the place of the oldest.
-        let place = known.unwrap_or(SOURCES - 1);
-        self.sources[place] = Some(Source { ssrc, replays });
-        self.sources[..=place].rotate_right(1);
+        self.sources.note(ssrc, index);
         Ok(&packet[..body])
     }
 
@@ -488,7 +510,7 @@ impl Opener {
         let ssrc = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
         let encrypted = u32::from_be_bytes(word) & ENCRYPTED != 0;
         let index = u64::from(u32::from_be_bytes(word) & !ENCRYPTED);
-        if self.reports.is_some_and(|reports| !reports.fresh(index)) {
+        if self.reporters.find(ssrc).is_some_and(|replays| !replays.fresh(index)) {
             return Err(SrtpError::Replayed);
         }
         let place = Place { ssrc, index };
@@ -510,7 +532,7 @@ impl Opener {
                     .map_err(|_| SrtpError::Forged)?;
             }
         }
-        self.reports.get_or_insert(Replays { highest: index, seen: 0 }).note(index);
+        self.reporters.note(ssrc, index);
         Ok(&packet[..body])
     }
 }
@@ -628,8 +650,7 @@ mod tests {
     #[test]
     fn what_is_sealed_is_opened_once_in_any_order_and_over_many_wraps() {
         for suite in ALL {
-            let (sealer, mut opener) =
-                (Sealer::new(&master(suite)), Opener::new(&master(suite), Progress::default()));
+            let (sealer, mut opener) = (Sealer::new(&master(suite)), Opener::new(&master(suite), Progress::default()));
             for index in (65_000..400_000).step_by(97) {
                 for index in [index, index - 40] {
                     let packet = sealed(&sealer, index, 9);
@@ -637,7 +658,7 @@ mod tests {
                     assert_eq!(opener.open(&mut packet.clone()), Err(SrtpError::Replayed));
                 }
             }
-            assert_eq!(opener.progress().0, Some((9, 65_000 + (334_999 / 97) * 97)));
+            assert_eq!(opener.progress()[0], Some((9, 65_000 + (334_999 / 97) * 97)));
             // Another source begins anew, the first one goes on.
             assert!(opener.open(&mut sealed(&sealer, 5, 10)).is_ok());
             assert!(opener.open(&mut sealed(&sealer, 400_010, 9)).is_ok());
@@ -679,7 +700,19 @@ mod tests {
             assert_ne!(report[8..20], plain[8..]);
             assert_eq!(opener.open_rtcp(&mut report.clone()), Ok(&plain[..]));
             assert_eq!(opener.open_rtcp(&mut report.clone()), Err(SrtpError::Replayed));
-            assert_eq!(opener.progress().1, 7);
+            assert_eq!(opener.progress()[1], Some((0x0bad_cafe, 7)));
+            // Another source under the same key counts for itself.
+            let mut other = [&plain[..4], &[7; 4], &plain[8..], &[0; OVERHEAD]].concat();
+            let length = sealer.seal_rtcp(&mut other, plain.len(), 1);
+            other.truncate(length);
+            assert!(opener.open_rtcp(&mut other.clone()).is_ok());
+            assert_eq!(opener.open_rtcp(&mut other.clone()), Err(SrtpError::Replayed));
+            let before = Progress { reported: opener.progress()[1], ..Progress::default() };
+            assert_eq!(
+                Opener::new(&master(suite), before).open_rtcp(&mut other),
+                Err(SrtpError::Replayed),
+                "elsewhere"
+            );
         }
     }
 
