@@ -125,7 +125,7 @@ impl Stream {
     pub fn answer(&mut self, offer: &str) -> Result<(String, Agreed), SdpError> {
         let (answer, parameters) = sdp::negotiate(offer, &self.local)?;
         self.local.version += 1;
-        self.local.learn(&parameters);
+        self.local.learn(&parameters, &answer);
         Ok((answer, self.agree(parameters)))
     }
 

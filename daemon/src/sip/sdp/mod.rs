@@ -164,6 +164,9 @@ pub struct LocalMedia {
     /// Payload types of dynamic formats: a number keeps its meaning for the whole dialog (RFC 3264 §8.3.2).
     #[serde(default)]
     pub numbers: Numbers,
+    /// The m= lines of our last answer: an offer has no fewer, in the same order (RFC 3264 §8).
+    #[serde(default)]
+    pub lines: Vec<String>,
     /// Session id of the o= line; stays for the whole dialog.
     pub session_id: u64,
     /// Version of the o= line; one more for each SDP that differs from the one before.
@@ -198,6 +201,7 @@ impl LocalMedia {
             encryption: Encryption::Off,
             secret: Secret::default(),
             numbers: Numbers::default(),
+            lines: Vec::new(),
             session_id,
             version: 1,
         }
@@ -213,8 +217,9 @@ impl LocalMedia {
         Some(if self.strict || codec.is_wideband() { place } else { self.codecs.len() })
     }
 
-    /// Keeps the peer's numbers for what we offer next.
-    pub fn learn(&mut self, agreed: &MediaParameters) {
+    /// Keeps the peer's numbers, and the m= lines that both sides now have, for what we offer next.
+    pub fn learn(&mut self, agreed: &MediaParameters, answer: &str) {
+        self.lines = answer.lines().filter(|line| line.starts_with("m=")).map(str::to_owned).collect();
         let mut numbers = self.numbers;
         if agreed.codec == AudioCodec::Opus {
             numbers.opus = agreed.payload_type;
@@ -317,7 +322,11 @@ pub fn offer(local: &LocalMedia, direction: Direction) -> String {
     let clocks = |clock| local.codecs.iter().any(|codec| codec.clock() == clock);
     let keys = [(local.numbers.keys, 8000), (local.numbers.wide_keys, 48_000)];
     let shape = Shape {
-        profile: if local.encryption == Encryption::Required { "RTP/SAVP" } else { "RTP/AVP" },
+        profile: match local.lines.iter().find_map(|line| ours(line)) {
+            Some(agreed) => agreed,
+            None if local.encryption == Encryption::Required => "RTP/SAVP",
+            None => "RTP/AVP",
+        },
         formats: &formats,
         keys: keys.into_iter().filter(|(_, clock)| clocks(*clock)).collect(),
         comfort_noise: clocks(8000),
@@ -326,8 +335,23 @@ pub fn offer(local: &LocalMedia, direction: Direction) -> String {
         ptime: DEFAULT_PTIME,
         direction,
     };
-    write_audio(&mut sdp, local, &shape);
+    if local.lines.is_empty() {
+        write_audio(&mut sdp, local, &shape);
+    }
+    for line in &local.lines {
+        match ours(line) {
+            Some(_) => write_audio(&mut sdp, local, &shape),
+            None => put(&mut sdp, format_args!("{line}\r\n")),
+        }
+    }
     sdp
+}
+
+/// The profile of an m= line of our answer that was not refused.
+fn ours(line: &str) -> Option<&str> {
+    let mut words = line.split(' ').skip(1);
+    words.next().filter(|port| *port != "0")?;
+    words.next()
 }
 
 /// Reads the answer to an offer of ours.
