@@ -52,7 +52,7 @@ impl Latch {
     /// Whether a well-formed packet from here belongs to the call. The signalled address is always believed, at once;
     /// any other the rule allows is believed if it is the first, or if the former one has fallen silent.
     pub fn accept(&mut self, now: Instant, source: SocketAddr) -> bool {
-        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        let source = canonical(source);
         let believed = match self.source {
             Some((current, _)) if current == source => true,
             _ if self.signalled == Some(source) => true,
@@ -81,9 +81,14 @@ impl Latch {
     }
 }
 
+/// A socket of IPv6 has its own spelling of IPv4 addresses.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// `0.0.0.0` (old hold) and port 0 (refused stream) are no addresses.
 fn usable(address: SocketAddr) -> Option<SocketAddr> {
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let address = canonical(address);
     (!address.ip().is_unspecified() && address.port() != 0).then_some(address)
 }
 
