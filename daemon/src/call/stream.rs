@@ -157,6 +157,7 @@ impl Stream {
             event_clock: parameters.telephone_event.map_or(8000, |events| events.clock),
             inband_keys: self.inband_keys,
             ptime: parameters.ptime_ms,
+            max_bitrate: parameters.max_bitrate,
             keys: parameters.crypto.and_then(keys_of),
             remote_rtp: parameters.remote_rtp,
             remote_rtcp: parameters.remote_rtcp,

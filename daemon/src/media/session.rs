@@ -67,6 +67,9 @@ pub struct SessionParameters {
     /// Milliseconds of audio that the far end wants in a packet, 10 to 60.
     #[serde(default = "twenty")]
     pub ptime: u16,
+    /// Bits per second that the far end takes at most; only Opus can do with fewer, and with 6000 at the least.
+    #[serde(default)]
+    pub max_bitrate: Option<u32>,
     /// Both directions are encrypted.
     #[serde(default)]
     pub keys: Option<srtp::Keys>,
@@ -121,6 +124,7 @@ impl SessionParameters {
             event_clock: eight_thousand(),
             inband_keys: false,
             ptime: twenty(),
+            max_bitrate: None,
             keys: None,
             remote_rtp: remote,
             remote_rtcp: SocketAddr::new(remote.ip(), remote.port().saturating_add(1)),
@@ -179,7 +183,7 @@ impl Change {
     pub fn new(parameters: SessionParameters) -> Self {
         let keys = parameters.keys.as_ref();
         Self {
-            encoder: Encoder::new(parameters.codec, parameters.ptime),
+            encoder: Encoder::new(parameters.codec, parameters.ptime, parameters.max_bitrate),
             decoder: Decoder::new(parameters.codecs()),
             sealer: keys.map(|keys| Sealer::new(&keys.send)),
             opener: keys.map(|keys| Opener::new(&keys.receive, parameters.progress)),
@@ -338,7 +342,7 @@ impl Session {
         (self.alive, self.silences) = (self.ticked, 0);
         self.latch.update(parameters.latch, parameters.remote_rtp);
         self.rtcp_latch.update(parameters.latch, parameters.remote_rtcp);
-        if !self.outbound.encoder.is(parameters.codec, parameters.ptime) {
+        if !self.outbound.encoder.is(&encoder) {
             self.outbound.encoder = encoder;
         }
         if decoder.knows_opus() && !self.inbound.decoder.knows_opus() {

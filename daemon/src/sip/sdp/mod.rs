@@ -138,6 +138,9 @@ pub struct MediaParameters {
     pub rtcp_mux: bool,
     /// Packet duration that the peer asks for, in milliseconds, 10 to 60.
     pub ptime_ms: u16,
+    /// Bits per second that the peer takes of Opus at most (RFC 7587 §7.1); `None` where it does not say.
+    #[serde(default)]
+    pub max_bitrate: Option<u32>,
     /// Ours: `RecvOnly` means that we are on hold and must not send.
     pub direction: Direction,
 }
@@ -411,6 +414,8 @@ struct Theirs {
     remote_rtcp: SocketAddr,
     rtcp_mux: bool,
     ptime: u16,
+    /// Payload types whose sender is limited, and bits per second.
+    bitrates: Vec<(u8, u32)>,
     direction: Direction,
 }
 
@@ -444,6 +449,7 @@ impl Theirs {
         let number = |name| media.get_first_attribute_value(name).flatten().and_then(|v| v.trim().parse::<u16>().ok());
         let most = number("maxptime").unwrap_or(MAX_PTIME).clamp(10, MAX_PTIME);
         let ptime = number("ptime").unwrap_or(DEFAULT_PTIME).clamp(10, most);
+        let bitrates = media.get_attribute_values("fmtp").flatten().filter_map(max_bitrate).collect();
         let direction = Direction::of(|d| media.has_attribute(d))
             .or_else(|| Direction::of(|d| session.has_attribute(d)))
             .unwrap_or_default();
@@ -461,6 +467,7 @@ impl Theirs {
             remote_rtcp,
             rtcp_mux,
             ptime,
+            bitrates,
             direction,
         })
     }
@@ -490,6 +497,7 @@ impl Theirs {
             remote_rtcp: self.remote_rtcp,
             rtcp_mux: self.rtcp_mux,
             ptime_ms: self.ptime,
+            max_bitrate: self.bitrates.iter().find(|(number, _)| *number == payload_type).map(|(_, bits)| *bits),
             direction: self.direction.reversed(),
         }
     }
@@ -498,6 +506,14 @@ impl Theirs {
 fn rtpmap(value: &str) -> Option<(u8, &str)> {
     let (pt, name) = value.trim().split_once(' ')?;
     Some((pt.parse().ok()?, name.trim()))
+}
+
+/// `a=fmtp:96 useinbandfec=1; maxaveragebitrate=16000`.
+fn max_bitrate(value: &str) -> Option<(u8, u32)> {
+    let (pt, says) = value.trim().split_once(' ')?;
+    let mut pairs = says.split(';').filter_map(|pair| pair.split_once('='));
+    let (_, bits) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("maxaveragebitrate"))?;
+    Some((pt.parse().ok()?, bits.trim().parse().ok()?))
 }
 
 fn is_encoding(map: &str, name: &str, clock: u32) -> bool {

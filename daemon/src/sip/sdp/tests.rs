@@ -139,6 +139,12 @@ fn wideband_goes_first_unless_our_order_is_said() {
     assert_eq!(chosen(&[G722, Pcmu, Pcma], false).0, G722);
     assert_eq!(chosen(&[Pcmu, Pcma], false).0, Pcma, "the peer's order");
     assert_eq!(chosen(&[Pcmu, Pcma], true).0, Pcmu, "ours");
+    let limit = "a=fmtp:96 useinbandfec=1; MaxAverageBitrate=16000 ;stereo=0";
+    let limited = |codecs: &[AudioCodec]| {
+        let local = LocalMedia { codecs: codecs.to_vec(), ..local() };
+        negotiate(&sdp(&[&WIDE[..], &[limit]].concat()), &local).unwrap().1.max_bitrate
+    };
+    assert_eq!((limited(&[Opus]), limited(&[Pcmu])), (Some(16_000), None));
     assert_eq!(chosen(&[Pcmu, G722, Opus], true), (Pcmu, 97, chosen(&[Pcmu], true).2));
 }
 
