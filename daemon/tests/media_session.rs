@@ -261,11 +261,12 @@ fn hold_silence_and_resume() {
     assert_eq!(silences.len(), 1, "2 s after the report that came 2.5 s after the start");
     assert!(call.left.events.iter().all(|event| !matches!(event, Event::Drained)), "the queue waits");
     let sent = call.left.session.stats(call.now).sent;
-    call.left.session.update(parameters(RIGHT.into(), 1));
+    call.left.session.update(parameters(RIGHT.into(), 9));
     let first = call.left.tick(call.now, 4000).remove(0);
     let packet = Packet::parse(&first).expect("packet");
     // Time has gone on, numbers have not, and the marker tells.
     assert!(packet.marker);
+    assert_eq!(packet.ssrc, 1, "our stream goes on");
     assert_eq!(packet.sequence, 65_530_u16.wrapping_add(sent as u16));
     assert_eq!(packet.timestamp, (u32::MAX - 1000).wrapping_add(300 * 160));
     call.run(100);

@@ -337,7 +337,9 @@ impl Session {
 
     /// A re-INVITE has changed what was agreed on. What stays as it was goes on without a break.
     pub fn update(&mut self, change: impl Into<Change>) {
-        let Change { parameters, encoder, decoder, sealer, mut opener } = change.into();
+        let Change { mut parameters, encoder, decoder, sealer, mut opener } = change.into();
+        parameters.ssrc = self.parameters.ssrc;
+        std::mem::swap(&mut parameters.cname, &mut self.parameters.cname);
         // Whoever is back from a long hold has been silent for long, and is there.
         (self.alive, self.silences) = (self.ticked, 0);
         self.latch.update(parameters.latch, parameters.remote_rtp);
