@@ -147,7 +147,7 @@ impl Outbound {
         send: &mut impl FnMut(&[u8]),
     ) -> bool {
         let Some(payload_type) = parameters.telephone_event.filter(|_| frames < HELD + ENDS) else { return false };
-        let event = b"0123456789*#ABCD".iter().position(|key| char::from(*key) == digit).unwrap_or(0) as u8;
+        let event = super::dtmf::EVENTS.iter().position(|key| char::from(*key) == digit).unwrap_or(0) as u8;
         let ended = frames >= HELD;
         let held = (frames + 1).min(HELD) * (parameters.event_clock / 50);
         let [high, low] = (held as u16).to_be_bytes();
