@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use callbox::base::{ClauseId, Clock, SystemClock, TurnId};
 use callbox::media::rtp::Packet;
 use callbox::media::srtp::{Keys, MasterKey, Suite};
-use callbox::media::{Codec, Ends, Event, FRAME, LatchRule, PlayFrame, Session, SessionParameters};
+use callbox::media::{Codec, Ends, Event, FRAME, PlayFrame, Session, SessionParameters};
 
 const LEFT: ([u8; 4], u16) = ([10, 0, 0, 1], 4000);
 const RIGHT: ([u8; 4], u16) = ([10, 0, 0, 2], 5000);
@@ -15,7 +15,6 @@ fn parameters(remote: SocketAddr, ssrc: u32) -> SessionParameters {
     SessionParameters {
         remote_rtcp: remote,
         rtcp_mux: true,
-        latch: LatchRule::SameAddress,
         ssrc,
         sequence: 65_530,
         timestamp: u32::MAX - 1000,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::Advertised;
 use crate::base::trunk::{self, Trunk};
 use crate::media::srtp::{Keys, MasterKey, Progress, Suite};
-use crate::media::{Codec, Format, LatchRule, SessionParameters};
+use crate::media::{Codec, Format, SessionParameters};
 use crate::sip::sdp::{self, AudioCodec, Crypto, Direction, Encryption, LocalMedia, MediaParameters, SdpError, Secret};
 
 /// How audio may be agreed on with a peer. What belongs to a trunk.
@@ -19,8 +19,6 @@ pub struct MediaPolicy {
     pub codecs: Option<Vec<AudioCodec>>,
     /// Whether to encrypt (SDES).
     pub encryption: Encryption,
-    /// Whose packets are believed.
-    pub latch: LatchRule,
     /// Keys are also looked for in the audio, where the peer sends no telephone events.
     pub inband_keys: bool,
 }
@@ -84,8 +82,6 @@ pub struct Stream {
     direction: Direction,
     silence: Duration,
     #[serde(default)]
-    latch: LatchRule,
-    #[serde(default)]
     inband_keys: bool,
 }
 
@@ -98,14 +94,7 @@ impl Stream {
             (local.codecs, local.strict) = (codecs.clone(), true);
         }
         (local.encryption, local.secret) = (policy.encryption, names.secret);
-        Self {
-            local,
-            names,
-            direction: Direction::SendRecv,
-            silence,
-            latch: policy.latch,
-            inband_keys: policy.inband_keys,
-        }
+        Self { local, names, direction: Direction::SendRecv, silence, inband_keys: policy.inband_keys }
     }
 
     /// Whether the peer has put us on hold: it does not listen (RFC 3264 §8.4), and what it may send is music.
@@ -163,7 +152,6 @@ impl Stream {
             remote_rtcp: parameters.remote_rtcp,
             rtcp_mux: parameters.rtcp_mux,
             send: parameters.direction.sends(),
-            latch: self.latch,
             ssrc: self.names.ssrc,
             sequence: self.names.sequence,
             roll_over: 0,

@@ -33,7 +33,7 @@ pub mod srtp;
 
 pub use codec::Codec;
 pub use keys::Keys;
-pub use latch::{Latch, LatchRule};
+pub use latch::Latch;
 pub use lateness::Histogram;
 pub use media_session::{Full, MediaSession, Tap};
 pub use missed::Missed;

@@ -14,7 +14,7 @@ use super::echo::EchoWatch;
 use super::inband::Inband;
 use super::inbound::Inbound;
 use super::jitter::JitterStats;
-use super::latch::{Latch, LatchRule};
+use super::latch::Latch;
 use super::outbound::Outbound;
 use super::playout::{PlayQueue, Playout};
 use super::rtcp::{self, Fact, MAX_REPORT, Reception, Sent};
@@ -81,8 +81,6 @@ pub struct SessionParameters {
     pub rtcp_mux: bool,
     /// The direction allows us to send. While it does not, queued frames wait.
     pub send: bool,
-    /// Whose packets are believed.
-    pub latch: LatchRule,
     /// Names our stream; random. Ignored by [`Session::update`], like the five below: our stream goes on.
     pub ssrc: u32,
     /// First sequence number; random.
@@ -130,7 +128,6 @@ impl SessionParameters {
             remote_rtcp: SocketAddr::new(remote.ip(), remote.port().saturating_add(1)),
             rtcp_mux: false,
             send: true,
-            latch: LatchRule::Any,
             ssrc: 1,
             sequence: 0,
             roll_over: 0,
@@ -305,8 +302,8 @@ impl Session {
         let (events_in, events) = RingBuffer::new(EVENTS);
         let session = Self {
             opened: (now, wall),
-            latch: Latch::new(parameters.latch, parameters.remote_rtp),
-            rtcp_latch: Latch::new(parameters.latch, parameters.remote_rtcp),
+            latch: Latch::new(parameters.remote_rtp),
+            rtcp_latch: Latch::new(parameters.remote_rtcp),
             stream: None,
             candidate: None,
             opener,
@@ -342,8 +339,8 @@ impl Session {
         std::mem::swap(&mut parameters.cname, &mut self.parameters.cname);
         // Whoever is back from a long hold has been silent for long, and is there.
         (self.alive, self.silences) = (self.ticked, 0);
-        self.latch.update(parameters.latch, parameters.remote_rtp);
-        self.rtcp_latch.update(parameters.latch, parameters.remote_rtcp);
+        self.latch.update(parameters.remote_rtp);
+        self.rtcp_latch.update(parameters.remote_rtcp);
         if !self.outbound.encoder.is(&encoder) {
             self.outbound.encoder = encoder;
         }

@@ -150,8 +150,6 @@ pub struct MediaParameters {
 pub struct LocalMedia {
     /// Address and port for RTP, as the peer can reach them.
     pub rtp: SocketAddr,
-    /// Port for RTCP where it is not `rtp` + 1.
-    pub rtcp_port: Option<u16>,
     /// Codecs that we offer and accept, in our order of preference; never empty.
     pub codecs: Vec<AudioCodec>,
     /// Our order decides. Otherwise wideband goes first, and then the peer's order decides, as it knows its line (RFC
@@ -198,7 +196,6 @@ impl LocalMedia {
     pub fn new(rtp: SocketAddr, session_id: u64) -> Self {
         Self {
             rtp,
-            rtcp_port: None,
             codecs: AudioCodec::ALL.to_vec(),
             strict: false,
             encryption: Encryption::Off,
@@ -582,8 +579,6 @@ fn write_audio(sdp: &mut String, local: &LocalMedia, shape: &Shape<'_>) {
     }
     if shape.rtcp_mux {
         sdp.push_str("a=rtcp-mux\r\n");
-    } else if let Some(port) = local.rtcp_port {
-        put(sdp, format_args!("a=rtcp:{port}\r\n"));
     }
     let (ptime, direction) = (shape.ptime, shape.direction.attribute());
     put(sdp, format_args!("a=ptime:{ptime}\r\na=maxptime:{MAX_PTIME}\r\na={direction}\r\n"));
