@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use callbox::base::{ClauseId, Clock, SystemClock, TurnId};
 use callbox::media::rtp::Packet;
 use callbox::media::srtp::{Keys, MasterKey, Suite};
-use callbox::media::{Codec, Ends, Event, FRAME, LatchRule, PlayFrame, Session, SessionParameters};
+use callbox::media::{Codec, Ends, Event, FRAME, PlayFrame, Session, SessionParameters};
 
 const LEFT: ([u8; 4], u16) = ([10, 0, 0, 1], 4000);
 const RIGHT: ([u8; 4], u16) = ([10, 0, 0, 2], 5000);
@@ -15,7 +15,6 @@ fn parameters(remote: SocketAddr, ssrc: u32) -> SessionParameters {
     SessionParameters {
         remote_rtcp: remote,
         rtcp_mux: true,
-        latch: LatchRule::SameAddress,
         ssrc,
         sequence: 65_530,
         timestamp: u32::MAX - 1000,
@@ -153,6 +152,40 @@ fn a_sealed_call_goes_on_elsewhere_after_its_numbers_have_wrapped() {
 }
 
 #[test]
+fn a_call_that_was_plain_for_a_while_is_sealed_again_without_reuse_or_deafness() {
+    let key = |octet| {
+        let suite = Suite::AesGcm128;
+        MasterKey::new(suite, vec![octet; suite.octets()]).expect("as long as it must be")
+    };
+    // Of both ends; none for plain.
+    let agree = |call: &mut Call, octet: Option<u8>| {
+        let keys =
+            |send: u32| octet.map(|octet| Keys { send: key(octet + send as u8), receive: key(octet + 3 - send as u8) });
+        call.left.session.update(SessionParameters { keys: keys(1), ..parameters(RIGHT.into(), 1) });
+        call.right.session.update(SessionParameters { keys: keys(2), ..parameters(LEFT.into(), 2) });
+    };
+    for begins_plain in [false, true] {
+        let (mut call, mut reports) = (Call::new(), 0);
+        let first = if begins_plain { None } else { Some(0) };
+        for octet in [first, Some(10), Some(0), None, Some(0), Some(10)] {
+            agree(&mut call, octet);
+            // Enough for a report, and at first for the sequence numbers to wrap.
+            call.run(500);
+            let progress = call.left.session.stats(call.now).progress;
+            assert!(progress.rtcp > reports || octet.is_none(), "{octet:?}");
+            assert!(progress.rtcp >= reports, "an index twice");
+            reports = progress.rtcp;
+        }
+        // The far end has a key since after the wrap.
+        assert_eq!(call.left.session.stats(call.now).roll_over, u32::from(!begins_plain));
+        for (end, level) in [(&call.left, -4000), (&call.right, 4000)] {
+            assert_eq!(end.session.stats(call.now).rejected, 0);
+            assert!(end.heard[10..].iter().all(|heard| near(*heard, level)));
+        }
+    }
+}
+
+#[test]
 fn one_stray_packet_of_another_stream_is_not_heard() {
     let mut call = Call::new();
     call.run(100);
@@ -176,7 +209,8 @@ fn nothing_is_sent_to_who_has_neither_agreed_nor_spoken() {
         now += Duration::from_millis(20);
         end.tick(now, 4000).len()
     };
-    assert_eq!((0..50).map(|_| sent(&mut end)).sum::<usize>(), 0);
+    assert_eq!((0..500).map(|_| sent(&mut end)).sum::<usize>(), 0, "audio and reports");
+    assert!(end.session.goodbye(SystemClock.now()).is_none());
     end.session.update(unconfirmed(true));
     assert_eq!(sent(&mut end), 1);
     end.session.update(unconfirmed(false));
@@ -184,6 +218,36 @@ fn nothing_is_sent_to_who_has_neither_agreed_nor_spoken() {
     let packet = Packet { marker: false, payload_type: 0, sequence: 1, timestamp: 5, ssrc: 66, payload: &[0; 160] };
     end.session.handle_packet(SystemClock.now(), &[&packet.header()[..], packet.payload].concat(), RIGHT.into());
     assert_eq!(sent(&mut end), 1);
+    assert!(end.session.goodbye(SystemClock.now()).is_some());
+    // Whoever sends audio need not be at the address that was named for reports.
+    let elsewhere = ([10, 0, 0, 3], 5001).into();
+    end.session.update(SessionParameters { rtcp_mux: false, remote_rtcp: elsewhere, ..unconfirmed(false) });
+    assert!(end.session.goodbye(SystemClock.now()).is_none());
+    let report = [0x80, 201, 0, 1, 0, 0, 0, 9];
+    for nothing in [&[][..], &[0x80, 0, 0, 0], &report] {
+        let rejected = end.session.stats(SystemClock.now()).rejected;
+        end.session.handle_rtcp(SystemClock.now(), nothing, elsewhere);
+        let believed = end.session.stats(SystemClock.now()).rejected == rejected;
+        assert_eq!(end.session.goodbye(SystemClock.now()).is_some(), believed);
+        assert_eq!(believed, nothing == report);
+    }
+}
+
+#[test]
+fn who_is_back_from_a_long_hold_has_time_to_speak() {
+    let mut now = SystemClock.now();
+    let mut end = End::new(LEFT.into(), RIGHT.into(), 1, now);
+    let mut silences = |end: &mut End, ticks: u32| {
+        end.events.clear();
+        for _ in 0..ticks {
+            now += Duration::from_millis(20);
+            end.tick(now, 0);
+        }
+        end.events.iter().filter(|event| matches!(event, Event::Silence { .. })).count()
+    };
+    assert_eq!(silences(&mut end, 399), 3, "2, 4 and 6 s");
+    end.session.update(parameters(RIGHT.into(), 1));
+    assert_eq!((silences(&mut end, 99), silences(&mut end, 1)), (0, 1));
 }
 
 #[test]
@@ -196,11 +260,12 @@ fn hold_silence_and_resume() {
     assert_eq!(silences.len(), 1, "2 s after the report that came 2.5 s after the start");
     assert!(call.left.events.iter().all(|event| !matches!(event, Event::Drained)), "the queue waits");
     let sent = call.left.session.stats(call.now).sent;
-    call.left.session.update(parameters(RIGHT.into(), 1));
+    call.left.session.update(parameters(RIGHT.into(), 9));
     let first = call.left.tick(call.now, 4000).remove(0);
     let packet = Packet::parse(&first).expect("packet");
     // Time has gone on, numbers have not, and the marker tells.
     assert!(packet.marker);
+    assert_eq!(packet.ssrc, 1, "our stream goes on");
     assert_eq!(packet.sequence, 65_530_u16.wrapping_add(sent as u16));
     assert_eq!(packet.timestamp, (u32::MAX - 1000).wrapping_add(300 * 160));
     call.run(100);

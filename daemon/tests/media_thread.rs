@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use callbox::base::{ClauseId, TurnId};
 use callbox::media::{
-    Codec, Direction, Event, FRAME, LatchRule, Media, MediaConfig, MediaError, MediaSession, MediaThread, PlayFrame,
-    Reservation, SessionParameters,
+    Codec, Direction, Event, FRAME, Media, MediaConfig, MediaError, MediaSession, MediaThread, PlayFrame, Reservation,
+    SessionParameters,
 };
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -17,7 +17,6 @@ fn media(ports: std::ops::RangeInclusive<u16>, max_sessions: usize) -> Media {
 
 fn parameters(port: u16, ssrc: u32) -> SessionParameters {
     SessionParameters {
-        latch: LatchRule::Signalled,
         ssrc,
         sequence: 1,
         timestamp: 2,
@@ -115,7 +114,13 @@ async fn used_up_ports_are_an_error_and_come_back() {
 async fn hold_freezes_the_queue_and_strangers_are_not_heard() {
     let media = media(23_000..=23_099, 10);
     let (mut left, mut right) = pair(&media);
-    within(right.readable()).await;
+    within(async {
+        while left.stats().received == 0 {
+            left.readable().await;
+            while left.recv().is_some() {}
+        }
+    })
+    .await;
     let port = 23_000;
     let stranger = UdpSocket::bind((LOCALHOST, 0)).expect("port");
     stranger.send_to(&[0x80, 8, 0, 1, 0, 0, 0, 1, 0, 0, 0, 9, 0x2a, 0x2a], (LOCALHOST, port)).expect("send");

@@ -443,7 +443,7 @@ impl Conversation {
                     self.play_out(state);
                     self.tell(state, Input::PlayoutDrained);
                 }
-                media::Event::Silence { since } if self.stream.receives() => {
+                media::Event::Silence { since } if self.stream.silence_is_end() => {
                     tracing::warn!(seconds = since.as_secs(), "no audio arrives; the call is ended");
                     return Media::Gone;
                 }

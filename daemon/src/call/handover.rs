@@ -130,7 +130,7 @@ impl Handover {
             Self::Joined { leg } => {
                 let mut silent = false;
                 pass(&mut leg.session, caller, |since| {
-                    silent |= leg.stream.receives();
+                    silent |= leg.stream.silence_is_end();
                     tracing::warn!(seconds = since.as_secs(), "no audio arrives from whom the caller was joined to");
                 });
                 if silent || !leg.session.is_alive() {

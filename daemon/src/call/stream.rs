@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::Advertised;
 use crate::base::trunk::{self, Trunk};
 use crate::media::srtp::{Keys, MasterKey, Progress, Suite};
-use crate::media::{Codec, Format, LatchRule, SessionParameters};
+use crate::media::{Codec, Format, SessionParameters};
 use crate::sip::sdp::{self, AudioCodec, Crypto, Direction, Encryption, LocalMedia, MediaParameters, SdpError, Secret};
 
 /// How audio may be agreed on with a peer. What belongs to a trunk.
@@ -19,8 +19,6 @@ pub struct MediaPolicy {
     pub codecs: Option<Vec<AudioCodec>>,
     /// Whether to encrypt (SDES).
     pub encryption: Encryption,
-    /// Whose packets are believed.
-    pub latch: LatchRule,
     /// Keys are also looked for in the audio, where the peer sends no telephone events.
     pub inband_keys: bool,
 }
@@ -84,8 +82,6 @@ pub struct Stream {
     direction: Direction,
     silence: Duration,
     #[serde(default)]
-    latch: LatchRule,
-    #[serde(default)]
     inband_keys: bool,
 }
 
@@ -98,14 +94,7 @@ impl Stream {
             (local.codecs, local.strict) = (codecs.clone(), true);
         }
         (local.encryption, local.secret) = (policy.encryption, names.secret);
-        Self {
-            local,
-            names,
-            direction: Direction::SendRecv,
-            silence,
-            latch: policy.latch,
-            inband_keys: policy.inband_keys,
-        }
+        Self { local, names, direction: Direction::SendRecv, silence, inband_keys: policy.inband_keys }
     }
 
     /// Whether the peer has put us on hold: it does not listen (RFC 3264 §8.4), and what it may send is music.
@@ -113,9 +102,9 @@ impl Stream {
         !self.direction.sends()
     }
 
-    /// Whether audio of the peer is to be expected.
-    pub fn receives(&self) -> bool {
-        self.direction.receives()
+    /// Whether the peer's silence means that it is gone. On hold it may send music, and need not.
+    pub fn silence_is_end(&self) -> bool {
+        self.direction == Direction::SendRecv
     }
 
     /// Answers an offer: our SDP, and the media.
@@ -125,7 +114,7 @@ impl Stream {
     pub fn answer(&mut self, offer: &str) -> Result<(String, Agreed), SdpError> {
         let (answer, parameters) = sdp::negotiate(offer, &self.local)?;
         self.local.version += 1;
-        self.local.learn(&parameters);
+        self.local.learn(&parameters, &answer);
         Ok((answer, self.agree(parameters)))
     }
 
@@ -157,19 +146,19 @@ impl Stream {
             event_clock: parameters.telephone_event.map_or(8000, |events| events.clock),
             inband_keys: self.inband_keys,
             ptime: parameters.ptime_ms,
+            max_bitrate: parameters.max_bitrate,
             keys: parameters.crypto.and_then(keys_of),
             remote_rtp: parameters.remote_rtp,
             remote_rtcp: parameters.remote_rtcp,
             rtcp_mux: parameters.rtcp_mux,
             send: parameters.direction.sends(),
-            latch: self.latch,
             ssrc: self.names.ssrc,
             sequence: self.names.sequence,
             roll_over: 0,
             progress: Progress::default(),
             timestamp: self.names.timestamp,
             cname: format!("{:016x}", self.names.cname),
-            silence: self.silence,
+            silence: if self.silence_is_end() { self.silence } else { Duration::ZERO },
             confirmed: true,
         };
         Agreed { codec: parameters.codec.name(), session }
@@ -245,10 +234,13 @@ mod tests {
 
         let hold = caller.offer().replace("a=sendrecv", "a=inactive");
         let (_, held) = box_.answer(&hold).expect("hold is no refusal");
-        assert!(!held.session.send && box_.on_hold() && !box_.receives());
+        assert!(!held.session.send && box_.on_hold() && !box_.silence_is_end());
         let music = caller.offer().replace("a=sendrecv", "a=sendonly");
         let (answer, held) = box_.answer(&music).expect("hold is no refusal");
-        assert!(answer.contains("a=recvonly") && !held.session.send && box_.on_hold() && box_.receives());
+        assert!(answer.contains("a=recvonly") && !held.session.send && box_.on_hold());
+        assert!(!box_.silence_is_end() && held.session.silence.is_zero(), "there need be no music");
+        let (_, back) = box_.answer(&caller.offer()).expect("a codec in common");
+        assert!(box_.silence_is_end() && back.session.silence == Duration::from_secs(30));
     }
 
     #[test]

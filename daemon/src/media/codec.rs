@@ -17,7 +17,10 @@ pub const MAX_PTIME: usize = 60;
 pub const MAX_PAYLOAD: usize = 8 * MAX_PTIME;
 
 /// Bits per second of Opus: transparent for a voice of 8 kHz bandwidth, redundancy included.
-const OPUS_BITS: i32 = 32_000;
+const OPUS_BITS: u32 = 32_000;
+
+/// The least that a far end can ask for (RFC 7587 §6.1).
+const OPUS_FEWEST_BITS: u32 = 6000;
 
 /// Loss in percent that Opus prepares for; from some loss on its packets carry the one before.
 const OPUS_LOSS: i32 = 10;
@@ -119,6 +122,8 @@ pub(super) struct Encoder {
     codec: Codec,
     /// Steps of a packet.
     packet: usize,
+    /// Bits per second of Opus.
+    bits: u32,
     kind: Kind,
     /// Frames of silence in a row, up to two: then a filter has nothing left to give.
     silent: u8,
@@ -141,10 +146,11 @@ struct OpusEncoder {
 }
 
 impl Encoder {
-    /// Of packets of so many milliseconds.
-    pub(super) fn new(codec: Codec, ptime: u16) -> Self {
+    /// Of packets of so many milliseconds, and of so many bits per second at most, if the far end has said so.
+    pub(super) fn new(codec: Codec, ptime: u16, max_bitrate: Option<u32>) -> Self {
+        let bits = max_bitrate.unwrap_or(OPUS_BITS).clamp(OPUS_FEWEST_BITS, OPUS_BITS);
         let (codec, kind) = match codec {
-            Codec::Opus => match opus_encoder() {
+            Codec::Opus => match opus_encoder(bits) {
                 Ok(encoder) => (codec, Kind::Opus(Box::new(OpusEncoder { encoder, samples: [0; _], filled: 0 }))),
                 // Only want of memory: nothing is sent.
                 Err(error) => {
@@ -156,12 +162,12 @@ impl Encoder {
             Codec::Pcma | Codec::Pcmu => (codec, Kind::G711(law(codec), Box::default())),
         };
         let packet = 8 * usize::from(codec.ptime(ptime));
-        Self { codec, packet, kind, silent: 0, octets: [0; _], filled: 0 }
+        Self { codec, packet, bits, kind, silent: 0, octets: [0; _], filled: 0 }
     }
 
     /// Whether another one would do the same.
-    pub(super) fn is(&self, codec: Codec, ptime: u16) -> bool {
-        self.codec == codec && self.packet == 8 * usize::from(codec.ptime(ptime))
+    pub(super) fn is(&self, other: &Self) -> bool {
+        (self.codec, self.packet, self.bits) == (other.codec, other.packet, other.bits)
     }
 
     /// Steps that wait for their packet to be full.
@@ -230,9 +236,9 @@ impl Encoder {
     }
 }
 
-fn opus_encoder() -> opus::Result<opus::Encoder> {
+fn opus_encoder(bits: u32) -> opus::Result<opus::Encoder> {
     let mut encoder = opus::Encoder::new(16_000, opus::Channels::Mono, opus::Application::Voip)?;
-    encoder.set_bitrate(opus::Bitrate::Bits(OPUS_BITS))?;
+    encoder.set_bitrate(opus::Bitrate::Bits(bits.cast_signed()))?;
     encoder.set_inband_fec(true)?;
     encoder.set_packet_loss_perc(OPUS_LOSS)?;
     encoder.set_complexity(OPUS_EFFORT)?;
@@ -429,7 +435,10 @@ mod tests {
     }
 
     fn packets(codec: Codec, ptime: u16, frames: usize) -> Vec<Vec<u8>> {
-        let mut encoder = Encoder::new(codec, ptime);
+        encoded(Encoder::new(codec, ptime, None), codec, frames)
+    }
+
+    fn encoded(mut encoder: Encoder, codec: Codec, frames: usize) -> Vec<Vec<u8>> {
         let (mut packets, mut payload) = (Vec::new(), [0; MAX_PAYLOAD]);
         for frame in 0..frames {
             encoder.push(&std::array::from_fn(|n| tone(frame * FRAME + n)));
@@ -470,6 +479,16 @@ mod tests {
                 assert!(power / heard[3000..].len() as f64 > 2e7, "{codec:?} {ptime}");
             }
         }
+    }
+
+    #[test]
+    fn opus_sends_no_more_than_the_far_end_takes() {
+        let bits = |most| {
+            let packets = encoded(Encoder::new(Codec::Opus, 20, most), Codec::Opus, 100);
+            packets.iter().map(|packet| 8 * packet.len()).sum::<usize>() / 2
+        };
+        assert!(bits(Some(12_000)) <= 12_500 && bits(None) > 20_000, "{} {}", bits(Some(12_000)), bits(None));
+        assert_eq!((bits(Some(510_000)), bits(Some(1))), (bits(None), bits(Some(6000))));
     }
 
     #[test]

@@ -32,10 +32,18 @@ struct Pressed {
     updated: Instant,
 }
 
-/// The two tones of a key in hertz (ITU-T Q.23), the low one first.
+/// The keys in the order of their numbers as telephone events (RFC 4733 §3.2).
+pub(super) const EVENTS: &[u8; 16] = b"0123456789*#ABCD";
+
+/// The keys as they lie on the pad, row after row: each row has a low tone, each column a high one (ITU-T Q.23), in hertz.
+pub(super) const PAD: &[u8; 16] = b"123A456B789C*0#D";
+pub(super) const LOW: [f32; 4] = [697.0, 770.0, 852.0, 941.0];
+pub(super) const HIGH: [f32; 4] = [1209.0, 1336.0, 1477.0, 1633.0];
+
+/// The two tones of a key in hertz, the low one first.
 pub(super) fn tones(digit: char) -> Option<(f32, f32)> {
-    let place = "123A456B789C*0#D".find(digit)?;
-    Some(([697.0, 770.0, 852.0, 941.0][place / 4], [1209.0, 1336.0, 1477.0, 1633.0][place % 4]))
+    let place = PAD.iter().position(|key| char::from(*key) == digit)?;
+    Some((LOW[place / 4], HIGH[place % 4]))
 }
 
 /// The state of one stream.
@@ -91,7 +99,7 @@ impl Receiver {
     fn end(&mut self, pressed: Pressed, now: Instant) -> Key {
         self.over = Some((pressed.timestamp, now));
         self.pressed = None;
-        let digit = b"0123456789*#ABCD".get(usize::from(pressed.event)).map_or('?', |byte| char::from(*byte));
+        let digit = EVENTS.get(usize::from(pressed.event)).map_or('?', |byte| char::from(*byte));
         let ticks = pressed.earlier + u64::from(pressed.duration);
         Key { digit, duration: Duration::from_micros(ticks * 1_000_000 / u64::from(pressed.clock.max(1))) }
     }

@@ -8,12 +8,8 @@ use std::f32::consts::TAU;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::dtmf::Key;
+use super::dtmf::{HIGH, Key, LOW, PAD};
 use super::{FRAME, RATE, Samples};
-
-const LOW: [f32; 4] = [697.0, 770.0, 852.0, 941.0];
-const HIGH: [f32; 4] = [1209.0, 1336.0, 1477.0, 1633.0];
-const KEYS: [[char; 4]; 4] = [['1', '2', '3', 'A'], ['4', '5', '6', 'B'], ['7', '8', '9', 'C'], ['*', '0', '#', 'D']];
 
 /// Samples from one look to the next: 10 ms.
 const HOP: usize = FRAME / 2;
@@ -100,7 +96,7 @@ fn key(window: &Samples) -> Option<char> {
     let loudest = |levels: &[f32]| levels.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
     let ((row, low), (column, high)) = (loudest(&levels[..4])?, loudest(&levels[4..])?);
     let together = low + high >= SHARE * power;
-    (together && low <= TWIST.0 * high && high <= TWIST.1 * low).then(|| KEYS[row][column])
+    (together && low <= TWIST.0 * high && high <= TWIST.1 * low).then(|| PAD[4 * row + column].into())
 }
 
 #[cfg(test)]

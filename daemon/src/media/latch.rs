@@ -5,27 +5,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 /// A far end that has moved behind its NAT is believed after this much silence from its old address.
 const RELATCH: Duration = Duration::from_secs(2);
-
-/// Which sources a call may latch to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LatchRule {
-    /// Any; for telephones behind NAT.
-    #[default]
-    Any,
-    /// Any port of the signalled address; for trunks.
-    SameAddress,
-    /// Only the signalled address and port.
-    Signalled,
-}
 
 /// The state of one flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Latch {
-    rule: LatchRule,
     signalled: Option<SocketAddr>,
     source: Option<(SocketAddr, Instant)>,
 }
@@ -33,14 +18,14 @@ pub struct Latch {
 impl Latch {
     /// Nothing received yet. `signalled` is the address in the far end's SDP.
     #[must_use]
-    pub fn new(rule: LatchRule, signalled: SocketAddr) -> Self {
-        Self { rule, signalled: usable(signalled), source: None }
+    pub fn new(signalled: SocketAddr) -> Self {
+        Self { signalled: usable(signalled), source: None }
     }
 
     /// A new SDP. The source is forgotten only if the address has changed: most re-INVITEs change something else.
-    pub fn update(&mut self, rule: LatchRule, signalled: SocketAddr) {
-        if self.signalled != usable(signalled) || self.rule != rule {
-            *self = Self::new(rule, signalled);
+    pub fn update(&mut self, signalled: SocketAddr) {
+        if self.signalled != usable(signalled) {
+            *self = Self::new(signalled);
         }
     }
 
@@ -50,23 +35,24 @@ impl Latch {
     }
 
     /// Whether a well-formed packet from here belongs to the call. The signalled address is always believed, at once;
-    /// any other the rule allows is believed if it is the first, or if the former one has fallen silent.
+    /// any other if it is the first, or if the former one has fallen silent: the far end may be behind a NAT.
     pub fn accept(&mut self, now: Instant, source: SocketAddr) -> bool {
-        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        let source = canonical(source);
         let believed = match self.source {
             Some((current, _)) if current == source => true,
             _ if self.signalled == Some(source) => true,
-            Some((_, heard)) if now.saturating_duration_since(heard) < RELATCH => false,
-            _ => match self.rule {
-                LatchRule::Any => true,
-                LatchRule::SameAddress => self.signalled.is_some_and(|signalled| signalled.ip() == source.ip()),
-                LatchRule::Signalled => false,
-            },
+            Some((_, heard)) => now.saturating_duration_since(heard) >= RELATCH,
+            None => true,
         };
         if believed {
             self.source = Some((source, now));
         }
         believed
+    }
+
+    /// Whether anything came from the far end.
+    pub(super) fn is_proven(&self) -> bool {
+        self.source.is_some()
     }
 
     /// Where to send: back to the source, or to the signalled address until there is one.
@@ -76,9 +62,14 @@ impl Latch {
     }
 }
 
+/// A socket of IPv6 has its own spelling of IPv4 addresses.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// `0.0.0.0` (old hold) and port 0 (refused stream) are no addresses.
 fn usable(address: SocketAddr) -> Option<SocketAddr> {
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let address = canonical(address);
     (!address.ip().is_unspecified() && address.port() != 0).then_some(address)
 }
 
@@ -93,7 +84,7 @@ mod tests {
 
     #[test]
     fn latches_to_the_first_source_and_sends_back_to_it() {
-        let (now, mut latch) = (SystemClock.now(), Latch::new(LatchRule::Any, address("10.0.0.1:4000")));
+        let (now, mut latch) = (SystemClock.now(), Latch::new(address("10.0.0.1:4000")));
         assert_eq!(latch.target(), Some(address("10.0.0.1:4000")));
         assert!(latch.accept(now, address("192.0.2.7:61000")));
         assert_eq!(latch.target(), Some(address("192.0.2.7:61000")));
@@ -101,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_stranger_is_refused_while_the_far_end_talks() {
-        let (mut now, mut latch) = (SystemClock.now(), Latch::new(LatchRule::Any, address("10.0.0.1:4000")));
+        let (mut now, mut latch) = (SystemClock.now(), Latch::new(address("10.0.0.1:4000")));
         for _ in 0..500 {
             assert!(latch.accept(now, address("192.0.2.7:61000")));
             assert!(!latch.accept(now, address("203.0.113.9:5000")));
@@ -114,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_signalled_address_overrules_a_stranger_who_was_first() {
-        let (now, mut latch) = (SystemClock.now(), Latch::new(LatchRule::Any, address("10.0.0.1:4000")));
+        let (now, mut latch) = (SystemClock.now(), Latch::new(address("10.0.0.1:4000")));
         assert!(latch.accept(now, address("203.0.113.9:5000")));
         assert!(latch.accept(now, address("[::ffff:10.0.0.1]:4000")));
         assert!(!latch.accept(now, address("203.0.113.9:5000")));
@@ -122,31 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn rules_narrow_the_sources() {
-        let now = SystemClock.now();
-        let cases = [
-            (LatchRule::Any, [true, true]),
-            (LatchRule::SameAddress, [true, false]),
-            (LatchRule::Signalled, [false, false]),
-        ];
-        for (rule, expected) in cases {
-            let sources = ["10.0.0.1:9", "10.0.0.2:4000"];
-            let accepted =
-                sources.map(|source| Latch::new(rule, address("10.0.0.1:4000")).accept(now, address(source)));
-            assert_eq!(accepted, expected, "{rule:?}");
-            assert!(Latch::new(rule, address("10.0.0.1:4000")).accept(now, address("10.0.0.1:4000")));
-        }
-    }
-
-    #[test]
     fn only_a_changed_address_unlatches() {
-        let (now, mut latch) = (SystemClock.now(), Latch::new(LatchRule::Any, address("10.0.0.1:4000")));
+        let (now, mut latch) = (SystemClock.now(), Latch::new(address("10.0.0.1:4000")));
         assert!(latch.accept(now, address("192.0.2.7:61000")));
-        latch.update(LatchRule::Any, address("10.0.0.1:4000"));
+        latch.update(address("10.0.0.1:4000"));
         assert_eq!(latch.target(), Some(address("192.0.2.7:61000")));
-        latch.update(LatchRule::Any, address("10.0.0.3:4000"));
+        latch.update(address("10.0.0.3:4000"));
         assert_eq!(latch.target(), Some(address("10.0.0.3:4000")));
-        assert_eq!(Latch::new(LatchRule::Any, address("0.0.0.0:4000")).target(), None);
-        assert_eq!(Latch::new(LatchRule::Any, address("10.0.0.1:0")).target(), None);
+        assert_eq!(Latch::new(address("0.0.0.0:4000")).target(), None);
+        assert_eq!(Latch::new(address("10.0.0.1:0")).target(), None);
     }
 }

@@ -97,7 +97,7 @@ impl MediaSession {
     }
 
     /// A re-INVITE has changed address, codec or direction; takes effect within 20 ms. Our stream goes on: its
-    /// identifier, sequence and timestamp are not taken from `parameters`.
+    /// identifiers, sequence and timestamp are not taken from `parameters`.
     ///
     /// # Errors
     /// [`Full`] after eight changes in 20 ms.

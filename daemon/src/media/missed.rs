@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::codec::Decoder;
 use super::jitter::{Piece, STEPS};
+use super::latch::canonical;
 use super::rtp::Packet;
 use super::session::Format;
 use super::srtp::Opener;
@@ -21,7 +22,7 @@ impl Missed {
     /// The caller's voice in frames. `from`: where the far end was when it was heard last; strangers are not listened to.
     #[must_use]
     pub fn frames(&self, parameters: &SessionParameters, from: Option<SocketAddr>) -> Vec<Samples> {
-        let believed = self.0.iter().filter(|(source, _)| from.is_none_or(|from| from == *source));
+        let believed = self.0.iter().filter(|(source, _)| from.is_none_or(|from| from == canonical(*source)));
         let mut opener = parameters.keys.as_ref().map(|keys| Opener::new(&keys.receive, parameters.progress));
         let opened = believed.filter_map(|(_, datagram)| {
             let mut datagram = datagram.clone();
@@ -75,8 +76,8 @@ mod tests {
             (caller, packet(65_534, 0x80)),
             (caller, packet(1, 0x83)),
             (stranger, packet(65_535, 0x90)),
-            (caller, packet(65_535, 0x81)),
-            (caller, packet(65_535, 0x81)),
+            ("[::ffff:127.0.0.1]:4000".parse().expect("address"), packet(65_535, 0x81)),
+            (caller, packet(65_535, 0x82)),
             (caller, b"no RTP".to_vec()),
         ];
         let parameters = SessionParameters::new(Codec::Pcmu, caller);

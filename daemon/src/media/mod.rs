@@ -33,7 +33,7 @@ pub mod srtp;
 
 pub use codec::Codec;
 pub use keys::Keys;
-pub use latch::{Latch, LatchRule};
+pub use latch::Latch;
 pub use lateness::Histogram;
 pub use media_session::{Full, MediaSession, Tap};
 pub use missed::Missed;
@@ -101,7 +101,7 @@ pub enum Event {
     Pressed,
     /// Neither RTP nor RTCP has been received for this long; told again and again while it lasts.
     Silence {
-        /// Since the last packet, or since the opening.
+        /// Since the last packet, the last change, or the opening.
         since: Duration,
     },
 }

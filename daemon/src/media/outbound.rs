@@ -21,7 +21,11 @@ const TONE: f32 = 8000.0;
 /// Our stream.
 pub(super) struct Outbound {
     pub(super) encoder: Encoder,
-    pub(super) sealer: Option<Sealer>,
+    sealer: Option<Sealer>,
+    /// There was a sealer at some time.
+    pub(super) sealed: bool,
+    /// SRTCP's index of the next report: one for all keys, because one that is back must not meet it again.
+    pub(super) reports: u32,
     /// Of the next packet: sequence number, and how often that has wrapped.
     pub(super) index: u64,
     /// Of the next frame.
@@ -40,7 +44,9 @@ impl Outbound {
     pub(super) fn new(parameters: &SessionParameters, encoder: Encoder, sealer: Option<Sealer>) -> Self {
         Self {
             encoder,
+            sealed: sealer.is_some() || parameters.progress.sealed,
             sealer,
+            reports: parameters.progress.rtcp,
             index: u64::from(parameters.roll_over) << 16 | u64::from(parameters.sequence),
             timestamp: parameters.timestamp,
             sent: 0,
@@ -50,6 +56,23 @@ impl Outbound {
             key: None,
             packet: [0; _],
         }
+    }
+
+    /// Another key, the same, or none from now on.
+    pub(super) fn seal_with(&mut self, sealer: Option<Sealer>) {
+        if sealer.is_some() && !std::mem::replace(&mut self.sealed, true) {
+            // With its first key the far end begins to count how often the number wraps.
+            self.index &= 0xffff;
+        }
+        self.sealer = sealer;
+    }
+
+    /// Seals the report in `buffer[..length]`, if reports are sealed. Returns its new length.
+    pub(super) fn seal_report(&mut self, buffer: &mut [u8], length: usize) -> usize {
+        let Some(sealer) = &self.sealer else { return length };
+        let index = self.reports;
+        self.reports = index.wrapping_add(1);
+        sealer.seal_rtcp(buffer, length, index)
     }
 
     /// Keys to send after those that wait; those that do not fit are lost.
@@ -124,7 +147,7 @@ impl Outbound {
         send: &mut impl FnMut(&[u8]),
     ) -> bool {
         let Some(payload_type) = parameters.telephone_event.filter(|_| frames < HELD + ENDS) else { return false };
-        let event = b"0123456789*#ABCD".iter().position(|key| char::from(*key) == digit).unwrap_or(0) as u8;
+        let event = super::dtmf::EVENTS.iter().position(|key| char::from(*key) == digit).unwrap_or(0) as u8;
         let ended = frames >= HELD;
         let held = (frames + 1).min(HELD) * (parameters.event_clock / 50);
         let [high, low] = (held as u16).to_be_bytes();

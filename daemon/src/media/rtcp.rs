@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rtcp_types::{Bye, ReceiverReport, ReportBlock, RtcpPacketParser, SenderReport};
 
+use super::rtp::is_rtcp;
+
 /// Enough for a report, a name of 255 bytes and a goodbye.
 pub const MAX_REPORT: usize = 352;
 
@@ -83,12 +85,15 @@ impl Block {
 /// Reads a compound, possibly of reduced size (RFC 5506). Unknown packets are skipped.
 ///
 /// # Errors
-/// When a length leads astray, or a report is malformed.
+/// When there is no packet, a length leads astray, or a report is malformed.
 pub fn parse(mut datagram: &[u8], mut visit: impl FnMut(Fact)) -> Result<(), RtcpError> {
+    if datagram.is_empty() {
+        return Err(RtcpError);
+    }
     while let Some(([first, kind, high, low], _)) = datagram.split_first_chunk::<4>() {
         let length = 4 * (usize::from(u16::from_be_bytes([*high, *low])) + 1);
         let (packet, rest) = datagram.split_at_checked(length).ok_or(RtcpError)?;
-        if first >> 6 != 2 {
+        if first >> 6 != 2 || !is_rtcp(packet) {
             return Err(RtcpError);
         }
         match *kind {
@@ -202,6 +207,8 @@ pub struct Reception {
     ssrc: u32,
     /// Ticks per second of the stream's clock.
     clock: u32,
+    /// Of the first packet's number: the far end counts them from zero.
+    cycles: u64,
     first: u64,
     highest: u64,
     received: u64,
@@ -220,6 +227,7 @@ impl Reception {
         Self {
             ssrc,
             clock: 8000,
+            cycles: 0,
             first: u64::MAX,
             highest: 0,
             received: 0,
@@ -237,6 +245,9 @@ impl Reception {
             (self.transit, self.jitter) = (None, 0);
         }
         let arrival = (arrival.as_micros() * u128::from(clock) / 1_000_000) as u32;
+        if self.received == 0 {
+            self.cycles = sequence & !0xffff;
+        }
         self.first = self.first.min(sequence);
         self.highest = self.highest.max(sequence);
         self.received += 1;
@@ -286,7 +297,7 @@ impl Reception {
             ssrc: self.ssrc,
             fraction_lost: (lost_interval * 256).checked_div(expected_interval).unwrap_or(0).min(255) as u8,
             cumulative_lost: self.lost().clamp(i32::MIN.into(), i32::MAX.into()) as i32,
-            highest: self.highest as u32,
+            highest: (self.highest - self.cycles) as u32,
             jitter: self.jitter(),
             last_sender_report,
             delay,
@@ -366,9 +377,17 @@ mod tests {
             reception.packet(sequence, 8000, (sequence as u32) * 160, arrival);
         }
         let block = reception.report(now);
-        assert_eq!((block.cumulative_lost, block.fraction_lost, block.highest), (24, 62, 65_634));
+        assert_eq!((block.cumulative_lost, block.fraction_lost, block.highest), (24, 62, 98), "in the first cycle");
         assert!((40..80).contains(&block.jitter), "{}", block.jitter);
         assert_eq!(reception.report(now).fraction_lost, 0);
+    }
+
+    #[test]
+    fn what_is_no_packet_of_rtcp_is_no_compound() {
+        for nothing in [&[][..], &[0x80, 0, 0, 0], &[0x80, 203, 0, 0, 0x80, 8, 0, 0], &[0x80, 203, 0]] {
+            assert_eq!(facts(nothing), Err(RtcpError), "{nothing:?}");
+        }
+        assert_eq!(facts(&[0x80, 204, 0, 0]), Ok(Vec::new()), "unknown");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::echo::EchoWatch;
 use super::inband::Inband;
 use super::inbound::Inbound;
 use super::jitter::JitterStats;
-use super::latch::{Latch, LatchRule};
+use super::latch::Latch;
 use super::outbound::Outbound;
 use super::playout::{PlayQueue, Playout};
 use super::rtcp::{self, Fact, MAX_REPORT, Reception, Sent};
@@ -67,6 +67,9 @@ pub struct SessionParameters {
     /// Milliseconds of audio that the far end wants in a packet, 10 to 60.
     #[serde(default = "twenty")]
     pub ptime: u16,
+    /// Bits per second that the far end takes at most; only Opus can do with fewer, and with 6000 at the least.
+    #[serde(default)]
+    pub max_bitrate: Option<u32>,
     /// Both directions are encrypted.
     #[serde(default)]
     pub keys: Option<srtp::Keys>,
@@ -78,8 +81,6 @@ pub struct SessionParameters {
     pub rtcp_mux: bool,
     /// The direction allows us to send. While it does not, queued frames wait.
     pub send: bool,
-    /// Whose packets are believed.
-    pub latch: LatchRule,
     /// Names our stream; random. Ignored by [`Session::update`], like the five below: our stream goes on.
     pub ssrc: u32,
     /// First sequence number; random.
@@ -97,7 +98,7 @@ pub struct SessionParameters {
     /// Whether the far end has agreed to be sent to, by an ACK. Before it only who has sent something gets anything: an
     /// INVITE with an address of somebody else must not aim our audio at them.
     pub confirmed: bool,
-    /// After how long without RTP and RTCP [`Event::Silence`] is told, each time; zero for never.
+    /// After how long without RTP, RTCP and [`Session::update`] [`Event::Silence`] is told, each time; zero for never.
     pub silence: Duration,
 }
 
@@ -121,12 +122,12 @@ impl SessionParameters {
             event_clock: eight_thousand(),
             inband_keys: false,
             ptime: twenty(),
+            max_bitrate: None,
             keys: None,
             remote_rtp: remote,
             remote_rtcp: SocketAddr::new(remote.ip(), remote.port().saturating_add(1)),
             rtcp_mux: false,
             send: true,
-            latch: LatchRule::Any,
             ssrc: 1,
             sequence: 0,
             roll_over: 0,
@@ -179,9 +180,9 @@ impl Change {
     pub fn new(parameters: SessionParameters) -> Self {
         let keys = parameters.keys.as_ref();
         Self {
-            encoder: Encoder::new(parameters.codec, parameters.ptime),
+            encoder: Encoder::new(parameters.codec, parameters.ptime, parameters.max_bitrate),
             decoder: Decoder::new(parameters.codecs()),
-            sealer: keys.map(|keys| Sealer::new(&keys.send, parameters.progress.rtcp)),
+            sealer: keys.map(|keys| Sealer::new(&keys.send)),
             opener: keys.map(|keys| Opener::new(&keys.receive, parameters.progress)),
             parameters,
         }
@@ -266,6 +267,8 @@ pub struct Session {
     /// Another source identifier and the sequence number that would confirm it.
     candidate: Option<(u32, u16)>,
     opener: Option<Opener>,
+    /// The one before: if its key is back, so are its numbers.
+    former: Option<Opener>,
     inbound: Inbound,
     dtmf: dtmf::Receiver,
     inband: Inband,
@@ -299,11 +302,12 @@ impl Session {
         let (events_in, events) = RingBuffer::new(EVENTS);
         let session = Self {
             opened: (now, wall),
-            latch: Latch::new(parameters.latch, parameters.remote_rtp),
-            rtcp_latch: Latch::new(parameters.latch, parameters.remote_rtcp),
+            latch: Latch::new(parameters.remote_rtp),
+            rtcp_latch: Latch::new(parameters.remote_rtcp),
             stream: None,
             candidate: None,
             opener,
+            former: None,
             inbound: Inbound::new(now, decoder),
             dtmf: dtmf::Receiver::default(),
             inband: Inband::default(),
@@ -330,26 +334,29 @@ impl Session {
 
     /// A re-INVITE has changed what was agreed on. What stays as it was goes on without a break.
     pub fn update(&mut self, change: impl Into<Change>) {
-        let Change { parameters, encoder, decoder, sealer, mut opener } = change.into();
-        self.latch.update(parameters.latch, parameters.remote_rtp);
-        self.rtcp_latch.update(parameters.latch, parameters.remote_rtcp);
-        if !self.outbound.encoder.is(parameters.codec, parameters.ptime) {
+        let Change { mut parameters, encoder, decoder, sealer, mut opener } = change.into();
+        parameters.ssrc = self.parameters.ssrc;
+        std::mem::swap(&mut parameters.cname, &mut self.parameters.cname);
+        // Whoever is back from a long hold has been silent for long, and is there.
+        (self.alive, self.silences) = (self.ticked, 0);
+        self.latch.update(parameters.remote_rtp);
+        self.rtcp_latch.update(parameters.remote_rtcp);
+        if !self.outbound.encoder.is(&encoder) {
             self.outbound.encoder = encoder;
         }
         if decoder.knows_opus() && !self.inbound.decoder.knows_opus() {
             self.inbound.decoder = decoder;
         }
+        self.outbound.seal_with(sealer);
         let keys = parameters.keys.as_ref();
-        let same = |sealer: &Sealer| keys.is_some_and(|keys| sealer.is(&keys.send));
-        if !self.outbound.sealer.as_ref().is_some_and(same) {
-            self.outbound.sealer = sealer;
-        }
         let same = |opener: &Opener| keys.is_some_and(|keys| opener.is(&keys.receive));
         if !self.opener.as_ref().is_some_and(same) {
-            if let (Some(opener), Some(before)) = (&mut opener, &self.opener) {
+            opener = self.former.take_if(|former| same(former)).or(opener);
+            let before = self.opener.take().or_else(|| self.former.take());
+            if let (Some(opener), Some(before)) = (&mut opener, &before) {
                 opener.follow(before);
             }
-            self.opener = opener;
+            (self.opener, self.former) = (opener, before);
         }
         self.parameters = parameters;
     }
@@ -478,15 +485,15 @@ impl Session {
     #[must_use]
     pub fn stats(&self, now: Instant) -> SessionStats {
         let reception = self.stream.as_ref().map(|stream| stream.reception);
-        let (heard, rtcp_heard) = self.opener.as_ref().map_or((None, 0), Opener::progress);
-        let rtcp = self.outbound.sealer.as_ref().map_or(0, Sealer::rtcp_index);
+        let [heard, reported] = self.opener.as_ref().map_or([None; 2], Opener::progress);
+        let (sealed, rtcp) = (self.outbound.sealed, self.outbound.reports);
         SessionStats {
             sent: self.outbound.sent,
             jitter_ms: reception.map_or(0.0, |reception| reception.jitter_ms()),
             buffer: self.inbound.stats(),
             next: Some((self.outbound.index as u16, self.outbound.timestamp, self.ticked + FRAME_TIME)),
             roll_over: (self.outbound.index >> 16) as u32,
-            progress: Progress { heard, rtcp, rtcp_heard },
+            progress: Progress { heard, sealed, rtcp, reported },
             target: self.latch.target(),
             last_packet_age: self.heard.map(|heard| now.saturating_duration_since(heard)),
             ..self.stats
@@ -598,8 +605,11 @@ impl Session {
     }
 
     fn write_report(&mut self, now: Instant, goodbye: bool) -> Option<Outgoing<'_>> {
-        let latch = if self.parameters.rtcp_mux { &self.latch } else { &self.rtcp_latch };
-        let to = latch.target()?;
+        let (latch, proven) = match self.parameters.rtcp_mux {
+            true => (&self.latch, self.heard.is_some()),
+            false => (&self.rtcp_latch, self.rtcp_latch.is_proven()),
+        };
+        let to = latch.target().filter(|_| self.parameters.confirmed || proven)?;
         let clock = u128::from(self.parameters.codec.clock());
         let since = (now.saturating_duration_since(self.ticked).as_micros() * clock / 1_000_000) as u32;
         let sent = (self.outbound.sent > 0).then(|| Sent {
@@ -614,8 +624,7 @@ impl Session {
             Some(report) => rtcp::write(report, ssrc, sent, block, cname, goodbye),
             None => 0,
         };
-        let sealer = self.outbound.sealer.as_mut();
-        let length = sealer.map_or(length, |sealer| sealer.seal_rtcp(&mut self.report, length));
+        let length = self.outbound.seal_report(&mut self.report, length);
         Some(Outgoing { bytes: &self.report[..length], to })
     }
 

@@ -110,10 +110,13 @@ pub enum SrtpError {
 pub struct Progress {
     /// Source and highest extended sequence number of the far end.
     pub heard: Option<(u32, u64)>,
+    /// A packet of ours may have been sealed.
+    #[serde(default)]
+    pub sealed: bool,
     /// Index of the next SRTCP packet of ours.
     pub rtcp: u32,
-    /// Highest SRTCP index of the far end.
-    pub rtcp_heard: u32,
+    /// Source and highest SRTCP index of the far end.
+    pub reported: Option<(u32, u64)>,
 }
 
 /// RFC 3711 §4.3.3: the pseudo-random function is AES in counter mode.
@@ -260,32 +263,18 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
-/// Our direction.
+/// Our direction. Whoever has it counts: no index may come twice under one key.
 pub struct Sealer {
-    master: MasterKey,
     rtp: Cipher,
     rtcp: Cipher,
-    rtcp_index: u32,
 }
 
 impl Sealer {
-    /// `rtcp_index`: of the first SRTCP packet.
+    /// Derives the session keys.
     #[must_use]
-    pub fn new(master: &MasterKey, rtcp_index: u32) -> Self {
+    pub fn new(master: &MasterKey) -> Self {
         let (rtp, rtcp) = ciphers(master);
-        Self { master: master.clone(), rtp, rtcp, rtcp_index: rtcp_index & !ENCRYPTED }
-    }
-
-    /// Whether it uses this key.
-    #[must_use]
-    pub fn is(&self, master: &MasterKey) -> bool {
-        self.master == *master
-    }
-
-    /// The index of the next SRTCP packet.
-    #[must_use]
-    pub const fn rtcp_index(&self) -> u32 {
-        self.rtcp_index
+        Self { rtp, rtcp }
     }
 
     /// Seals the RTP packet in `buffer[..length]` without contributing sources and extension; `index`: its sequence
@@ -309,15 +298,14 @@ impl Sealer {
         length + tag
     }
 
-    /// Seals the RTCP compound in `buffer[..length]`. Returns the new length.
-    pub fn seal_rtcp(&mut self, buffer: &mut [u8], length: usize) -> usize {
+    /// Seals the RTCP compound in `buffer[..length]`; `index`: its own, of 31 bits. Returns the new length.
+    pub fn seal_rtcp(&self, buffer: &mut [u8], length: usize, index: u32) -> usize {
         let Some(ssrc) = buffer.get(4..RTCP_HEADER).and_then(|ssrc| ssrc.try_into().ok()).map(u32::from_be_bytes)
         else {
             return 0;
         };
-        let place = Place { ssrc, index: self.rtcp_index.into() };
-        let word = (self.rtcp_index | ENCRYPTED).to_be_bytes();
-        self.rtcp_index = (self.rtcp_index + 1) & !ENCRYPTED;
+        let place = Place { ssrc, index: (index & !ENCRYPTED).into() };
+        let word = (index | ENCRYPTED).to_be_bytes();
         let gcm = self.rtcp.encrypt(place, &mut buffer[..length], RTCP_HEADER, &word);
         let tag = self.rtcp.tag();
         match (&self.rtcp.kind, gcm) {
@@ -376,14 +364,45 @@ impl Replays {
     }
 }
 
+/// What was received of each source, the newest first.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sources([Option<Source>; SOURCES]);
+
+impl Sources {
+    /// `seen`: which of the indices before the highest are taken for received, as in [`Replays`].
+    fn after(newest: Option<(u32, u64)>, seen: u128) -> Self {
+        let mut sources = Self::default();
+        sources.0[0] = newest.map(|(ssrc, highest)| Source { ssrc, replays: Replays { highest, seen } });
+        sources
+    }
+
+    fn newest(&self) -> Option<(u32, u64)> {
+        self.0[0].map(|source| (source.ssrc, source.replays.highest))
+    }
+
+    fn find(&self, ssrc: u32) -> Option<Replays> {
+        self.0.iter().flatten().find(|source| source.ssrc == ssrc).map(|source| source.replays)
+    }
+
+    /// A packet was authentic. A new source takes the place of the oldest.
+    fn note(&mut self, ssrc: u32, index: u64) {
+        let mut replays = self.find(ssrc).unwrap_or(Replays { highest: index, seen: 0 });
+        replays.note(index);
+        let known = self.0.iter().position(|source| source.is_some_and(|source| source.ssrc == ssrc));
+        let place = known.unwrap_or(SOURCES - 1);
+        self.0[place] = Some(Source { ssrc, replays });
+        self.0[..=place].rotate_right(1);
+    }
+}
+
 /// The far end's direction.
 pub struct Opener {
     master: MasterKey,
     rtp: Cipher,
     rtcp: Cipher,
-    /// The newest first.
-    sources: [Option<Source>; SOURCES],
-    reports: Option<Replays>,
+    sources: Sources,
+    /// Of SRTCP, which counts for each source, too.
+    reporters: Sources,
     /// A packet was opened with this key.
     proven: bool,
 }
@@ -393,10 +412,8 @@ impl Opener {
     #[must_use]
     pub fn new(master: &MasterKey, before: Progress) -> Self {
         let (rtp, rtcp) = ciphers(master);
-        let mut sources = [None; SOURCES];
-        sources[0] = before.heard.map(|(ssrc, highest)| Source { ssrc, replays: Replays { highest, seen: 1 } });
-        let reports = (before.rtcp_heard > 0).then(|| Replays { highest: before.rtcp_heard.into(), seen: u128::MAX });
-        Self { master: master.clone(), rtp, rtcp, sources, reports, proven: false }
+        let (sources, reporters) = (Sources::after(before.heard, 1), Sources::after(before.reported, u128::MAX));
+        Self { master: master.clone(), rtp, rtcp, sources, reporters, proven: false }
     }
 
     /// Whether it uses this key.
@@ -405,16 +422,15 @@ impl Opener {
         self.master == *master
     }
 
-    /// The same sources go on with another key (RFC 3711 §8.1).
+    /// The same sources go on with another key, and do not count anew (RFC 3711 §3.3.1).
     pub fn follow(&mut self, before: &Self) {
         self.sources = before.sources;
     }
 
-    /// Source and extended sequence number that came last; highest index of RTCP.
+    /// The sources of RTP and of RTCP that came last, each with its highest index.
     #[must_use]
-    pub fn progress(&self) -> (Option<(u32, u64)>, u32) {
-        let heard = self.sources[0].map(|source| (source.ssrc, source.replays.highest));
-        (heard, self.reports.map_or(0, |reports| reports.highest as u32))
+    pub fn progress(&self) -> [Option<(u32, u64)>; 2] {
+        [self.sources.newest(), self.reporters.newest()]
     }
 
     /// Opens an RTP packet in place; what is left of it.
@@ -452,8 +468,7 @@ impl Opener {
             packet.len().checked_sub(self.rtp.tag()).filter(|body| *body >= clear).ok_or(SrtpError::Truncated)?;
         let number = |at: usize| u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
         let (sequence, ssrc) = (number(0) as u16, number(8));
-        let known = self.sources.iter().position(|source| source.is_some_and(|source| source.ssrc == ssrc));
-        let replays = known.and_then(|known| self.sources[known]).map(|source| source.replays);
+        let replays = self.sources.find(ssrc);
         let index = replays.map_or_else(|| sequence.into(), |replays| extend(replays.highest, sequence));
         if replays.is_some_and(|replays| !replays.fresh(index)) {
             return Err(SrtpError::Replayed);
@@ -475,12 +490,7 @@ impl Opener {
             }
         }
         self.proven = true;
-        let mut replays = replays.unwrap_or(Replays { highest: index, seen: 0 });
-        replays.note(index);
-        // A new source takes the place of the oldest.
-        let place = known.unwrap_or(SOURCES - 1);
-        self.sources[place] = Some(Source { ssrc, replays });
-        self.sources[..=place].rotate_right(1);
+        self.sources.note(ssrc, index);
         Ok(&packet[..body])
     }
 
@@ -500,7 +510,7 @@ impl Opener {
         let ssrc = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
         let encrypted = u32::from_be_bytes(word) & ENCRYPTED != 0;
         let index = u64::from(u32::from_be_bytes(word) & !ENCRYPTED);
-        if self.reports.is_some_and(|reports| !reports.fresh(index)) {
+        if self.reporters.find(ssrc).is_some_and(|replays| !replays.fresh(index)) {
             return Err(SrtpError::Replayed);
         }
         let place = Place { ssrc, index };
@@ -522,7 +532,7 @@ impl Opener {
                     .map_err(|_| SrtpError::Forged)?;
             }
         }
-        self.reports.get_or_insert(Replays { highest: index, seen: 0 }).note(index);
+        self.reporters.note(ssrc, index);
         Ok(&packet[..body])
     }
 }
@@ -617,7 +627,7 @@ mod tests {
             let mut packet = hex("800f1234decafbadcafebabe");
             packet.extend([0xab; 16]);
             packet.resize(28 + OVERHEAD, 0);
-            let length = Sealer::new(&master, 0).seal(&mut packet, 28, 0x1234);
+            let length = Sealer::new(&master).seal(&mut packet, 28, 0x1234);
             assert_eq!(packet[12..length], hex(expected));
         }
     }
@@ -640,8 +650,7 @@ mod tests {
     #[test]
     fn what_is_sealed_is_opened_once_in_any_order_and_over_many_wraps() {
         for suite in ALL {
-            let (sealer, mut opener) =
-                (Sealer::new(&master(suite), 0), Opener::new(&master(suite), Progress::default()));
+            let (sealer, mut opener) = (Sealer::new(&master(suite)), Opener::new(&master(suite), Progress::default()));
             for index in (65_000..400_000).step_by(97) {
                 for index in [index, index - 40] {
                     let packet = sealed(&sealer, index, 9);
@@ -649,7 +658,7 @@ mod tests {
                     assert_eq!(opener.open(&mut packet.clone()), Err(SrtpError::Replayed));
                 }
             }
-            assert_eq!(opener.progress().0, Some((9, 65_000 + (334_999 / 97) * 97)));
+            assert_eq!(opener.progress()[0], Some((9, 65_000 + (334_999 / 97) * 97)));
             // Another source begins anew, the first one goes on.
             assert!(opener.open(&mut sealed(&sealer, 5, 10)).is_ok());
             assert!(opener.open(&mut sealed(&sealer, 400_010, 9)).is_ok());
@@ -669,10 +678,10 @@ mod tests {
             for index in [400_000, 7000] {
                 let mut before =
                     Opener::new(&master(suite), Progress { heard: Some((9, 399_990)), ..Progress::default() });
-                assert!(before.open(&mut sealed(&Sealer::new(&master(suite), 0), 399_995, 9)).is_ok());
-                let (sealer, mut opener) = (Sealer::new(&other, 0), Opener::new(&other, Progress::default()));
+                assert!(before.open(&mut sealed(&Sealer::new(&master(suite)), 399_995, 9)).is_ok());
+                let (sealer, mut opener) = (Sealer::new(&other), Opener::new(&other, Progress::default()));
                 opener.follow(&before);
-                assert_eq!(opener.open(&mut sealed(&Sealer::new(&master(suite), 0), index, 9)), Err(SrtpError::Forged));
+                assert_eq!(opener.open(&mut sealed(&Sealer::new(&master(suite)), index, 9)), Err(SrtpError::Forged));
                 assert!(opener.open(&mut sealed(&sealer, index, 9)).is_ok(), "{suite:?} {index}");
                 assert!(opener.open(&mut sealed(&sealer, index + 1, 9)).is_ok(), "{suite:?} {index}");
             }
@@ -682,17 +691,28 @@ mod tests {
     #[test]
     fn reports_are_sealed_too() {
         for suite in ALL {
-            let (mut sealer, mut opener) =
-                (Sealer::new(&master(suite), 7), Opener::new(&master(suite), Progress::default()));
+            let (sealer, mut opener) = (Sealer::new(&master(suite)), Opener::new(&master(suite), Progress::default()));
             let mut report = hex("80c90001 0badcafe 81ca0002 0badcafe 01020304");
             let (plain, length) = (report.clone(), report.len());
             report.resize(length + OVERHEAD, 0);
-            let length = sealer.seal_rtcp(&mut report, length);
+            let length = sealer.seal_rtcp(&mut report, length, 7);
             report.truncate(length);
             assert_ne!(report[8..20], plain[8..]);
             assert_eq!(opener.open_rtcp(&mut report.clone()), Ok(&plain[..]));
             assert_eq!(opener.open_rtcp(&mut report.clone()), Err(SrtpError::Replayed));
-            assert_eq!((sealer.rtcp_index(), opener.progress().1), (8, 7));
+            assert_eq!(opener.progress()[1], Some((0x0bad_cafe, 7)));
+            // Another source under the same key counts for itself.
+            let mut other = [&plain[..4], &[7; 4], &plain[8..], &[0; OVERHEAD]].concat();
+            let length = sealer.seal_rtcp(&mut other, plain.len(), 1);
+            other.truncate(length);
+            assert!(opener.open_rtcp(&mut other.clone()).is_ok());
+            assert_eq!(opener.open_rtcp(&mut other.clone()), Err(SrtpError::Replayed));
+            let before = Progress { reported: opener.progress()[1], ..Progress::default() };
+            assert_eq!(
+                Opener::new(&master(suite), before).open_rtcp(&mut other),
+                Err(SrtpError::Replayed),
+                "elsewhere"
+            );
         }
     }
 
@@ -705,7 +725,7 @@ mod tests {
         #[test]
         fn what_was_changed_on_the_way_is_not_believed(suite in 0..4_usize, octet in 0..60_usize, bit in 0..8_u8) {
             let master = master(ALL[suite]);
-            let mut packet = sealed(&Sealer::new(&master, 0), 77, 9);
+            let mut packet = sealed(&Sealer::new(&master), 77, 9);
             let octet = octet % packet.len();
             packet[octet] ^= 1 << bit;
             prop_assert!(Opener::new(&master, Progress::default()).open(&mut packet).is_err());

@@ -90,11 +90,6 @@ impl Direction {
         matches!(self, Self::SendRecv | Self::SendOnly)
     }
 
-    /// Whether this side wants to receive.
-    pub const fn receives(self) -> bool {
-        matches!(self, Self::SendRecv | Self::RecvOnly)
-    }
-
     const fn attribute(self) -> &'static str {
         match self {
             Self::SendRecv => "sendrecv",
@@ -143,6 +138,9 @@ pub struct MediaParameters {
     pub rtcp_mux: bool,
     /// Packet duration that the peer asks for, in milliseconds, 10 to 60.
     pub ptime_ms: u16,
+    /// Bits per second that the peer takes of Opus at most (RFC 7587 §7.1); `None` where it does not say.
+    #[serde(default)]
+    pub max_bitrate: Option<u32>,
     /// Ours: `RecvOnly` means that we are on hold and must not send.
     pub direction: Direction,
 }
@@ -152,8 +150,6 @@ pub struct MediaParameters {
 pub struct LocalMedia {
     /// Address and port for RTP, as the peer can reach them.
     pub rtp: SocketAddr,
-    /// Port for RTCP where it is not `rtp` + 1.
-    pub rtcp_port: Option<u16>,
     /// Codecs that we offer and accept, in our order of preference; never empty.
     pub codecs: Vec<AudioCodec>,
     /// Our order decides. Otherwise wideband goes first, and then the peer's order decides, as it knows its line (RFC
@@ -169,6 +165,9 @@ pub struct LocalMedia {
     /// Payload types of dynamic formats: a number keeps its meaning for the whole dialog (RFC 3264 §8.3.2).
     #[serde(default)]
     pub numbers: Numbers,
+    /// The m= lines of our last answer: an offer has no fewer, in the same order (RFC 3264 §8).
+    #[serde(default)]
+    pub lines: Vec<String>,
     /// Session id of the o= line; stays for the whole dialog.
     pub session_id: u64,
     /// Version of the o= line; one more for each SDP that differs from the one before.
@@ -197,12 +196,12 @@ impl LocalMedia {
     pub fn new(rtp: SocketAddr, session_id: u64) -> Self {
         Self {
             rtp,
-            rtcp_port: None,
             codecs: AudioCodec::ALL.to_vec(),
             strict: false,
             encryption: Encryption::Off,
             secret: Secret::default(),
             numbers: Numbers::default(),
+            lines: Vec::new(),
             session_id,
             version: 1,
         }
@@ -218,8 +217,9 @@ impl LocalMedia {
         Some(if self.strict || codec.is_wideband() { place } else { self.codecs.len() })
     }
 
-    /// Keeps the peer's numbers for what we offer next.
-    pub fn learn(&mut self, agreed: &MediaParameters) {
+    /// Keeps the peer's numbers, and the m= lines that both sides now have, for what we offer next.
+    pub fn learn(&mut self, agreed: &MediaParameters, answer: &str) {
+        self.lines = answer.lines().filter(|line| line.starts_with("m=")).map(str::to_owned).collect();
         let mut numbers = self.numbers;
         if agreed.codec == AudioCodec::Opus {
             numbers.opus = agreed.payload_type;
@@ -322,7 +322,11 @@ pub fn offer(local: &LocalMedia, direction: Direction) -> String {
     let clocks = |clock| local.codecs.iter().any(|codec| codec.clock() == clock);
     let keys = [(local.numbers.keys, 8000), (local.numbers.wide_keys, 48_000)];
     let shape = Shape {
-        profile: if local.encryption == Encryption::Required { "RTP/SAVP" } else { "RTP/AVP" },
+        profile: match local.lines.iter().find_map(|line| ours(line)) {
+            Some(agreed) => agreed,
+            None if local.encryption == Encryption::Required => "RTP/SAVP",
+            None => "RTP/AVP",
+        },
         formats: &formats,
         keys: keys.into_iter().filter(|(_, clock)| clocks(*clock)).collect(),
         comfort_noise: clocks(8000),
@@ -331,8 +335,23 @@ pub fn offer(local: &LocalMedia, direction: Direction) -> String {
         ptime: DEFAULT_PTIME,
         direction,
     };
-    write_audio(&mut sdp, local, &shape);
+    if local.lines.is_empty() {
+        write_audio(&mut sdp, local, &shape);
+    }
+    for line in &local.lines {
+        match ours(line) {
+            Some(_) => write_audio(&mut sdp, local, &shape),
+            None => put(&mut sdp, format_args!("{line}\r\n")),
+        }
+    }
     sdp
+}
+
+/// The profile of an m= line of our answer that was not refused.
+fn ours(line: &str) -> Option<&str> {
+    let mut words = line.split(' ').skip(1);
+    words.next().filter(|port| *port != "0")?;
+    words.next()
 }
 
 /// Reads the answer to an offer of ours.
@@ -392,6 +411,8 @@ struct Theirs {
     remote_rtcp: SocketAddr,
     rtcp_mux: bool,
     ptime: u16,
+    /// Payload types whose sender is limited, and bits per second.
+    bitrates: Vec<(u8, u32)>,
     direction: Direction,
 }
 
@@ -425,6 +446,7 @@ impl Theirs {
         let number = |name| media.get_first_attribute_value(name).flatten().and_then(|v| v.trim().parse::<u16>().ok());
         let most = number("maxptime").unwrap_or(MAX_PTIME).clamp(10, MAX_PTIME);
         let ptime = number("ptime").unwrap_or(DEFAULT_PTIME).clamp(10, most);
+        let bitrates = media.get_attribute_values("fmtp").flatten().filter_map(max_bitrate).collect();
         let direction = Direction::of(|d| media.has_attribute(d))
             .or_else(|| Direction::of(|d| session.has_attribute(d)))
             .unwrap_or_default();
@@ -442,6 +464,7 @@ impl Theirs {
             remote_rtcp,
             rtcp_mux,
             ptime,
+            bitrates,
             direction,
         })
     }
@@ -471,6 +494,7 @@ impl Theirs {
             remote_rtcp: self.remote_rtcp,
             rtcp_mux: self.rtcp_mux,
             ptime_ms: self.ptime,
+            max_bitrate: self.bitrates.iter().find(|(number, _)| *number == payload_type).map(|(_, bits)| *bits),
             direction: self.direction.reversed(),
         }
     }
@@ -479,6 +503,14 @@ impl Theirs {
 fn rtpmap(value: &str) -> Option<(u8, &str)> {
     let (pt, name) = value.trim().split_once(' ')?;
     Some((pt.parse().ok()?, name.trim()))
+}
+
+/// `a=fmtp:96 useinbandfec=1; maxaveragebitrate=16000`.
+fn max_bitrate(value: &str) -> Option<(u8, u32)> {
+    let (pt, says) = value.trim().split_once(' ')?;
+    let mut pairs = says.split(';').filter_map(|pair| pair.split_once('='));
+    let (_, bits) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("maxaveragebitrate"))?;
+    Some((pt.parse().ok()?, bits.trim().parse().ok()?))
 }
 
 fn is_encoding(map: &str, name: &str, clock: u32) -> bool {
@@ -547,8 +579,6 @@ fn write_audio(sdp: &mut String, local: &LocalMedia, shape: &Shape<'_>) {
     }
     if shape.rtcp_mux {
         sdp.push_str("a=rtcp-mux\r\n");
-    } else if let Some(port) = local.rtcp_port {
-        put(sdp, format_args!("a=rtcp:{port}\r\n"));
     }
     let (ptime, direction) = (shape.ptime, shape.direction.attribute());
     put(sdp, format_args!("a=ptime:{ptime}\r\na=maxptime:{MAX_PTIME}\r\na={direction}\r\n"));

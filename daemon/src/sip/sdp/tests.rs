@@ -139,6 +139,12 @@ fn wideband_goes_first_unless_our_order_is_said() {
     assert_eq!(chosen(&[G722, Pcmu, Pcma], false).0, G722);
     assert_eq!(chosen(&[Pcmu, Pcma], false).0, Pcma, "the peer's order");
     assert_eq!(chosen(&[Pcmu, Pcma], true).0, Pcmu, "ours");
+    let limit = "a=fmtp:96 useinbandfec=1; MaxAverageBitrate=16000 ;stereo=0";
+    let limited = |codecs: &[AudioCodec]| {
+        let local = LocalMedia { codecs: codecs.to_vec(), ..local() };
+        negotiate(&sdp(&[&WIDE[..], &[limit]].concat()), &local).unwrap().1.max_bitrate
+    };
+    assert_eq!((limited(&[Opus]), limited(&[Pcmu])), (Some(16_000), None));
     assert_eq!(chosen(&[Pcmu, G722, Opus], true), (Pcmu, 97, chosen(&[Pcmu], true).2));
 }
 
@@ -156,9 +162,24 @@ fn numbers_of_either_side_are_kept_apart() {
     assert_eq!(media.telephone_event, Some(KeyEvents { send: 120, receive: 110, clock: 48_000 }));
     // What the peer has numbered we offer with the same number next time.
     let mut ours = local();
-    let (_, media) = negotiate(&sdp(&WIDE), &ours).unwrap();
-    ours.learn(&media);
+    let (answer, media) = negotiate(&sdp(&WIDE), &ours).unwrap();
+    ours.learn(&media, &answer);
     assert!(offer(&ours, Direction::SendRecv).contains("m=audio 20000 RTP/AVP 96 9 0 8 13 101 98\r\n"));
+}
+
+#[test]
+fn a_later_offer_has_the_lines_and_the_profile_of_the_answer() {
+    let crypto = format!("a=crypto:1 AES_CM_128_HMAC_SHA1_80 {KEY}");
+    let lines = ["m=image 5000 udptl t38", "m=audio 4000 RTP/SAVPF 0", &crypto, "m=video 5002 RTP/AVP 31 32"];
+    let mut ours = with(Encryption::Optional);
+    let (answer, media) = negotiate(&sdp(&lines), &ours).unwrap();
+    ours.learn(&media, &answer);
+    let text = offer(&ours, Direction::SendRecv);
+    let kept: Vec<_> = text.lines().filter(|line| line.starts_with("m=")).collect();
+    assert_eq!(kept, ["m=image 0 udptl t38", "m=audio 20000 RTP/SAVPF 111 9 0 8 13 101 110", "m=video 0 RTP/AVP 31"]);
+    let theirs = LocalMedia { rtp: "198.51.100.2:7000".parse().unwrap(), ..with(Encryption::Optional) };
+    let (answer, _) = negotiate(&text, &theirs).unwrap();
+    assert!(read_answer(&answer, &ours).unwrap().crypto.is_some());
 }
 
 const KEY: &str = "inline:MDAwMTAyMDMwNDA1MDYwNzA4MDkwYTBiMGMwZDBl";
