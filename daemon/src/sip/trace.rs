@@ -2,12 +2,13 @@
 //! leaves: those of one call, without secrets, for the control socket. Bounded in bytes; the oldest call goes first, and
 //! whoever never became a call takes nothing from those who did. Never here: a file, a log line, a password.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::message::split_head;
+use super::message::{raw_header, split_head};
 use super::transaction::Flow;
 use crate::base::{CallId, Clock};
 
@@ -76,7 +77,7 @@ impl Tracer {
         let Some(id) = call_id(raw) else { return };
         let seen = Seen { at: self.clock.wall(), sent, flow, bytes: masked(raw) };
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.record(id, seen);
+        ring.record(&id, seen);
     }
 
     /// This Call-ID is that call.
@@ -163,25 +164,18 @@ impl Ring {
 }
 
 /// The Call-ID of a message.
-fn call_id(raw: &[u8]) -> Option<&[u8]> {
+fn call_id(raw: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (head, _) = split_head(raw)?;
-    head.split(|b| *b == b'\n').skip(1).find_map(|line| {
-        let colon = line.iter().position(|b| *b == b':')?;
-        let (name, value) = line.split_at_checked(colon)?;
-        let name = name.trim_ascii();
-        let wanted = name.eq_ignore_ascii_case(b"call-id") || name.eq_ignore_ascii_case(b"i");
-        let value = value.get(1..)?.trim_ascii();
-        (wanted && !value.is_empty()).then_some(value)
-    })
+    raw_header(head, "Call-ID").filter(|value| !value.is_empty())
 }
 
 /// Header fields whose values let somebody in.
 const SECRET_HEADERS: [&[u8]; 2] = [b"authorization", b"proxy-authorization"];
 /// Lines of SDP that hold keys.
 const SECRET_LINES: [&[u8]; 3] = [b"a=crypto:", b"a=key-mgmt:", b"k="];
+
 /// Bodies of INFO that are digits: a PIN, as likely as not.
 const DIGITS: [&[u8]; 2] = [b"signal=", b"signal ="];
-
 /// A copy of the same length without passwords' digests, keys and digits that were pressed.
 fn masked(raw: &[u8]) -> Box<[u8]> {
     let mut copy: Box<[u8]> = raw.into();
@@ -216,13 +210,8 @@ fn masked(raw: &[u8]) -> Box<[u8]> {
 }
 
 fn is_dtmf(head: &[u8]) -> bool {
-    head.split(|b| *b == b'\n').any(|line| {
-        let mut parts = line.splitn(2, |b| *b == b':');
-        let name = parts.next().unwrap_or_default().trim_ascii();
-        let value = parts.next().unwrap_or_default().trim_ascii();
-        let kind = name.eq_ignore_ascii_case(b"content-type") || name.eq_ignore_ascii_case(b"c");
-        kind && value.get(..16).is_some_and(|v| v.eq_ignore_ascii_case(b"application/dtmf"))
-    })
+    raw_header(head, "Content-Type")
+        .is_some_and(|kind| kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/dtmf")))
 }
 
 #[cfg(test)]

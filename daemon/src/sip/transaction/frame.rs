@@ -1,7 +1,7 @@
 //! Where a message ends in a stream: framing by Content-Length (RFC 3261 §18.3) and the line ends of keep-alive
 //! (RFC 5626 §4.4.1). Enters: bytes as far as they have come; leaves: how many of them are what.
 
-use crate::sip::message::split_head;
+use crate::sip::message::{raw_header, split_head};
 
 /// What the first bytes of a stream are.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,14 +36,7 @@ pub(super) fn next_frame(buffer: &[u8], limit: usize) -> Frame {
 
 /// Zero without the header (RFC 3261 §20.14 demands it, but a message without body survives its absence).
 fn content_length(head: &[u8]) -> Option<usize> {
-    for line in head.split(|b| *b == b'\n') {
-        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
-        let (name, value) = (line.get(..colon)?.trim_ascii(), line.get(colon + 1..)?.trim_ascii());
-        if name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"l") {
-            return std::str::from_utf8(value).ok()?.parse().ok();
-        }
-    }
-    Some(0)
+    raw_header(head, "Content-Length").map_or(Some(0), |value| std::str::from_utf8(&value).ok()?.parse().ok())
 }
 
 #[cfg(test)]
@@ -63,5 +56,11 @@ mod tests {
             assert_eq!(next_frame(text.as_bytes(), 1000), Frame::Broken, "{bad}");
         }
         assert_eq!(next_frame(&[b'x'; 1001], 1000), Frame::Broken);
+    }
+
+    #[test]
+    fn a_folded_line_is_no_length_and_a_length_may_be_folded() {
+        let one = b"OPTIONS sip:a SIP/2.0\r\nSubject: x\r\n l: 900\r\nContent-Length:\r\n 3\r\n\r\nabc";
+        assert_eq!(next_frame(&[one.as_slice(), b"NEXT"].concat(), 1000), Frame::Message(one.len()));
     }
 }
