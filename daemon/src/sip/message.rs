@@ -89,7 +89,7 @@ pub enum ParseError {
     Refuse(u16, &'static str),
 }
 
-const COMPACT: [(&str, &str); 11] = [
+const COMPACT: [(&str, &str); 12] = [
     ("v", "Via"),
     ("f", "From"),
     ("t", "To"),
@@ -101,6 +101,7 @@ const COMPACT: [(&str, &str); 11] = [
     ("k", "Supported"),
     ("x", "Session-Expires"),
     ("s", "Subject"),
+    ("o", "Event"),
 ];
 
 const COMMON: [&str; 22] = [
@@ -569,9 +570,9 @@ mod tests {
         let message = Message::parse(raw.as_bytes()).unwrap();
         assert_eq!((message.call_id(), message.from_tag(), message.cseq()), (Some("id"), Some("1"), Some(1)));
         assert!(Message::parse(&message.to_bytes()).is_ok());
-        let raw = GOOD.replace("l: 0", "Subject : x\r\n l: 9\r\n\r\n").replace("i: id", "i:\r\n\tid\r\n ");
+        let raw = GOOD.replace("l: 0", "Subject : x\r\n l: 9\r\n\r\n").replace("i: id", "i:\r\n\tid\r\n \r\no: refer");
         let message = Message::parse(raw.as_bytes()).unwrap();
-        assert_eq!(message.call_id(), Some("id"));
+        assert_eq!((message.call_id(), message.header("Event")), (Some("id"), Some("refer")));
         assert_eq!((message.header("Subject"), message.header("Content-Length")), (Some("x l: 9"), None));
         assert_eq!(raw_header(raw.as_bytes(), "Call-ID").as_deref(), Some(&b"id"[..]));
         assert_eq!(raw_header(raw.as_bytes(), "Content-Length"), None);
