@@ -240,6 +240,13 @@ impl RsipLayer {
             (SipMessage::Response(_), Some(Method::Invite)) if !known && (200..300).contains(&message.status()) => {
                 self.emit(TxnEvent::Stray2xx { flow: origin.flow, msg: Box::new(message) }).await;
             }
+            // Whoever repeats a refusal has not had its ACK. Below, it would go where the Request-URI leads.
+            (SipMessage::Response(_), Some(Method::Invite)) if !known && message.status() >= 300 => {
+                if let Some(Some(ack)) = self.inner.finished_transactions.get(&key) {
+                    let from = sip_addr(origin.flow.transport, origin.flow.peer);
+                    drop(origin.conn.send(ack, Some(&from)).await);
+                }
+            }
             (SipMessage::Request(request), Some(method))
                 if !known
                     && !matches!(method, Method::Ack | Method::Cancel)
