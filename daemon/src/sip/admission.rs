@@ -69,6 +69,8 @@ pub enum Refusal {
     TooLong,
     Stranger,
     Scanner,
+    /// A scanner's message that a trunk hands on.
+    Relayed,
     /// It has offended too often.
     Offender,
 }
@@ -77,6 +79,11 @@ impl Refusal {
     /// Whether the same message may come in a little later.
     pub fn passes(self) -> bool {
         matches!(self, Self::TooManyMessages | Self::TooManyInvites)
+    }
+
+    /// Whether it says something of this message alone, and nothing of what else its connection carries.
+    pub fn is_of_one_message(self) -> bool {
+        matches!(self, Self::TooLong | Self::Relayed)
     }
 }
 
@@ -255,7 +262,7 @@ impl Admission {
         }
         if is_scanner(raw) {
             self.offences.add(source, Offence::Scanner, now);
-            return Err(Refusal::Scanner);
+            return Err(if lane.is_some() { Refusal::Relayed } else { Refusal::Scanner });
         }
         if raw.starts_with(b"REGISTER ") {
             self.offences.add(source, Offence::Register, now);
@@ -409,5 +416,7 @@ mod tests {
         let registered = (0..100).filter(|_| gate.admit(source, b"REGISTER x", clock.now()).is_ok()).count();
         assert_eq!(registered, 100);
         assert_eq!(gate.admit(source, b"INVITE x", clock.now()), Ok(()));
+        let relayed = gate.admit_connected(source, scan, clock.now()).unwrap_err();
+        assert!(relayed.is_of_one_message() && !Refusal::Scanner.is_of_one_message(), "{relayed:?}");
     }
 }

@@ -194,6 +194,15 @@ async fn tcp_in_pieces_and_in_one_piece() {
     }
     stream.write_all(b"\r\n\r\n").await.unwrap();
     assert_eq!(soon(stream.read(&mut buffer)).await.unwrap(), 2, "pong");
+    // What is too long costs itself and nothing more.
+    let long = format!("Content-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
+    let long = one.replace("-p1-", "-p3-").replace("Content-Length: 0\r\n\r\n", &long);
+    stream.write_all(format!("{long}{}", one.replace("p1", "p4")).as_bytes()).await.unwrap();
+    while !(text.contains("SIP/2.0 513 ") && text.contains("Call-ID: p4")) {
+        let length = soon(stream.read(&mut buffer)).await.unwrap();
+        assert!(length > 0, "closed after {text}");
+        text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+    }
     // Beyond the cap a connection is closed at once; one that sends nonsense too.
     let _second = TcpStream::connect(to).await.unwrap();
     until(&b, |s| s.transactions.connections == 2).await;

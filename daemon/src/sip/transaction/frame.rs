@@ -3,6 +3,9 @@
 
 use crate::sip::message::{raw_header, split_head};
 
+/// A message that is longer than we read, but no longer than this, costs itself and not its connection.
+const LONGEST: usize = 1 << 20;
+
 /// What the first bytes of a stream are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
@@ -14,6 +17,11 @@ pub(super) enum Frame {
     Partial,
     Broken,
     Message(usize),
+    /// Longer than the limit: where its head ends, and where it ends itself.
+    TooLong {
+        head: usize,
+        total: usize,
+    },
 }
 
 pub(super) fn next_frame(buffer: &[u8], limit: usize) -> Frame {
@@ -27,7 +35,8 @@ pub(super) fn next_frame(buffer: &[u8], limit: usize) -> Frame {
     let Some(body) = content_length(head) else { return Frame::Broken };
     let head = buffer.len() - rest.len();
     match head.checked_add(body) {
-        Some(total) if total > limit => Frame::Broken,
+        Some(total) if total > limit.max(LONGEST) => Frame::Broken,
+        Some(total) if total > limit => Frame::TooLong { head, total },
         Some(total) if total > buffer.len() => Frame::Partial,
         Some(total) => Frame::Message(total),
         None => Frame::Broken,
@@ -51,11 +60,13 @@ mod tests {
         assert_eq!(next_frame(&one[..one.len() - 1], 1000), Frame::Partial);
         assert_eq!(next_frame(&one[..20], 1000), Frame::Partial);
         assert_eq!(next_frame(b"\r\n\r\nX", 1000), Frame::Blank { length: 4, ping: true });
-        for bad in ["-1", "99999999999999999999", "18446744073709551615", "x", "2000"] {
+        for bad in ["-1", "99999999999999999999", "18446744073709551615", "x", "2000000"] {
             let text = format!("OPTIONS sip:a SIP/2.0\r\nl: {bad}\r\n\r\n");
             assert_eq!(next_frame(text.as_bytes(), 1000), Frame::Broken, "{bad}");
         }
         assert_eq!(next_frame(&[b'x'; 1001], 1000), Frame::Broken);
+        let long = b"OPTIONS sip:a SIP/2.0\r\nl: 2000\r\n\r\nabc";
+        assert_eq!(next_frame(long, 1000), Frame::TooLong { head: 34, total: 2034 });
     }
 
     #[test]

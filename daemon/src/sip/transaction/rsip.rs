@@ -333,7 +333,7 @@ impl RsipLayer {
     }
 
     /// Answers what no transaction can be built from (RFC 3261 §16.3, §21.4.1), statelessly and at a bounded rate.
-    async fn refuse(&self, mut request: Message, status: u16, reason: &str, origin: &Origin) {
+    pub(super) async fn refuse(&self, mut request: Message, status: u16, reason: &str, origin: &Origin) {
         if request.method() == Some(Method::Ack) || self.refusals.fetch_add(1, Ordering::Relaxed) >= REFUSALS_PER_SECOND
         {
             return;

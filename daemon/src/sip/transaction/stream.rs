@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use super::rsip::{Origin, RawOut, RsipLayer, lock};
 use super::{Flow, Transport, TxnLayer};
 use crate::sip::EndpointConfig;
 use crate::sip::endpoint::{SipError, bind_error};
+use crate::sip::message::Message;
 use crate::sip::tls::Tls;
 use crate::sip::trace::Tracer;
 
@@ -53,6 +55,14 @@ struct Open {
     name: Option<String>,
     /// So that the end of one does not forget the next one to the same peer.
     number: u64,
+}
+
+/// What becomes of a message from a stream.
+enum Gate {
+    Read,
+    Skip,
+    /// It ends the connection, too.
+    End,
 }
 
 /// The open connections, by protocol and the peer's socket.
@@ -312,8 +322,10 @@ impl RsipLayer {
         let mut until = Instant::now() + idle;
         let (pause, mut answers) = (self.streams.idle / 3, false);
         let mut ping = ours.then(|| Instant::now() + pause);
+        // What is still to come of a message that is not read.
+        let mut skip = 0_usize;
         loop {
-            let fresh = buffer.is_empty();
+            let fresh = buffer.is_empty() && skip == 0;
             let wake = ping.map_or(until, |at| at.min(until));
             match timeout_at(wake, stream.read_buf(&mut buffer)).await {
                 Ok(Ok(n)) if n > 0 => {}
@@ -332,6 +344,9 @@ impl RsipLayer {
                 until = Instant::now() + self.streams.idle / 10;
             }
             loop {
+                let skipped = skip.min(buffer.len());
+                buffer.drain(..skipped);
+                skip -= skipped;
                 match next_frame(&buffer, limit) {
                     Frame::Blank { length, ping } => {
                         buffer.drain(..length);
@@ -345,34 +360,55 @@ impl RsipLayer {
                     Frame::Broken => return,
                     Frame::Message(length) => {
                         let message: Vec<u8> = buffer.drain(..length).collect();
-                        if !self.admit_from_stream(origin.flow.peer, &message).await {
-                            return;
+                        match self.admit_from_stream(origin.flow.peer, &message).await {
+                            Gate::Read => {
+                                if message.starts_with(b"INVITE ") {
+                                    idle = idle.max(IDLE_WITH_CALL);
+                                }
+                                self.on_message(&message, origin).await;
+                            }
+                            Gate::Skip => {}
+                            Gate::End => return,
                         }
-                        if message.starts_with(b"INVITE ") {
-                            idle = idle.max(IDLE_WITH_CALL);
-                        }
-                        self.on_message(&message, origin).await;
+                        until = Instant::now() + self.streams.idle / 10;
+                    }
+                    Frame::TooLong { head, total } => {
+                        self.refuse_too_long(buffer.get(..head).unwrap_or_default(), origin).await;
+                        skip = total;
                         until = Instant::now() + self.streams.idle / 10;
                     }
                 }
             }
-            if buffer.is_empty() {
+            if buffer.is_empty() && skip == 0 {
                 until = Instant::now() + idle;
             }
         }
     }
 
-    /// A stream repeats nothing, so what comes too fast waits, and its sender with it. False if that does not help.
-    async fn admit_from_stream(&self, peer: SocketAddr, message: &[u8]) -> bool {
+    /// A stream repeats nothing, so what comes too fast waits, and its sender with it.
+    async fn admit_from_stream(&self, peer: SocketAddr, message: &[u8]) -> Gate {
         let until = Instant::now() + ADMIT_LIMIT;
         while let Err(refusal) = self.admits(peer, message) {
             if !refusal.passes() || Instant::now() >= until {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
-                return false;
+                return if refusal.is_of_one_message() { Gate::Skip } else { Gate::End };
             }
             tokio::time::sleep(ADMIT_PAUSE).await;
         }
-        true
+        Gate::Read
+    }
+
+    /// RFC 3261 §21.5.7. Its head is all that is known of the message.
+    async fn refuse_too_long(&self, head: &[u8], origin: &Origin) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        let request = match catch_unwind(|| Message::parse(head)) {
+            Ok(Ok(request)) => Some(Box::new(request)),
+            Ok(Err((_, request))) => request,
+            Err(_) => None,
+        };
+        if let Some(request) = request.filter(|request| request.status() == 0) {
+            self.refuse(*request, 513, "Message Too Large", origin).await;
+        }
     }
 }
 
