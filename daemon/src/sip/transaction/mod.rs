@@ -8,6 +8,8 @@ mod frame;
 mod passed;
 mod rsip;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 use std::net::{IpAddr, SocketAddr};

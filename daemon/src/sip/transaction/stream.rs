@@ -26,7 +26,7 @@ use super::rsip::{Origin, RawOut, RsipLayer, lock};
 use super::{Flow, Transport, TxnLayer};
 use crate::sip::EndpointConfig;
 use crate::sip::endpoint::{SipError, bind_error};
-use crate::sip::message::Message;
+use crate::sip::message::{Message, raw_header};
 use crate::sip::tls::Tls;
 use crate::sip::trace::Tracer;
 
@@ -267,7 +267,7 @@ impl RsipLayer {
     }
 
     /// Starts the two tasks of a connection. `ours`: we have opened it, so we keep it alive.
-    async fn open_stream<R, W>(
+    pub(super) async fn open_stream<R, W>(
         self: &Arc<Self>,
         (read, write): (R, W),
         flow: Flow,
@@ -320,8 +320,10 @@ impl RsipLayer {
         };
         let mut buffer: Vec<u8> = Vec::with_capacity(2048);
         let mut until = Instant::now() + idle;
-        let (pause, mut answers) = (self.streams.idle / 3, false);
+        let pause = self.streams.idle / 3;
         let mut ping = ours.then(|| Instant::now() + pause);
+        // When we have asked for a pong; whether the peer gives any, and whether it sends line ends that nobody asked for.
+        let (mut asked, mut answers, mut strays) = (None::<Instant>, false, false);
         // What is still to come of a message that is not read.
         let mut skip = 0_usize;
         loop {
@@ -332,7 +334,8 @@ impl RsipLayer {
                 Err(_) if Instant::now() < until => {
                     say(PING);
                     ping = Some(Instant::now() + pause);
-                    if answers && fresh {
+                    asked = Some(Instant::now());
+                    if answers && !strays && fresh {
                         until = until.min(Instant::now() + PONG_LIMIT);
                     }
                     continue;
@@ -352,8 +355,11 @@ impl RsipLayer {
                         buffer.drain(..length);
                         if ping {
                             say(PONG);
-                        } else {
+                        } else if asked.take().is_some_and(|at| at.elapsed() <= PONG_LIMIT) {
                             answers = true;
+                        } else {
+                            // Such a peer proves nothing by a line end, nor by none.
+                            strays = true;
                         }
                     }
                     Frame::Partial => break,
@@ -362,7 +368,7 @@ impl RsipLayer {
                         let message: Vec<u8> = buffer.drain(..length).collect();
                         match self.admit_from_stream(origin.flow.peer, &message).await {
                             Gate::Read => {
-                                if message.starts_with(b"INVITE ") {
+                                if is_of_a_call(&message) {
                                     idle = idle.max(IDLE_WITH_CALL);
                                 }
                                 self.on_message(&message, origin).await;
@@ -410,6 +416,12 @@ impl RsipLayer {
             self.refuse(*request, 513, "Message Too Large", origin).await;
         }
     }
+}
+
+/// An INVITE of either side: a request of the peer's, or what it says to one of ours.
+fn is_of_a_call(message: &[u8]) -> bool {
+    let answers = || raw_header(message, "CSeq").is_some_and(|cseq| cseq.ends_with(b"INVITE"));
+    message.starts_with(b"INVITE ") || (message.starts_with(b"SIP/2.0 ") && answers())
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
