@@ -57,6 +57,9 @@ struct Open {
     number: u64,
 }
 
+/// Who connects to a peer, and when the last attempt has failed.
+type Turn = tokio::sync::Mutex<Option<Instant>>;
+
 /// What becomes of a message from a stream.
 enum Gate {
     Read,
@@ -70,8 +73,8 @@ pub(super) struct Streams {
     tcp: Vec<SocketAddr>,
     tls: Vec<SocketAddr>,
     open: Mutex<HashMap<(Transport, SocketAddr), Open>>,
-    /// Peers that are being connected to: whoever else wants to waits for that connection.
-    opening: Mutex<HashMap<SocketAddr, Weak<tokio::sync::Mutex<()>>>>,
+    /// Peers that are being connected to, by the name that they must prove: whoever else wants to waits for that connection.
+    opening: Mutex<HashMap<(SocketAddr, Option<String>), Weak<Turn>>>,
     opened: AtomicU64,
     certificates: Mutex<Option<Tls>>,
     handshakes_failed: AtomicU64,
@@ -163,11 +166,12 @@ impl Streams {
     }
 
     /// Whoever holds it connects to this peer alone.
-    fn turn(&self, peer: SocketAddr) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, peer: SocketAddr, name: Option<&str>) -> Arc<Turn> {
+        let key = (peer, name.map(str::to_owned));
         let mut opening = lock(&self.opening);
         opening.retain(|_, turn| turn.strong_count() > 0);
-        let turn = opening.get(&peer).and_then(Weak::upgrade).unwrap_or_default();
-        opening.insert(peer, Arc::downgrade(&turn));
+        let turn = opening.get(&key).and_then(Weak::upgrade).unwrap_or_default();
+        opening.insert(key, Arc::downgrade(&turn));
         turn
     }
 
@@ -233,11 +237,23 @@ impl RsipLayer {
 
     /// A connection to this peer: over TLS if there is a name that it must prove.
     pub(super) async fn stream_to(self: &Arc<Self>, peer: SocketAddr, name: Option<&str>) -> Option<SipConnection> {
-        let turn = self.streams.turn(peer);
-        let _turn = turn.lock().await;
+        let (turn, asked) = (self.streams.turn(peer, name), Instant::now());
+        let mut failed = turn.lock().await;
         if let Some(conn) = self.streams.existing_to(peer, name) {
             return Some(conn);
         }
+        // Whoever waited for an attempt that failed has had its answer: the next one would take as long.
+        if failed.is_some_and(|at| at >= asked) {
+            return None;
+        }
+        let conn = self.connect_to(peer, name).await;
+        if conn.is_none() {
+            *failed = Some(Instant::now());
+        }
+        conn
+    }
+
+    async fn connect_to(self: &Arc<Self>, peer: SocketAddr, name: Option<&str>) -> Option<SipConnection> {
         let transport = if name.is_some() { Transport::Tls } else { Transport::Tcp };
         let stream = timeout(CONNECT_LIMIT, TcpStream::connect(peer)).await.ok()?.ok()?;
         let local = self.local_towards(transport, peer).or_else(|| stream.local_addr().ok())?;

@@ -15,14 +15,15 @@ use crate::base::SystemClock;
 use crate::sip::admission::Limits;
 use crate::sip::tests::config;
 use crate::sip::trace::Tracer;
-use crate::sip::EndpointConfig;
+use crate::sip::{EndpointConfig, Tls, TlsFiles};
 
 const IDLE: Duration = Duration::from_secs(90);
 
 async fn layer(seed: u64) -> (Arc<RsipLayer>, mpsc::Receiver<TxnEvent>) {
     let (events, received) = mpsc::channel(64);
     let limits = Limits { connection_idle: IDLE, ..Limits::default() };
-    let config = EndpointConfig { udp: vec![], tcp: vec![], limits, ..config(seed) };
+    let certificates = Some(Tls::load(&TlsFiles::default()).unwrap());
+    let config = EndpointConfig { udp: vec![], tcp: vec![], limits, certificates, ..config(seed) };
     let clock = Arc::new(SystemClock);
     let tracer = Tracer::new(clock.clone());
     (RsipLayer::start(&config, Passed::new(vec![]), clock, tracer, events).await.unwrap(), received)
@@ -65,4 +66,18 @@ async fn a_call_of_ours_keeps_its_connection_as_one_of_the_peers_does() {
     };
     assert_eq!(closed_after(&response("OPTIONS"), 0).await, 90);
     assert_eq!(closed_after(&response("INVITE"), 0).await, 3600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_a_dead_server_fail_together() {
+    let (layer, _events) = layer(131).await;
+    // It takes connections and says nothing.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (peer, begin) = (server.local_addr().unwrap(), Instant::now());
+    let to = || layer.stream_to(peer, Some("localhost"));
+    let (first, second, third) = tokio::join!(to(), to(), to());
+    assert!(first.is_none() && second.is_none() && third.is_none());
+    assert_eq!(begin.elapsed().as_secs(), 5);
+    assert!(to().await.is_none());
+    assert_eq!(begin.elapsed().as_secs(), 10, "and whoever comes later finds out anew");
 }
