@@ -174,13 +174,13 @@ const SECRET_HEADERS: [&[u8]; 2] = [b"authorization", b"proxy-authorization"];
 /// Lines of SDP that hold keys.
 const SECRET_LINES: [&[u8]; 3] = [b"a=crypto:", b"a=key-mgmt:", b"k="];
 
-/// Bodies of INFO that are digits: a PIN, as likely as not.
-const DIGITS: [&[u8]; 2] = [b"signal=", b"signal ="];
 /// A copy of the same length without passwords' digests, keys and digits that were pressed.
 fn masked(raw: &[u8]) -> Box<[u8]> {
     let mut copy: Box<[u8]> = raw.into();
     let head = split_head(raw).map_or(raw.len(), |(_, body)| raw.len() - body.len());
-    let digits_alone = raw.get(..head).is_some_and(is_dtmf);
+    // Bodies of INFO that are digits: a PIN, as likely as not.
+    let digits = raw_header(raw, "Content-Type")
+        .is_some_and(|kind| kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/dtmf")));
     let (mut at, mut secret_goes_on) = (0, false);
     for line in raw.split_inclusive(|b| *b == b'\n') {
         let end = at + line.len();
@@ -192,10 +192,11 @@ fn masked(raw: &[u8]) -> Box<[u8]> {
             secret_goes_on = if folded { secret_goes_on } else { secret };
             let after_name = line.iter().position(|b| *b == b':').map_or(0, |colon| colon + 1);
             secret_goes_on.then_some(if folded { 0 } else { after_name })
-        } else if digits_alone {
-            let named = DIGITS.iter().find(|name| begins(name)).map(|name| name.len());
-            // `application/dtmf` is the digit and nothing else.
-            named.or_else(|| (!line.contains(&b'=')).then_some(0))
+        } else if digits {
+            // `application/dtmf` is the digit and nothing else; of the other only a length is known to be none.
+            let equals = line.iter().position(|b| *b == b'=');
+            let name = line.get(..equals.unwrap_or(0)).unwrap_or_default().trim_ascii();
+            (!name.eq_ignore_ascii_case(b"duration")).then_some(equals.map_or(0, |equals| equals + 1))
         } else {
             SECRET_LINES.iter().find(|name| begins(name)).map(|name| name.len())
         };
@@ -207,11 +208,6 @@ fn masked(raw: &[u8]) -> Box<[u8]> {
         at = end;
     }
     copy
-}
-
-fn is_dtmf(head: &[u8]) -> bool {
-    raw_header(head, "Content-Type")
-        .is_some_and(|kind| kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/dtmf")))
 }
 
 #[cfg(test)]
@@ -244,6 +240,12 @@ mod tests {
             b"INFO sip:a SIP/2.0\r\ni: x\r\nContent-Type: application/dtmf-relay\r\n\r\nSignal=7\r\nDuration=100\r\n";
         let kept = String::from_utf8(masked(info).into()).unwrap();
         assert!(kept.ends_with("Signal=*\r\nDuration=100\r\n"), "{kept}");
+        for signal in ["Signal=", "Signal  = ", "Signal\t=", " SIGNAL=", "Signal\u{a0}="] {
+            let body = format!("Duration=160\r\n{signal}7\r\n");
+            assert_eq!(super::super::info::key("application/dtmf-relay", body.as_bytes()), Some('7'), "{signal}");
+            let info = format!("INFO sip:a SIP/2.0\r\ni: x\r\nContent-Type:\r\n application/dtmf-relay\r\n\r\n{body}");
+            assert_eq!(masked(info.as_bytes()), info.replace('7', "*").into_bytes().into_boxed_slice(), "{signal}");
+        }
         let info = b"INFO sip:a SIP/2.0\r\ni: x\r\nc: application/dtmf\r\n\r\n7";
         assert!(masked(info).ends_with(b"\r\n\r\n*"));
     }
