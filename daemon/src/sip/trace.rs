@@ -20,6 +20,8 @@ const ONE: usize = 48 << 10;
 const OVERHEAD: usize = 128;
 /// Messages of a call's beginning that stay when a long call has to forget some.
 const BEGINNING: usize = 12;
+/// Calls that one Call-ID may have; whoever makes more with it loses the first ones' traces.
+const NAMESAKES: usize = 8;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +41,7 @@ struct Dialog {
     messages: VecDeque<Seen>,
     bytes: usize,
     /// A Call-ID that has two calls (a loop, a fork) is the trace of both.
-    calls: Vec<CallId>,
+    calls: VecDeque<CallId>,
     touched: u64,
 }
 
@@ -143,8 +145,13 @@ impl Ring {
             self.calls.by_age.insert(dialog.touched, Arc::clone(&id));
             self.calls.bytes += dialog.bytes;
         }
-        dialog.calls.push(call);
+        dialog.calls.retain(|known| *known != call);
+        dialog.calls.push_back(call);
+        let gone = if dialog.calls.len() > NAMESAKES { dialog.calls.pop_front() } else { None };
         self.names.insert(call, id);
+        if let Some(gone) = gone {
+            self.names.remove(&gone);
+        }
         self.forget();
     }
 
@@ -268,6 +275,14 @@ mod tests {
         assert!(ring.dialogs.len() < 2000, "{}", ring.dialogs.len());
         drop(ring);
         assert!(tracer.of(CallId(8)).is_empty());
+        // One Call-ID for every call: the last ones are found by it.
+        for n in 100..1000 {
+            tracer.name(CallId(n), "mine");
+        }
+        let ring = tracer.ring.lock().unwrap();
+        assert_eq!((ring.names.len(), ring.dialogs[b"mine".as_slice()].calls.len()), (NAMESAKES, NAMESAKES));
+        drop(ring);
+        assert_eq!((tracer.of(CallId(999)).len(), tracer.of(CallId(7)).len()), (2, 0));
     }
 
     #[test]
