@@ -53,7 +53,8 @@ impl Mortal {
 
     fn config(socket: &std::net::UdpSocket, seed: u64) -> EndpointConfig {
         EndpointConfig {
-            udp: vec![socket.local_addr().unwrap()],
+            // Another one before it, so that what leaves by the first of all is found out.
+            udp: vec!["127.0.0.1:0".parse().unwrap(), socket.local_addr().unwrap()],
             inherited: vec![socket.try_clone().unwrap().into()],
             ..config(seed)
         }

@@ -547,7 +547,7 @@ impl TxnLayer for RsipLayer {
     fn adopt(&self, invite: &Message, flow: Flow) -> Option<TxId> {
         let layer = self.me.upgrade()?;
         let conn = match flow.transport {
-            Transport::Udp => self.udp_towards(flow.peer)?.conn.clone(),
+            Transport::Udp => self.udp_of(Some(flow), flow.peer)?.conn.clone(),
             Transport::Tcp | Transport::Tls => return None,
         };
         let SipMessage::Request(request) = to_rsip(invite)? else { return None };
