@@ -215,7 +215,7 @@ async fn tcp_in_pieces_and_in_one_piece() {
 }
 
 #[tokio::test]
-async fn a_request_uri_is_written_as_it_was_given() {
+async fn a_request_uri_is_written_as_it_was_given_and_an_ack_finds_its_way() {
     let (a, _) = endpoint(26).await;
     let peer = Raw::new(a.local_udp()[0]).await;
     let me = peer.socket.local_addr().unwrap();
@@ -231,9 +231,10 @@ async fn a_request_uri_is_written_as_it_was_given() {
     let out = a.dial(to()).await.unwrap();
     let (uri, invite) = next(Method::Invite).await;
     assert_eq!(uri, number);
+    // A name without an address leads to where the answer came from.
     let contact = format!("sip:alice%40corp@{me};transport=udp");
     let answer = Message::response(&invite, 200, Some("t")).with("Contact", format!("<{contact}>"));
-    let answer = answer.with_sdp(Some(OFFER));
+    let answer = answer.with("Record-Route", "<sip:proxy..example;lr>").with_sdp(Some(OFFER));
     peer.send(answer.to_bytes()).await;
     assert_eq!(next(Method::Ack).await.0, contact);
     drop(out);

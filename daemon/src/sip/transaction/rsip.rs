@@ -449,8 +449,10 @@ impl RsipLayer {
             Ok(ip) if ip.is_multicast() => None,
             Ok(ip) => Some(SocketAddr::new(ip, port)),
             Err(_) => {
-                let mut found = tokio::net::lookup_host((host, port)).await.ok()?;
-                found.find(|address| self.reaches(to.transport, *address))
+                let found = tokio::net::lookup_host((host, port)).await.ok();
+                let found = found.and_then(|mut all| all.find(|address| self.reaches(to.transport, *address)));
+                // A proxy that names itself by SRV records alone: it is where the dialog's messages come from.
+                found.or_else(|| to.flow.map(|flow| flow.peer))
             }
         }
     }
@@ -537,9 +539,13 @@ impl TxnLayer for RsipLayer {
     fn ack(&self, ack: Message, to: NextHop) {
         let Some(layer) = self.me.upgrade() else { return };
         tokio::spawn(async move {
-            if let (Some((conn, peer)), Some(ack)) = (layer.connect(&to).await, to_rsip(&ack)) {
+            match (layer.connect(&to).await, to_rsip(&ack)) {
                 // A lost ACK is repeated when the 2xx is.
-                drop(conn.send(ack, Some(&sip_addr(to.transport, peer))).await);
+                (Some((conn, peer)), Some(ack)) => drop(conn.send(ack, Some(&sip_addr(to.transport, peer))).await),
+                _ => tracing::warn!(
+                    transport = to.transport.name(),
+                    "an ACK could not be sent: no way leads to its peer"
+                ),
             }
         });
     }
