@@ -69,6 +69,8 @@ pub enum Refusal {
     TooLong,
     Stranger,
     Scanner,
+    /// A scanner's message that a trunk hands on.
+    Relayed,
     /// It has offended too often.
     Offender,
 }
@@ -77,6 +79,11 @@ impl Refusal {
     /// Whether the same message may come in a little later.
     pub fn passes(self) -> bool {
         matches!(self, Self::TooManyMessages | Self::TooManyInvites)
+    }
+
+    /// Whether it says something of this message alone, and nothing of what else its connection carries.
+    pub fn is_of_one_message(self) -> bool {
+        matches!(self, Self::TooLong | Self::Relayed)
     }
 }
 
@@ -157,10 +164,14 @@ impl Admission {
     pub fn admit(&mut self, source: IpAddr, raw: &[u8], now: Instant) -> Result<(), Refusal> {
         let source = source.to_canonical();
         let lane = self.standing(source, now)?;
-        self.rate(source, lane, raw, now)
+        let admitted = self.rate(source, lane, raw, now);
+        if let (Err(refusal), Some(lane)) = (admitted, lane.and_then(|at| self.lanes.get_mut(at))) {
+            lane.refused += u64::from(refusal.passes());
+        }
+        admitted
     }
 
-    /// The same for a connection that we have let in, or opened ourselves.
+    /// The same for a connection that we have let in, or opened ourselves: what is too much waits there, and is not lost.
     ///
     /// # Errors
     /// The reason to drop them.
@@ -229,33 +240,28 @@ impl Admission {
         }
         let (all, calls) =
             self.sources.entry(source).or_insert_with(|| (Bucket::full(all_rate, now), Bucket::full(calls_rate, now)));
-        if !all.take(all_rate, now) {
-            return Err(Refusal::TooManyMessages);
-        }
         // Where there is a trunk, its own figure counts, for all its addresses together.
-        match (trunk_rates, lane.and_then(|at| self.lanes.get_mut(at))) {
+        let (of_trunk, (calls, calls_rate)) = match (trunk_rates, lane.and_then(|at| self.lanes.get_mut(at))) {
             (Some((all_rate, calls_rate)), Some(lane)) => {
-                let refusal = if !lane.all.take(all_rate, now) {
-                    Some(Refusal::TooManyMessages)
-                } else if invite && !lane.calls.take(calls_rate, now) {
-                    Some(Refusal::TooManyInvites)
-                } else {
-                    None
-                };
-                if let Some(refusal) = refusal {
-                    lane.refused += 1;
-                    return Err(refusal);
-                }
+                (Some((&mut lane.all, all_rate, Refusal::TooManyMessages)), (&mut lane.calls, calls_rate))
             }
-            _ if invite && !calls.take(calls_rate, now) => return Err(Refusal::TooManyInvites),
-            _ => {}
+            _ => (None, (calls, calls_rate)),
+        };
+        let of_calls = invite.then_some((calls, calls_rate, Refusal::TooManyInvites));
+        let mut buckets = [Some((all, all_rate, Refusal::TooManyMessages)), of_trunk, of_calls];
+        // Who is refused has taken nothing, however often it comes again.
+        if let Some((.., refusal)) = buckets.iter().flatten().find(|(bucket, rate, _)| bucket.is_empty(*rate, now)) {
+            return Err(*refusal);
+        }
+        for (bucket, rate, _) in buckets.iter_mut().flatten() {
+            bucket.take(*rate, now);
         }
         if is_ourselves(source) || raw.starts_with(b"SIP/2.0 ") {
             return Ok(());
         }
         if is_scanner(raw) {
             self.offences.add(source, Offence::Scanner, now);
-            return Err(Refusal::Scanner);
+            return Err(if lane.is_some() { Refusal::Relayed } else { Refusal::Scanner });
         }
         if raw.starts_with(b"REGISTER ") {
             self.offences.add(source, Offence::Register, now);
@@ -389,6 +395,13 @@ mod tests {
         assert_eq!((granted(&mut gate, "10.0.0.2"), granted(&mut gate, "10.0.1.1")), (5, 50));
         let refused: Vec<_> = gate.refused().map(|(name, count)| (name.as_str(), count)).collect();
         assert_eq!(refused, [("a", 1485), ("b", 1350)]);
+        // On a connection it waits: asking again costs it nothing, and nothing is lost.
+        let source = "10.0.0.1".parse().unwrap();
+        for _ in 0..5000 {
+            assert_eq!(gate.admit_connected(source, b"INVITE x", clock.now()), Err(Refusal::TooManyInvites));
+        }
+        assert_eq!(gate.admit_connected(source, b"BYE x", clock.now()), Ok(()));
+        assert_eq!(gate.refused().map(|(_, count)| count).sum::<u64>(), 1485 + 1350);
     }
 
     #[test]
@@ -409,5 +422,7 @@ mod tests {
         let registered = (0..100).filter(|_| gate.admit(source, b"REGISTER x", clock.now()).is_ok()).count();
         assert_eq!(registered, 100);
         assert_eq!(gate.admit(source, b"INVITE x", clock.now()), Ok(()));
+        let relayed = gate.admit_connected(source, scan, clock.now()).unwrap_err();
+        assert!(relayed.is_of_one_message() && !Refusal::Scanner.is_of_one_message(), "{relayed:?}");
     }
 }

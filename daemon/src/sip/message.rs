@@ -89,7 +89,7 @@ pub enum ParseError {
     Refuse(u16, &'static str),
 }
 
-const COMPACT: [(&str, &str); 11] = [
+const COMPACT: [(&str, &str); 12] = [
     ("v", "Via"),
     ("f", "From"),
     ("t", "To"),
@@ -101,6 +101,7 @@ const COMPACT: [(&str, &str); 11] = [
     ("k", "Supported"),
     ("x", "Session-Expires"),
     ("s", "Subject"),
+    ("o", "Event"),
 ];
 
 const COMMON: [&str; 22] = [
@@ -278,30 +279,24 @@ impl Message {
     pub fn parse(raw: &[u8]) -> Result<Self, (ParseError, Option<Box<Self>>)> {
         const NOTHING: (ParseError, Option<Box<Message>>) = (ParseError::Unanswerable, None);
         let (head, body) = split_head(raw).ok_or(NOTHING)?;
-        // A display name in Latin-1 must not lose a call.
-        let head = String::from_utf8_lossy(head);
-        let mut lines = head.split('\n').map(|l| l.strip_suffix('\r').unwrap_or(l));
-        let first = lines.next().ok_or(NOTHING)?;
+        let first = head.split(|b| *b == b'\n').next().ok_or(NOTHING)?;
+        let first = String::from_utf8_lossy(first.strip_suffix(b"\r").unwrap_or(first));
         let mut headers: Vec<(Cow<'static, str>, String)> = Vec::with_capacity(16);
         let mut broken = false;
-        for line in lines {
-            if line.starts_with([' ', '\t']) {
-                if let Some((_, value)) = headers.last_mut() {
-                    value.push(' ');
-                    value.push_str(line.trim());
-                }
-            } else if let Some((name, value)) = line.split_once(':') {
-                if headers.len() == MAX_HEADERS {
-                    return Err(NOTHING);
-                }
-                let name = name.trim();
-                broken |= name.is_empty() || !name.bytes().all(is_token);
-                headers.push((canonical(name), value.trim().to_owned()));
-            } else {
+        for (name, value) in fields(head) {
+            let Some(value) = value else {
                 broken = true;
+                continue;
+            };
+            if headers.len() == MAX_HEADERS {
+                return Err(NOTHING);
             }
+            broken |= name.is_empty() || !name.iter().copied().all(is_token);
+            // A display name in Latin-1 must not lose a call.
+            let value = String::from_utf8_lossy(&value).trim().to_owned();
+            headers.push((canonical(&String::from_utf8_lossy(name)), value));
         }
-        let (start, verdict) = parse_start(first).ok_or(NOTHING)?;
+        let (start, verdict) = parse_start(&first).ok_or(NOTHING)?;
         let mut message = Self { start, headers, body: body.to_vec() };
         let verdict = verdict.or_else(|| message.verdict(broken));
         match verdict {
@@ -394,6 +389,37 @@ pub fn split_head(raw: &[u8]) -> Option<(&[u8], &[u8])> {
         at = next;
     }
     None
+}
+
+/// The header fields of a message up to its first empty line: names and values as they came, trimmed, folded lines joined
+/// (RFC 3261 §7.3.1). There is no value where there is no colon. Whoever reads headers reads them here: two readers that
+/// disagree about a folded line disagree about where the message ends.
+pub(super) fn fields(raw: &[u8]) -> impl Iterator<Item = (&[u8], Option<Cow<'_, [u8]>>)> {
+    let is_folded = |line: &&[u8]| line.starts_with(b" ") || line.starts_with(b"\t");
+    let lines = raw.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines = lines.skip(1).take_while(|line| !line.is_empty()).skip_while(is_folded).peekable();
+    std::iter::from_fn(move || {
+        let line = lines.next()?;
+        let colon = line.iter().position(|b| *b == b':');
+        let (name, value) = line.split_at(colon.unwrap_or(line.len()));
+        let mut value = Cow::Borrowed(value.get(1..).unwrap_or_default().trim_ascii());
+        while let Some(more) = lines.next_if(is_folded).map(<[u8]>::trim_ascii) {
+            if value.is_empty() {
+                value = Cow::Borrowed(more);
+            } else if !more.is_empty() {
+                value.to_mut().push(b' ');
+                value.to_mut().extend_from_slice(more);
+            }
+        }
+        Some((name.trim_ascii(), colon.map(|_| value)))
+    })
+}
+
+/// The first value of a header by its long name, as it came, in a message that nobody has parsed yet.
+pub(super) fn raw_header<'a>(raw: &'a [u8], long: &str) -> Option<Cow<'a, [u8]>> {
+    let short = COMPACT.iter().find(|(_, name)| *name == long).map_or(long, |(short, _)| *short);
+    let wanted = |name: &[u8]| [long, short].iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+    fields(raw).find(|(name, _)| wanted(name)).and_then(|(_, value)| value)
 }
 
 fn parse_start(line: &str) -> Option<(Start, Option<ParseError>)> {
@@ -544,6 +570,14 @@ mod tests {
         let message = Message::parse(raw.as_bytes()).unwrap();
         assert_eq!((message.call_id(), message.from_tag(), message.cseq()), (Some("id"), Some("1"), Some(1)));
         assert!(Message::parse(&message.to_bytes()).is_ok());
+        let raw = GOOD.replace("l: 0", "Subject : x\r\n l: 9\r\n\r\n").replace("i: id", "i:\r\n\tid\r\n \r\no: refer");
+        let message = Message::parse(raw.as_bytes()).unwrap();
+        assert_eq!((message.call_id(), message.header("Event")), (Some("id"), Some("refer")));
+        assert_eq!((message.header("Subject"), message.header("Content-Length")), (Some("x l: 9"), None));
+        assert_eq!(raw_header(raw.as_bytes(), "Call-ID").as_deref(), Some(&b"id"[..]));
+        assert_eq!(raw_header(raw.as_bytes(), "Content-Length"), None);
+        let folded = GOOD.replace("l: 0", "Content-Length:\r\n 0");
+        assert_eq!(Message::parse(folded.as_bytes()).unwrap().header("Content-Length"), Some("0"));
     }
 
     #[test]

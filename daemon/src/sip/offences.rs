@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::bucket::{Bucket, Rate};
+use super::message::raw_header;
 
 /// What a source did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -162,18 +163,10 @@ const SCANNERS: [&[u8]; 12] = [
 
 /// Whether a message says itself that it comes from a scanner, by its User-Agent. Reads no further than that line.
 pub(super) fn is_scanner(raw: &[u8]) -> bool {
-    const NAME: &[u8] = b"user-agent";
-    for line in raw.split(|b| *b == b'\n').take(super::message::MAX_HEADERS) {
-        if line.is_empty() || line == b"\r" {
-            return false;
-        }
-        let Some((name, value)) = line.split_at_checked(NAME.len()) else { continue };
-        if name.eq_ignore_ascii_case(NAME) && value.trim_ascii_start().starts_with(b":") {
-            let value = value.get(..value.len().min(200)).unwrap_or(value).to_ascii_lowercase();
-            return SCANNERS.iter().any(|scanner| value.windows(scanner.len()).any(|part| part == *scanner));
-        }
-    }
-    false
+    raw_header(raw, "User-Agent").is_some_and(|value| {
+        let value = value.get(..200).unwrap_or(&value).to_ascii_lowercase();
+        SCANNERS.iter().any(|scanner| value.windows(scanner.len()).any(|part| part == *scanner))
+    })
 }
 
 #[cfg(test)]
@@ -215,10 +208,15 @@ mod tests {
     #[test]
     fn scanners_are_known_by_their_name_and_callers_are_not_taken_for_them() {
         let message = |line: &str| format!("OPTIONS sip:a SIP/2.0\r\nVia: x\r\n{line}\r\nTo: sipvicious\r\n\r\n");
-        for line in ["User-Agent: friendly-scanner", "user-agent : SIPVicious v0.3", "USER-AGENT:sipcli/v1.8"] {
+        for line in [
+            "User-Agent: friendly-scanner",
+            "user-agent : SIPVicious v0.3",
+            "USER-AGENT:sipcli/v1.8",
+            "User-Agent:\r\n sipcli",
+        ] {
             assert!(is_scanner(message(line).as_bytes()), "{line}");
         }
-        for line in ["User-Agent: baresip v1.0.0", "User-Agents: sipvicious", "X: y"] {
+        for line in ["User-Agent: baresip v1.0.0", "User-Agents: sipvicious", "X: y\r\n User-Agent: sipcli"] {
             assert!(!is_scanner(message(line).as_bytes()), "{line}");
         }
         assert!(!is_scanner(b"INVITE x\r\n\r\nUser-Agent: sipvicious"), "a body is no header");

@@ -2,12 +2,13 @@
 //! leaves: those of one call, without secrets, for the control socket. Bounded in bytes; the oldest call goes first, and
 //! whoever never became a call takes nothing from those who did. Never here: a file, a log line, a password.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::message::split_head;
+use super::message::{raw_header, split_head};
 use super::transaction::Flow;
 use crate::base::{CallId, Clock};
 
@@ -19,6 +20,8 @@ const ONE: usize = 48 << 10;
 const OVERHEAD: usize = 128;
 /// Messages of a call's beginning that stay when a long call has to forget some.
 const BEGINNING: usize = 12;
+/// Calls that one Call-ID may have; whoever makes more with it loses the first ones' traces.
+const NAMESAKES: usize = 8;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +41,7 @@ struct Dialog {
     messages: VecDeque<Seen>,
     bytes: usize,
     /// A Call-ID that has two calls (a loop, a fork) is the trace of both.
-    calls: Vec<CallId>,
+    calls: VecDeque<CallId>,
     touched: u64,
 }
 
@@ -76,7 +79,7 @@ impl Tracer {
         let Some(id) = call_id(raw) else { return };
         let seen = Seen { at: self.clock.wall(), sent, flow, bytes: masked(raw) };
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.record(id, seen);
+        ring.record(&id, seen);
     }
 
     /// This Call-ID is that call.
@@ -142,8 +145,13 @@ impl Ring {
             self.calls.by_age.insert(dialog.touched, Arc::clone(&id));
             self.calls.bytes += dialog.bytes;
         }
-        dialog.calls.push(call);
+        dialog.calls.retain(|known| *known != call);
+        dialog.calls.push_back(call);
+        let gone = if dialog.calls.len() > NAMESAKES { dialog.calls.pop_front() } else { None };
         self.names.insert(call, id);
+        if let Some(gone) = gone {
+            self.names.remove(&gone);
+        }
         self.forget();
     }
 
@@ -163,30 +171,23 @@ impl Ring {
 }
 
 /// The Call-ID of a message.
-fn call_id(raw: &[u8]) -> Option<&[u8]> {
+fn call_id(raw: &[u8]) -> Option<Cow<'_, [u8]>> {
     let (head, _) = split_head(raw)?;
-    head.split(|b| *b == b'\n').skip(1).find_map(|line| {
-        let colon = line.iter().position(|b| *b == b':')?;
-        let (name, value) = line.split_at_checked(colon)?;
-        let name = name.trim_ascii();
-        let wanted = name.eq_ignore_ascii_case(b"call-id") || name.eq_ignore_ascii_case(b"i");
-        let value = value.get(1..)?.trim_ascii();
-        (wanted && !value.is_empty()).then_some(value)
-    })
+    raw_header(head, "Call-ID").filter(|value| !value.is_empty())
 }
 
 /// Header fields whose values let somebody in.
 const SECRET_HEADERS: [&[u8]; 2] = [b"authorization", b"proxy-authorization"];
 /// Lines of SDP that hold keys.
 const SECRET_LINES: [&[u8]; 3] = [b"a=crypto:", b"a=key-mgmt:", b"k="];
-/// Bodies of INFO that are digits: a PIN, as likely as not.
-const DIGITS: [&[u8]; 2] = [b"signal=", b"signal ="];
 
 /// A copy of the same length without passwords' digests, keys and digits that were pressed.
 fn masked(raw: &[u8]) -> Box<[u8]> {
     let mut copy: Box<[u8]> = raw.into();
     let head = split_head(raw).map_or(raw.len(), |(_, body)| raw.len() - body.len());
-    let digits_alone = raw.get(..head).is_some_and(is_dtmf);
+    // Bodies of INFO that are digits: a PIN, as likely as not.
+    let digits = raw_header(raw, "Content-Type")
+        .is_some_and(|kind| kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/dtmf")));
     let (mut at, mut secret_goes_on) = (0, false);
     for line in raw.split_inclusive(|b| *b == b'\n') {
         let end = at + line.len();
@@ -198,10 +199,11 @@ fn masked(raw: &[u8]) -> Box<[u8]> {
             secret_goes_on = if folded { secret_goes_on } else { secret };
             let after_name = line.iter().position(|b| *b == b':').map_or(0, |colon| colon + 1);
             secret_goes_on.then_some(if folded { 0 } else { after_name })
-        } else if digits_alone {
-            let named = DIGITS.iter().find(|name| begins(name)).map(|name| name.len());
-            // `application/dtmf` is the digit and nothing else.
-            named.or_else(|| (!line.contains(&b'=')).then_some(0))
+        } else if digits {
+            // `application/dtmf` is the digit and nothing else; of the other only a length is known to be none.
+            let equals = line.iter().position(|b| *b == b'=');
+            let name = line.get(..equals.unwrap_or(0)).unwrap_or_default().trim_ascii();
+            (!name.eq_ignore_ascii_case(b"duration")).then_some(equals.map_or(0, |equals| equals + 1))
         } else {
             SECRET_LINES.iter().find(|name| begins(name)).map(|name| name.len())
         };
@@ -213,16 +215,6 @@ fn masked(raw: &[u8]) -> Box<[u8]> {
         at = end;
     }
     copy
-}
-
-fn is_dtmf(head: &[u8]) -> bool {
-    head.split(|b| *b == b'\n').any(|line| {
-        let mut parts = line.splitn(2, |b| *b == b':');
-        let name = parts.next().unwrap_or_default().trim_ascii();
-        let value = parts.next().unwrap_or_default().trim_ascii();
-        let kind = name.eq_ignore_ascii_case(b"content-type") || name.eq_ignore_ascii_case(b"c");
-        kind && value.get(..16).is_some_and(|v| v.eq_ignore_ascii_case(b"application/dtmf"))
-    })
 }
 
 #[cfg(test)]
@@ -255,6 +247,12 @@ mod tests {
             b"INFO sip:a SIP/2.0\r\ni: x\r\nContent-Type: application/dtmf-relay\r\n\r\nSignal=7\r\nDuration=100\r\n";
         let kept = String::from_utf8(masked(info).into()).unwrap();
         assert!(kept.ends_with("Signal=*\r\nDuration=100\r\n"), "{kept}");
+        for signal in ["Signal=", "Signal  = ", "Signal\t=", " SIGNAL=", "Signal\u{a0}="] {
+            let body = format!("Duration=160\r\n{signal}7\r\n");
+            assert_eq!(super::super::info::key("application/dtmf-relay", body.as_bytes()), Some('7'), "{signal}");
+            let info = format!("INFO sip:a SIP/2.0\r\ni: x\r\nContent-Type:\r\n application/dtmf-relay\r\n\r\n{body}");
+            assert_eq!(masked(info.as_bytes()), info.replace('7', "*").into_bytes().into_boxed_slice(), "{signal}");
+        }
         let info = b"INFO sip:a SIP/2.0\r\ni: x\r\nc: application/dtmf\r\n\r\n7";
         assert!(masked(info).ends_with(b"\r\n\r\n*"));
     }
@@ -277,6 +275,14 @@ mod tests {
         assert!(ring.dialogs.len() < 2000, "{}", ring.dialogs.len());
         drop(ring);
         assert!(tracer.of(CallId(8)).is_empty());
+        // One Call-ID for every call: the last ones are found by it.
+        for n in 100..1000 {
+            tracer.name(CallId(n), "mine");
+        }
+        let ring = tracer.ring.lock().unwrap();
+        assert_eq!((ring.names.len(), ring.dialogs[b"mine".as_slice()].calls.len()), (NAMESAKES, NAMESAKES));
+        drop(ring);
+        assert_eq!((tracer.of(CallId(999)).len(), tracer.of(CallId(7)).len()), (2, 0));
     }
 
     #[test]

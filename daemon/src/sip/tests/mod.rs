@@ -95,7 +95,8 @@ impl Raw {
 
     pub(super) async fn receive(&self) -> Message {
         let mut buffer = [0; 8192];
-        let (length, _) = soon(self.socket.recv_from(&mut buffer)).await.unwrap();
+        let (length, from) = soon(self.socket.recv_from(&mut buffer)).await.unwrap();
+        assert_eq!(from, self.to, "it comes from the socket that was spoken to");
         Message::parse(&buffer[..length]).unwrap()
     }
 

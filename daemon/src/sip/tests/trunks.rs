@@ -1,7 +1,7 @@
 //! Trunks on the wire: who is read, who may connect, what strangers learn.
 
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::*;
 use crate::base::trunk::{Trunk, Trunks};
@@ -53,7 +53,7 @@ async fn strangers_are_neither_read_nor_answered_and_a_reload_decides_anew() {
     assert_eq!(b.stats().transactions.malformed, 0, "not read");
 
     // A stranger's connection ends before a word.
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.8:0".parse().unwrap()).unwrap();
     let mut stream = socket.connect(b.local_tcp()[0]).await.unwrap();
     assert_eq!(soon(stream.read(&mut [0; 16])).await.unwrap_or(0), 0);
@@ -83,6 +83,24 @@ async fn strangers_are_neither_read_nor_answered_and_a_reload_decides_anew() {
     peer.send(peer.request("BYE", "d", 2, &tag, "")).await;
     until(&b, |stats| stats.calls == 0).await;
     drop(call);
+}
+
+#[tokio::test]
+async fn a_scanner_that_a_trunk_hands_on_ends_no_connection() {
+    let (b, _incoming) = closed(112).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+    let mut stream = socket.connect(b.local_tcp()[0]).await.unwrap();
+    let me = stream.local_addr().unwrap();
+    let options = |call: &str| request("TCP", me, b.local_tcp()[0], ("OPTIONS", call, 1, "", ""));
+    let scan = options("scan").replace("Max-Forwards", "User-Agent: sipcli\r\nMax-Forwards");
+    stream.write_all(format!("{scan}{}", options("call")).as_bytes()).await.unwrap();
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        assert_ne!(soon(stream.read_buf(&mut text)).await.unwrap(), 0, "closed");
+    }
+    let answer = Message::parse(&text).unwrap();
+    assert_eq!((answer.status(), answer.call_id()), (200, Some("call")));
 }
 
 #[tokio::test]

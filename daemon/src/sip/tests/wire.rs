@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::sip::message::Method;
-use crate::sip::{CallEvent, DialogState, EndReason};
+use crate::sip::message::{Method, Start};
+use crate::sip::{CallEvent, DialRequest, DialogState, EndReason};
 
 #[tokio::test]
 async fn the_2xx_is_repeated_until_the_ack_and_copies_make_no_second_call() {
@@ -53,7 +53,8 @@ impl Mortal {
 
     fn config(socket: &std::net::UdpSocket, seed: u64) -> EndpointConfig {
         EndpointConfig {
-            udp: vec![socket.local_addr().unwrap()],
+            // Another one before it, so that what leaves by the first of all is found out.
+            udp: vec!["127.0.0.1:0".parse().unwrap(), socket.local_addr().unwrap()],
             inherited: vec![socket.try_clone().unwrap().into()],
             ..config(seed)
         }
@@ -194,6 +195,15 @@ async fn tcp_in_pieces_and_in_one_piece() {
     }
     stream.write_all(b"\r\n\r\n").await.unwrap();
     assert_eq!(soon(stream.read(&mut buffer)).await.unwrap(), 2, "pong");
+    // What is too long costs itself and nothing more.
+    let long = format!("Content-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
+    let long = one.replace("-p1-", "-p3-").replace("Content-Length: 0\r\n\r\n", &long);
+    stream.write_all(format!("{long}{}", one.replace("p1", "p4")).as_bytes()).await.unwrap();
+    while !(text.contains("SIP/2.0 513 ") && text.contains("Call-ID: p4")) {
+        let length = soon(stream.read(&mut buffer)).await.unwrap();
+        assert!(length > 0, "closed after {text}");
+        text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+    }
     // Beyond the cap a connection is closed at once; one that sends nonsense too.
     let _second = TcpStream::connect(to).await.unwrap();
     until(&b, |s| s.transactions.connections == 2).await;
@@ -202,6 +212,43 @@ async fn tcp_in_pieces_and_in_one_piece() {
     stream.write_all(b"X: y\r\nContent-Length: -1\r\n\r\n").await.unwrap();
     assert!(matches!(soon(stream.read(&mut buffer)).await, Ok(0) | Err(_)));
     until(&b, |s| s.transactions.connections == 1).await;
+}
+
+#[tokio::test]
+async fn a_request_uri_is_written_as_it_was_given_and_an_ack_finds_its_way() {
+    let (a, _) = endpoint(26).await;
+    let peer = Raw::new(a.local_udp()[0]).await;
+    let me = peer.socket.local_addr().unwrap();
+    let next = async |wanted| loop {
+        let message = peer.receive().await;
+        match &message.start {
+            Start::Request { method, uri } if *method == wanted => break (uri.clone(), message),
+            _ => continue,
+        }
+    };
+    let number = format!("sip:*31%23;x=%41@{me};transport=udp");
+    let to = || DialRequest { to: number.clone().into(), sdp: OFFER.into(), ..DialRequest::default() };
+    let out = a.dial(to()).await.unwrap();
+    let (uri, invite) = next(Method::Invite).await;
+    assert_eq!(uri, number);
+    // A name without an address leads to where the answer came from.
+    let contact = format!("sip:alice%40corp@{me};transport=udp");
+    let answer = Message::response(&invite, 200, Some("t")).with("Contact", format!("<{contact}>"));
+    let answer = answer.with("Record-Route", "<sip:proxy..example;lr>").with_sdp(Some(OFFER));
+    peer.send(answer.to_bytes()).await;
+    assert_eq!(next(Method::Ack).await.0, contact);
+    drop(out);
+    let (uri, bye) = next(Method::Bye).await;
+    assert_eq!(uri, contact);
+    peer.send(Message::response(&bye, 200, None).to_bytes()).await;
+    let out = a.dial(to()).await.unwrap();
+    let refusal = Message::response(&next(Method::Invite).await.1, 603, Some("u")).to_bytes();
+    for _ in 0..2 {
+        peer.send(&refusal).await;
+        assert_eq!(next(Method::Ack).await.0, number, "each refusal has its ACK");
+    }
+    assert!(matches!(soon(out.answered()).await, Err(EndReason::Rejected { status: 603, .. })));
+    until_empty(&a).await;
 }
 
 /// 200 callers that are answered and never heard of again: half of them before the ACK, half after it.

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rsipstack::sip::headers::make_header;
-use rsipstack::sip::{Header, Headers, Request, Response, SipMessage, StatusCode, Version};
+use rsipstack::sip::{Domain, Header, Headers, Host, HostWithPort, Request, Response, SipMessage, StatusCode, Version};
 use rsipstack::transaction::key::{TransactionKey, TransactionRole};
 use rsipstack::transport::SipAddr;
 
@@ -66,14 +66,9 @@ pub(super) fn stamp_via(message: &mut Message, flow: Flow) {
 }
 
 /// The request as the crate below can read it: it knows neither all the spaces that RFC 3261 allows, nor RFC 2543. It
-/// sees no other URI and no other tag than it needs to tell transactions apart; what we answer is made from ours.
+/// sees no other tag than it needs to tell transactions apart; what we answer is made from ours.
 fn legible(message: &Message) -> Message {
     let mut legible = message.clone();
-    if let Start::Request { uri, .. } = &mut legible.start
-        && rsipstack::sip::parse_uri(uri).is_err()
-    {
-        "sip:callbox.invalid".clone_into(uri);
-    }
     // A CANCEL is answered below, with what it said.
     let ours = message.status() == 0 && message.method() != Some(Method::Cancel);
     for (name, value) in &mut legible.headers {
@@ -95,6 +90,15 @@ pub(super) fn sip_addr(transport: Transport, address: SocketAddr) -> SipAddr {
     SipAddr { r#type: Some(kind), addr: address.into() }
 }
 
+/// A Request-URI that is written as it is given. The crate below would write what it has understood: `%` escaped once more,
+/// `tcp` in capitals; and then the digest of a request, the peer's routing and a CANCEL would be about another URI. It is
+/// never asked where such a URI leads: every message of ours is given its connection and its address.
+fn verbatim(uri: &str) -> Option<rsipstack::sip::Uri> {
+    let host = Host::Domain(Domain(uri.to_owned()));
+    let one_word = !uri.is_empty() && !uri.contains(|letter: char| letter.is_whitespace() || letter.is_control());
+    one_word.then(|| rsipstack::sip::Uri { host_with_port: HostWithPort { host, port: None }, ..Default::default() })
+}
+
 pub(super) fn to_rsip(message: &Message) -> Option<SipMessage> {
     let mut headers: Vec<Header> = message
         .headers
@@ -107,7 +111,7 @@ pub(super) fn to_rsip(message: &Message) -> Option<SipMessage> {
     Some(match &message.start {
         Start::Request { method, uri } => SipMessage::Request(Request {
             method: method.as_str().parse().ok()?,
-            uri: rsipstack::sip::parse_uri(uri).ok()?,
+            uri: verbatim(uri)?,
             version,
             headers,
             body,

@@ -8,6 +8,8 @@ mod frame;
 mod passed;
 mod rsip;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 use std::net::{IpAddr, SocketAddr};
@@ -123,7 +125,8 @@ pub enum TxnEvent {
 pub struct NextHop {
     /// Protocol.
     pub transport: Transport,
-    /// URI to resolve (A and AAAA records; SRV and NAPTR come with trunks).
+    /// URI to resolve, by A and AAAA records alone; a name that has none (but SRV, say) is taken for the peer of `flow`.
+    /// The servers of a trunk have been located by then, and come as addresses.
     pub uri: String,
     /// The flow that the dialog came over: its stream is used while it lives.
     pub flow: Option<Flow>,

@@ -240,6 +240,13 @@ impl RsipLayer {
             (SipMessage::Response(_), Some(Method::Invite)) if !known && (200..300).contains(&message.status()) => {
                 self.emit(TxnEvent::Stray2xx { flow: origin.flow, msg: Box::new(message) }).await;
             }
+            // Whoever repeats a refusal has not had its ACK. Below, it would go where the Request-URI leads.
+            (SipMessage::Response(_), Some(Method::Invite)) if !known && message.status() >= 300 => {
+                if let Some(Some(ack)) = self.inner.finished_transactions.get(&key) {
+                    let from = sip_addr(origin.flow.transport, origin.flow.peer);
+                    drop(origin.conn.send(ack, Some(&from)).await);
+                }
+            }
             (SipMessage::Request(request), Some(method))
                 if !known
                     && !matches!(method, Method::Ack | Method::Cancel)
@@ -326,7 +333,7 @@ impl RsipLayer {
     }
 
     /// Answers what no transaction can be built from (RFC 3261 §16.3, §21.4.1), statelessly and at a bounded rate.
-    async fn refuse(&self, mut request: Message, status: u16, reason: &str, origin: &Origin) {
+    pub(super) async fn refuse(&self, mut request: Message, status: u16, reason: &str, origin: &Origin) {
         if request.method() == Some(Method::Ack) || self.refusals.fetch_add(1, Ordering::Relaxed) >= REFUSALS_PER_SECOND
         {
             return;
@@ -442,8 +449,10 @@ impl RsipLayer {
             Ok(ip) if ip.is_multicast() => None,
             Ok(ip) => Some(SocketAddr::new(ip, port)),
             Err(_) => {
-                let mut found = tokio::net::lookup_host((host, port)).await.ok()?;
-                found.find(|address| self.reaches(to.transport, *address))
+                let found = tokio::net::lookup_host((host, port)).await.ok();
+                let found = found.and_then(|mut all| all.find(|address| self.reaches(to.transport, *address)));
+                // A proxy that names itself by SRV records alone: it is where the dialog's messages come from.
+                found.or_else(|| to.flow.map(|flow| flow.peer))
             }
         }
     }
@@ -530,9 +539,13 @@ impl TxnLayer for RsipLayer {
     fn ack(&self, ack: Message, to: NextHop) {
         let Some(layer) = self.me.upgrade() else { return };
         tokio::spawn(async move {
-            if let (Some((conn, peer)), Some(ack)) = (layer.connect(&to).await, to_rsip(&ack)) {
+            match (layer.connect(&to).await, to_rsip(&ack)) {
                 // A lost ACK is repeated when the 2xx is.
-                drop(conn.send(ack, Some(&sip_addr(to.transport, peer))).await);
+                (Some((conn, peer)), Some(ack)) => drop(conn.send(ack, Some(&sip_addr(to.transport, peer))).await),
+                _ => tracing::warn!(
+                    transport = to.transport.name(),
+                    "an ACK could not be sent: no way leads to its peer"
+                ),
             }
         });
     }
@@ -540,7 +553,7 @@ impl TxnLayer for RsipLayer {
     fn adopt(&self, invite: &Message, flow: Flow) -> Option<TxId> {
         let layer = self.me.upgrade()?;
         let conn = match flow.transport {
-            Transport::Udp => self.udp_towards(flow.peer)?.conn.clone(),
+            Transport::Udp => self.udp_of(Some(flow), flow.peer)?.conn.clone(),
             Transport::Tcp | Transport::Tls => return None,
         };
         let SipMessage::Request(request) = to_rsip(invite)? else { return None };

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use super::rsip::{Origin, RawOut, RsipLayer, lock};
 use super::{Flow, Transport, TxnLayer};
 use crate::sip::EndpointConfig;
 use crate::sip::endpoint::{SipError, bind_error};
+use crate::sip::message::{Message, raw_header};
 use crate::sip::tls::Tls;
 use crate::sip::trace::Tracer;
 
@@ -55,13 +57,24 @@ struct Open {
     number: u64,
 }
 
+/// Who connects to a peer, and when the last attempt has failed.
+type Turn = tokio::sync::Mutex<Option<Instant>>;
+
+/// What becomes of a message from a stream.
+enum Gate {
+    Read,
+    Skip,
+    /// It ends the connection, too.
+    End,
+}
+
 /// The open connections, by protocol and the peer's socket.
 pub(super) struct Streams {
     tcp: Vec<SocketAddr>,
     tls: Vec<SocketAddr>,
     open: Mutex<HashMap<(Transport, SocketAddr), Open>>,
-    /// Peers that are being connected to: whoever else wants to waits for that connection.
-    opening: Mutex<HashMap<SocketAddr, Weak<tokio::sync::Mutex<()>>>>,
+    /// Peers that are being connected to, by the name that they must prove: whoever else wants to waits for that connection.
+    opening: Mutex<HashMap<(SocketAddr, Option<String>), Weak<Turn>>>,
     opened: AtomicU64,
     certificates: Mutex<Option<Tls>>,
     handshakes_failed: AtomicU64,
@@ -153,11 +166,12 @@ impl Streams {
     }
 
     /// Whoever holds it connects to this peer alone.
-    fn turn(&self, peer: SocketAddr) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, peer: SocketAddr, name: Option<&str>) -> Arc<Turn> {
+        let key = (peer, name.map(str::to_owned));
         let mut opening = lock(&self.opening);
         opening.retain(|_, turn| turn.strong_count() > 0);
-        let turn = opening.get(&peer).and_then(Weak::upgrade).unwrap_or_default();
-        opening.insert(peer, Arc::downgrade(&turn));
+        let turn = opening.get(&key).and_then(Weak::upgrade).unwrap_or_default();
+        opening.insert(key, Arc::downgrade(&turn));
         turn
     }
 
@@ -223,11 +237,23 @@ impl RsipLayer {
 
     /// A connection to this peer: over TLS if there is a name that it must prove.
     pub(super) async fn stream_to(self: &Arc<Self>, peer: SocketAddr, name: Option<&str>) -> Option<SipConnection> {
-        let turn = self.streams.turn(peer);
-        let _turn = turn.lock().await;
+        let (turn, asked) = (self.streams.turn(peer, name), Instant::now());
+        let mut failed = turn.lock().await;
         if let Some(conn) = self.streams.existing_to(peer, name) {
             return Some(conn);
         }
+        // Whoever waited for an attempt that failed has had its answer: the next one would take as long.
+        if failed.is_some_and(|at| at >= asked) {
+            return None;
+        }
+        let conn = self.connect_to(peer, name).await;
+        if conn.is_none() {
+            *failed = Some(Instant::now());
+        }
+        conn
+    }
+
+    async fn connect_to(self: &Arc<Self>, peer: SocketAddr, name: Option<&str>) -> Option<SipConnection> {
         let transport = if name.is_some() { Transport::Tls } else { Transport::Tcp };
         let stream = timeout(CONNECT_LIMIT, TcpStream::connect(peer)).await.ok()?.ok()?;
         let local = self.local_towards(transport, peer).or_else(|| stream.local_addr().ok())?;
@@ -257,7 +283,7 @@ impl RsipLayer {
     }
 
     /// Starts the two tasks of a connection. `ours`: we have opened it, so we keep it alive.
-    async fn open_stream<R, W>(
+    pub(super) async fn open_stream<R, W>(
         self: &Arc<Self>,
         (read, write): (R, W),
         flow: Flow,
@@ -310,17 +336,22 @@ impl RsipLayer {
         };
         let mut buffer: Vec<u8> = Vec::with_capacity(2048);
         let mut until = Instant::now() + idle;
-        let (pause, mut answers) = (self.streams.idle / 3, false);
+        let pause = self.streams.idle / 3;
         let mut ping = ours.then(|| Instant::now() + pause);
+        // When we have asked for a pong; whether the peer gives any, and whether it sends line ends that nobody asked for.
+        let (mut asked, mut answers, mut strays) = (None::<Instant>, false, false);
+        // What is still to come of a message that is not read.
+        let mut skip = 0_usize;
         loop {
-            let fresh = buffer.is_empty();
+            let fresh = buffer.is_empty() && skip == 0;
             let wake = ping.map_or(until, |at| at.min(until));
             match timeout_at(wake, stream.read_buf(&mut buffer)).await {
                 Ok(Ok(n)) if n > 0 => {}
                 Err(_) if Instant::now() < until => {
                     say(PING);
                     ping = Some(Instant::now() + pause);
-                    if answers && fresh {
+                    asked = Some(Instant::now());
+                    if answers && !strays && fresh {
                         until = until.min(Instant::now() + PONG_LIMIT);
                     }
                     continue;
@@ -332,48 +363,81 @@ impl RsipLayer {
                 until = Instant::now() + self.streams.idle / 10;
             }
             loop {
+                let skipped = skip.min(buffer.len());
+                buffer.drain(..skipped);
+                skip -= skipped;
                 match next_frame(&buffer, limit) {
                     Frame::Blank { length, ping } => {
                         buffer.drain(..length);
                         if ping {
                             say(PONG);
-                        } else {
+                        } else if asked.take().is_some_and(|at| at.elapsed() <= PONG_LIMIT) {
                             answers = true;
+                        } else {
+                            // Such a peer proves nothing by a line end, nor by none.
+                            strays = true;
                         }
                     }
                     Frame::Partial => break,
                     Frame::Broken => return,
                     Frame::Message(length) => {
                         let message: Vec<u8> = buffer.drain(..length).collect();
-                        if !self.admit_from_stream(origin.flow.peer, &message).await {
-                            return;
+                        match self.admit_from_stream(origin.flow.peer, &message).await {
+                            Gate::Read => {
+                                if is_of_a_call(&message) {
+                                    idle = idle.max(IDLE_WITH_CALL);
+                                }
+                                self.on_message(&message, origin).await;
+                            }
+                            Gate::Skip => {}
+                            Gate::End => return,
                         }
-                        if message.starts_with(b"INVITE ") {
-                            idle = idle.max(IDLE_WITH_CALL);
-                        }
-                        self.on_message(&message, origin).await;
+                        until = Instant::now() + self.streams.idle / 10;
+                    }
+                    Frame::TooLong { head, total } => {
+                        self.refuse_too_long(buffer.get(..head).unwrap_or_default(), origin).await;
+                        skip = total;
                         until = Instant::now() + self.streams.idle / 10;
                     }
                 }
             }
-            if buffer.is_empty() {
+            if buffer.is_empty() && skip == 0 {
                 until = Instant::now() + idle;
             }
         }
     }
 
-    /// A stream repeats nothing, so what comes too fast waits, and its sender with it. False if that does not help.
-    async fn admit_from_stream(&self, peer: SocketAddr, message: &[u8]) -> bool {
+    /// A stream repeats nothing, so what comes too fast waits, and its sender with it.
+    async fn admit_from_stream(&self, peer: SocketAddr, message: &[u8]) -> Gate {
         let until = Instant::now() + ADMIT_LIMIT;
         while let Err(refusal) = self.admits(peer, message) {
             if !refusal.passes() || Instant::now() >= until {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
-                return false;
+                return if refusal.is_of_one_message() { Gate::Skip } else { Gate::End };
             }
             tokio::time::sleep(ADMIT_PAUSE).await;
         }
-        true
+        Gate::Read
     }
+
+    /// RFC 3261 §21.5.7. Its head is all that is known of the message.
+    async fn refuse_too_long(&self, head: &[u8], origin: &Origin) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        let request = match catch_unwind(|| Message::parse(head)) {
+            Ok(Ok(request)) => Some(Box::new(request)),
+            Ok(Err((_, request))) => request,
+            Err(_) => None,
+        };
+        if let Some(request) = request.filter(|request| request.status() == 0) {
+            self.refuse(*request, 513, "Message Too Large", origin).await;
+        }
+    }
+}
+
+/// An INVITE of either side: a request of the peer's, or what it says to one of ours.
+fn is_of_a_call(message: &[u8]) -> bool {
+    let answers = || raw_header(message, "CSeq").is_some_and(|cseq| cseq.ends_with(b"INVITE"));
+    message.starts_with(b"INVITE ") || (message.starts_with(b"SIP/2.0 ") && answers())
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
