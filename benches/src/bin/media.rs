@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use callbox::base::{ClauseId, Clock, SystemClock, TurnId};
 use callbox::media::rtp::Packet;
-use callbox::media::{Codec, FRAME_TIME, Histogram, LatchRule, MediaConfig, MediaThread, PlayFrame, SessionParameters};
+use callbox::media::{Codec, FRAME_TIME, Histogram, MediaConfig, MediaThread, PlayFrame, SessionParameters};
 use serde::{Deserialize, Serialize};
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
@@ -99,7 +99,6 @@ async fn bench(calls: usize, seconds: u64) -> Result<Results> {
         let parameters = SessionParameters {
             remote_rtcp: SocketAddr::new(LOCALHOST, far),
             rtcp_mux: true,
-            latch: LatchRule::Signalled,
             ssrc: call as u32,
             cname: format!("call-{call}"),
             silence: Duration::from_secs(3600),

@@ -479,7 +479,7 @@ pub(super) async fn referred(
 /// Who is handed over, and which number of ours they have to do with, if both are known.
 fn on_behalf(record: &CallRecord) -> Option<(CallerId, CallerId)> {
     let number = |uri: &Pii<String>| {
-        let user = Uri::parse(uri.reveal()).map_or(uri.reveal().as_str(), |uri| uri.user);
+        let user = Uri::parse(uri.reveal()).map_or_else(|| uri.reveal().as_str(), |uri| uri.user);
         user.parse::<CallerId>().ok().filter(|user| user.as_str() != "anonymous")
     };
     let (them, us) = match record.direction {

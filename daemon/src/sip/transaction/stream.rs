@@ -60,6 +60,9 @@ struct Open {
 /// Who connects to a peer, and when the last attempt has failed.
 type Turn = tokio::sync::Mutex<Option<Instant>>;
 
+/// A peer, and the name that it must prove.
+type Proven = (SocketAddr, Option<String>);
+
 /// What becomes of a message from a stream.
 enum Gate {
     Read,
@@ -73,8 +76,8 @@ pub(super) struct Streams {
     tcp: Vec<SocketAddr>,
     tls: Vec<SocketAddr>,
     open: Mutex<HashMap<(Transport, SocketAddr), Open>>,
-    /// Peers that are being connected to, by the name that they must prove: whoever else wants to waits for that connection.
-    opening: Mutex<HashMap<(SocketAddr, Option<String>), Weak<Turn>>>,
+    /// Peers that are being connected to: whoever else wants to waits for that connection.
+    opening: Mutex<HashMap<Proven, Weak<Turn>>>,
     opened: AtomicU64,
     certificates: Mutex<Option<Tls>>,
     handshakes_failed: AtomicU64,
