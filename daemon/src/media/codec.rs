@@ -239,6 +239,8 @@ impl Encoder {
 fn opus_encoder(bits: u32) -> opus::Result<opus::Encoder> {
     let mut encoder = opus::Encoder::new(16_000, opus::Channels::Mono, opus::Application::Voip)?;
     encoder.set_bitrate(opus::Bitrate::Bits(bits.cast_signed()))?;
+    // With a limit of the far end's no packet is larger: a variable rate keeps to it only in the long run.
+    encoder.set_vbr(bits == OPUS_BITS)?;
     encoder.set_inband_fec(true)?;
     encoder.set_packet_loss_perc(OPUS_LOSS)?;
     encoder.set_complexity(OPUS_EFFORT)?;

@@ -227,7 +227,12 @@ async fn a_request_uri_is_written_as_it_was_given_and_an_ack_finds_its_way() {
         }
     };
     let number = format!("sip:*31%23;x=%41@{me};transport=udp");
-    let to = || DialRequest { to: number.clone().into(), sdp: OFFER.into(), ..DialRequest::default() };
+    let to = || DialRequest {
+        to: number.clone().into(),
+        from_user: "tester".into(),
+        sdp: OFFER.into(),
+        ..DialRequest::default()
+    };
     let out = a.dial(to()).await.unwrap();
     let (uri, invite) = next(Method::Invite).await;
     assert_eq!(uri, number);
