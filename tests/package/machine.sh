@@ -32,7 +32,7 @@ talked() {
     is "$suite: $1: a voice followed each of the caller's questions" "$(python3 -c '
 import json, sys
 answers = json.load(sys.stdin)["answers"]
-print(len(answers), all(answer["text"] for answer in answers) or answers)' <"$work/talk")" "3 True"
+print(len(answers), all(answer.get("voice_to_voice_ms") for answer in answers) or answers)' <"$work/talk")" "3 True"
     is "$suite: $1: it was one call" "$(records | python3 -c '
 import json, sys
 call = json.load(sys.stdin)["calls"][0]
