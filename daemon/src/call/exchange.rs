@@ -253,8 +253,13 @@ impl Exchange {
             Err(refuse) => return self.refuse(incoming, &refuse).await,
         };
         let span = agent_span(agent.name.as_str());
-        match self.answer(incoming, agent).instrument(span).await {
-            Ok(()) => {}
+        match self.answer(incoming, agent).instrument(span.clone()).await {
+            Ok(Some(up)) => {
+                // In a task of its own: what it took to answer need not be kept as long as they talk.
+                let exchange = Arc::clone(&self);
+                self.calls.spawn(async move { exchange.converse(*up).await }.instrument(span));
+            }
+            Ok(None) => {}
             Err(Unanswered::Refused(incoming, refuse)) => self.refuse(*incoming, &refuse).await,
             Err(Unanswered::Gone) => tracing::info!("the caller gave up before the answer"),
         }
@@ -273,7 +278,12 @@ impl Exchange {
         Ok(Arc::clone(agent))
     }
 
-    async fn answer(self: &Arc<Self>, incoming: IncomingCall, agent: Arc<Agent>) -> Result<(), Unanswered> {
+    /// The call, unless it was over at once.
+    async fn answer(
+        self: &Arc<Self>,
+        incoming: IncomingCall,
+        agent: Arc<Agent>,
+    ) -> Result<Option<Box<Up>>, Unanswered> {
         let refused = |incoming: IncomingCall, refuse| Err(Unanswered::Refused(Box::new(incoming), refuse));
         let invited = self.clock.now();
         let reservation = match self.media.reserve() {
@@ -353,7 +363,7 @@ impl Exchange {
             Some(agreed) => agreed,
             None => match late_answer(&mut sip, &mut stream).await {
                 Some(agreed) => agreed,
-                None => return Ok(()),
+                None => return Ok(None),
             },
         };
         agreed.codec.clone_into(&mut record.codec);
@@ -362,13 +372,13 @@ impl Exchange {
             Err(error) => {
                 tracing::error!(%error, "an answered call has no media and is ended");
                 sip.hangup().await;
-                return Ok(());
+                return Ok(None);
             }
         };
         self.metrics.calls.answered.inc();
         self.storage.record(Record::Call(Box::new(record.clone())));
         tracing::info!(codec = record.codec, "answered");
-        let up = Up {
+        Ok(Some(Box::new(Up {
             record,
             agent,
             sip,
@@ -379,9 +389,7 @@ impl Exchange {
             began,
             before: None,
             leg: None,
-        };
-        self.converse(up).await;
-        Ok(())
+        })))
     }
 
     /// The address that audio of a peer is to come to.

@@ -38,8 +38,48 @@ struct Turn {
 
 #[derive(Default)]
 struct Clause {
-    frames: VecDeque<Samples>,
+    frames: Frames,
     complete: bool,
+}
+
+/// What is left of a clause.
+enum Frames {
+    /// From the engine.
+    Coming(VecDeque<Samples>),
+    /// Of a phrase that all calls share, from this frame on.
+    Ready(Phrase, usize),
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self::Coming(VecDeque::new())
+    }
+}
+
+impl Frames {
+    fn push(&mut self, samples: Samples) {
+        if let Self::Coming(frames) = self {
+            frames.push_back(samples);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Samples> {
+        match self {
+            Self::Coming(frames) => frames.pop_front(),
+            Self::Ready(phrase, next) => {
+                let samples = phrase.get(*next).copied()?;
+                *next += 1;
+                Some(samples)
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Coming(frames) => frames.len(),
+            Self::Ready(phrase, next) => phrase.len() - next,
+        }
+    }
 }
 
 /// The audio of one call that has not been heard.
@@ -105,7 +145,7 @@ impl Shelf {
         let Some(turn) = self.turns.get_mut(&turn) else { return false };
         let (Some(clause), Ok(samples)) = (turn.clauses.get_mut(&clause), pcm.try_into()) else { return false };
         turn.credit = turn.credit.saturating_sub(1);
-        clause.frames.push_back(samples);
+        clause.frames.push(samples);
         true
     }
 
@@ -123,8 +163,7 @@ impl Shelf {
             self.unannounced.push(Announcement { turn, clause, frames });
         }
         let clause = self.turns.entry(turn).or_default().clauses.entry(clause).or_default();
-        clause.frames.extend(phrase.iter());
-        clause.complete = true;
+        *clause = Clause { frames: Frames::Ready(Arc::clone(phrase), 0), complete: true };
     }
 
     /// Ready-made clauses since this was last asked.
@@ -169,7 +208,7 @@ impl Shelf {
     /// Whether anything may be heard that has not been handed over.
     pub(super) fn is_empty(&self) -> bool {
         let frames = |turn: &TurnId| self.turns.get(turn).into_iter().flat_map(|turn| turn.clauses.values());
-        self.playing.iter().flat_map(frames).all(|clause| clause.frames.is_empty())
+        self.playing.iter().flat_map(frames).all(|clause| clause.frames.len() == 0)
     }
 
     /// The playout has room: the next frame to be heard.
@@ -209,7 +248,7 @@ impl Shelf {
             let last = self.playing.len() == 1;
             if let Some(turn) = self.turns.get_mut(&id) {
                 while let Some(mut clause) = turn.clauses.first_entry() {
-                    if let Some(samples) = clause.get_mut().frames.pop_front() {
+                    if let Some(samples) = clause.get_mut().frames.pop() {
                         return Some(Ready { turn: id, clause: *clause.key(), samples });
                     }
                     if !clause.get().complete {
