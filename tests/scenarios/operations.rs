@@ -18,7 +18,7 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::PATIENCE;
-use crate::callers::tone;
+use crate::callers::{self, tone};
 
 /// Silence after which a scripted agent has finished: its tones have no pauses.
 const QUIET: Duration = Duration::from_millis(400);
@@ -348,6 +348,32 @@ journalctl --sync 2>/dev/null || sleep 0.3
 cp -r /run/log/journal/. "$KEPT"
 kill $journald
 "#;
+
+#[tokio::test]
+async fn a_report_tells_what_the_last_hour_was_like() -> anyhow::Result<()> {
+    let daemon = daemon().await?;
+    let config = daemon.config().to_owned();
+    let (call, mut rtp) = callers::call(&daemon, scenario("call").lasting(Duration::from_secs(8))).await?;
+    callers::ask(&mut rtp, tone(400.0, 1.0)).await?;
+    call.done(PATIENCE).await?;
+    let recorded = || async {
+        let report = done(&["report", "--since", "1h", "--format", "json"], &config).await.ok()?;
+        let row = serde_json::from_str::<Value>(&report).ok()?["rows"][0].take();
+        (row["ended"]["caller_hangup"] == 1).then_some(row)
+    };
+    let row = eventually("the end of the call to be reported", PATIENCE, recorded).await?;
+    ensure!((&row["calls"], &row["turns"], &row["unfinished"]) == (&1.into(), &1.into(), &0.into()), "{row}");
+
+    let stages = done(&["report", "latency", "--format", "csv"], &config).await?;
+    let whole =
+        stages.lines().find_map(|line| line.strip_prefix("voice_to_voice,1,")).context("a line of the whole")?;
+    let told: Vec<f64> = whole.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(told.len() == 5 && told.iter().all(|took| *took > 0.0 && *took == told[0]), "one value: {stages}");
+    ensure!(done(&["report"], &config).await?.lines().any(|line| line.starts_with("ended.caller_hangup")));
+    let wrong = callbox(&["report", "--since", "1y"], &config).await?;
+    ensure!(wrong.status.code() == Some(2) && texts(&wrong).1.contains("as in 24h"), "{wrong:?}");
+    Ok(())
+}
 
 #[tokio::test]
 async fn the_journal_knows_call_turn_and_agent() -> anyhow::Result<()> {

@@ -79,7 +79,7 @@ pub(super) async fn one(
 }
 
 /// The disk is waited for on another thread, so that `/health` never does.
-async fn read<T: Send + 'static>(
+pub(super) async fn read<T: Send + 'static>(
     storage: &StorageHandle,
     question: impl FnOnce(&StorageHandle) -> Result<T, rusqlite::Error> + Send + 'static,
 ) -> Result<T, Problem> {

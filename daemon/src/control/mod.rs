@@ -13,6 +13,7 @@
 //! | `/api/v1/calls?limit=&before=` | calls, newest first, live ones among them; `next` continues. POST places a call |
 //! | `/api/v1/calls/{id}` | one call with its exchanges |
 //! | `/api/v1/calls/{id}/trace` | its signalling, without secrets; 403 where callers are not shown |
+//! | `/api/v1/reports/{summary,calls,turns,latency}?since_s=` | what the last so many seconds looked like, without callers |
 //! | `/api/v1/drain` | how far a drain is; POST with `limit_s=` begins one, DELETE takes calls again |
 //! | `/api/v1/reload` | POST reads configuration and agents again: what changed, what needs a restart; 422 if a file is wrong |
 //!
@@ -26,6 +27,7 @@ mod live;
 mod orders;
 mod problem;
 mod ready;
+mod reports;
 mod serve;
 mod trace;
 
@@ -239,6 +241,7 @@ fn router(shared: Shared, view: View) -> Router {
         .route("/api/v1/calls", get(calls::list).post(orders::call))
         .route("/api/v1/calls/{id}", get(calls::one))
         .route("/api/v1/calls/{id}/trace", get(trace::trace))
+        .route("/api/v1/reports/{kind}", get(reports::report))
         .route("/api/v1/drain", get(orders::drain_status).post(orders::drain).delete(orders::resume))
         .route("/api/v1/reload", post(orders::reload))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path") })

@@ -47,6 +47,18 @@ fn message() -> TracedMessage {
 }
 
 #[test]
+fn reports_are_for_everybody_and_a_wrong_question_is_told() {
+    let house = house();
+    for kind in ["summary", "calls", "turns", "latency"] {
+        let (status, body) = house.tcp(&format!("/api/v1/reports/{kind}?since_s=7200"));
+        let rows = serde_json::from_str::<Value>(&body).expect("JSON")["rows"].as_array().map(Vec::len);
+        assert_eq!((status, rows.map(|rows| rows > 0)), (200, Some(kind != "turns" && kind != "latency")), "{body}");
+    }
+    assert_eq!(house.tcp("/api/v1/reports/all").0, 404);
+    assert_eq!(house.tcp("/api/v1/reports/calls?since=1").0, 400);
+}
+
+#[test]
 fn the_signalling_of_a_call_is_shown_where_callers_are() {
     let house = house();
     let id = CallId(7).to_string();

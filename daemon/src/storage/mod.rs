@@ -8,6 +8,7 @@ mod lock;
 mod open;
 mod read;
 mod record;
+mod report;
 mod timestamp;
 mod upgrade;
 mod writer;
@@ -21,6 +22,7 @@ use std::time::Duration;
 pub use facts::{Facts, facts, recent};
 pub use read::{Cursor, ParseCursorError, StoredCall};
 pub use record::{CallRecord, Direction, MediaStats, Record, Timing, TurnRecord};
+pub use report::{AgentTurns, Percentiles, Period, Report, ReportKind, Stage, Summary};
 use rusqlite::ErrorCode;
 pub use timestamp::Timestamp;
 use tokio::sync::oneshot;
@@ -197,6 +199,14 @@ impl StorageHandle {
     /// What SQLite says.
     pub fn call(&self, id: CallId) -> Result<StoredCall, rusqlite::Error> {
         self.reader.call(id)
+    }
+
+    /// What the calls looked like that began from `since` on, but before `until`. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn report(&self, kind: ReportKind, since: Timestamp, until: Timestamp) -> Result<Report, rusqlite::Error> {
+        self.reader.report(kind, since, until)
     }
 
     /// Why the last batch could not be written, or that the disk does not answer; absent if all is well.

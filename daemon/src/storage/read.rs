@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{CallRecord, Direction, MediaStats, Timestamp, Timing, TurnRecord};
+use super::report::report;
+use super::{CallRecord, Direction, MediaStats, Report, ReportKind, Timestamp, Timing, TurnRecord};
 use crate::base::{CallId, Pii, TurnId};
 
 const CALL: &str = "SELECT id, agent, direction, caller, callee, codec, started_us, answered_us, ended_us, end_reason, \
@@ -105,6 +106,18 @@ impl Reader {
             }
         }
         Ok(StoredCall { call, turns })
+    }
+
+    pub(super) fn report(
+        &self,
+        kind: ReportKind,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Report, rusqlite::Error> {
+        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = connection.as_mut().ok_or_else(closed)?;
+        // One transaction, so that calls and turns are of one moment.
+        report(&*connection.transaction()?, kind, since, until)
     }
 }
 

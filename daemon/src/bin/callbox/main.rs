@@ -19,6 +19,7 @@ mod models;
 mod owner;
 mod private;
 mod reload;
+mod report;
 mod say;
 mod trace;
 mod transcribe;
@@ -48,6 +49,8 @@ enum Command {
     Check(check::Arguments),
     /// Calls that are up, and those that were.
     Call(calls::Arguments),
+    /// What the last hours or days looked like: calls, turns, latency.
+    Report(report::Arguments),
     /// Whether the running daemon answers calls, and if not, why.
     Health(health::Arguments),
     /// Refuses new calls and lets those that are up end, before a stop or an update.
@@ -103,6 +106,7 @@ async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check(arguments) => check::run(arguments).await,
         Command::Call(arguments) => calls::run(arguments).await,
+        Command::Report(arguments) => report::run(arguments).await,
         Command::Health(arguments) => health::run(arguments).await,
         Command::Drain(arguments) => drain::run(arguments).await,
         Command::Reload(arguments) => reload::run(arguments).await,
