@@ -49,6 +49,8 @@ explains() {
 }
 
 holds_port() {
+    # What the one before has printed must not be taken for its word.
+    : >"$work/port"
     "$bed" net "$machine" python3 -c '
 import socket, sys, time
 kind, port = sys.argv[1], int(sys.argv[2])
