@@ -50,7 +50,7 @@ async fn run() -> Result<ExitCode> {
     let begun = cpu(&daemon)?;
     let counts = sipp(&daemon, dir.path(), "load", calls, rate).await?;
     let used = cpu(&daemon)? - begun;
-    let mut times = times(&dir.path().join("load.rtt"))?;
+    let mut times = times(dir.path(), "load")?;
     times.sort_by(f64::total_cmp);
     let at = |share: f64| -> f64 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
@@ -83,25 +83,17 @@ struct Counts {
 }
 
 async fn sipp(daemon: &Daemon, dir: &Path, name: &str, calls: u32, rate: u32) -> Result<Counts> {
-    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/load.xml");
-    let (stat, rtt) = (dir.join(format!("{name}.stat")), dir.join(format!("{name}.rtt")));
+    // sipp writes the response times beside the scenario, under a name of its own.
+    let (scenario, stat) = (dir.join(format!("{name}.xml")), dir.join(format!("{name}.stat")));
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/load.xml"), &scenario)?;
     let mut command = Command::new("sipp");
     command.current_dir(dir).arg("-sf").arg(&scenario).args([&daemon.sip().to_string(), "-s", Daemon::USER]);
     command.args(["-i", "127.0.0.1", "-p", &free_port().to_string(), "-nostdin", "-timer_resol", "1"]);
     command.args(["-m", &calls.to_string(), "-r", &rate.to_string(), "-l", "2000", "-timeout", "120"]);
-    command.args(["-trace_stat", "-fd", "1", "-stf"]).arg(&stat).args(["-trace_rtt", "-rtt_freq", "1", "-rttf"]);
-    command.arg(&rtt).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    command.args(["-trace_stat", "-fd", "1", "-stf"]).arg(&stat).args(["-trace_rtt", "-rtt_freq", "1"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let status =
         tokio::time::timeout(Duration::from_secs(180), command.status()).await.context("sipp did not end")??;
-    // sipp names this file itself where it does not take the option.
-    if !rtt.exists()
-        && let Some(found) = std::fs::read_dir(dir)?
-            .flatten()
-            .map(|e| e.path())
-            .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().ends_with("_rtt.csv")))
-    {
-        std::fs::rename(found, &rtt)?;
-    }
     let text = std::fs::read_to_string(&stat).context("sipp wrote no statistics")?;
     let mut lines = text.lines();
     let head: Vec<&str> = lines.next().context("an empty file")?.split(';').collect();
@@ -116,8 +108,13 @@ async fn sipp(daemon: &Daemon, dir: &Path, name: &str, calls: u32, rate: u32) ->
 }
 
 /// Milliseconds from INVITE to 200, one for each call.
-fn times(path: &Path) -> Result<Vec<f64>> {
-    let text = std::fs::read_to_string(path).context("sipp wrote no response times")?;
+fn times(dir: &Path, name: &str) -> Result<Vec<f64>> {
+    let is_ours = |path: &PathBuf| {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        file.starts_with(&format!("{name}_")) && file.ends_with("_rtt.csv")
+    };
+    let mut files = std::fs::read_dir(dir)?.flatten().map(|entry| entry.path());
+    let text = std::fs::read_to_string(files.find(is_ours).context("sipp wrote no response times")?)?;
     Ok(text.lines().skip(1).filter_map(|line| line.split(';').nth(1)?.trim().parse().ok()).collect())
 }
 
