@@ -231,7 +231,6 @@ fn summary(connection: &Connection, since: Timestamp, until: Timestamp) -> Resul
              WHERE calls.started_us >= ?1 AND calls.started_us < ?2 AND turns.turn > 0 AND turns.interrupted = 1",
         )?
         .query_row(params![since.0, until.0], |row| row.get::<_, i64>(0))?;
-    let whole = durations(connection, since, until, &[Timing::VoiceToVoice])?.pop().map(|(_, _, took)| took);
     Ok(Summary {
         calls: calls.len() as u64,
         outbound: calls.iter().filter(|call| call.outbound).count() as u64,
@@ -241,7 +240,7 @@ fn summary(connection: &Connection, since: Timestamp, until: Timestamp) -> Resul
         longest_s: talked().max().unwrap_or(0) / 1_000_000,
         turns: sum(|call| call.turns),
         interrupted: u64::try_from(interrupted).unwrap_or(0),
-        voice_to_voice: whole,
+        voice_to_voice: Percentiles::of(took(connection, since, until, Timing::VoiceToVoice, None)?),
         lost_percent: percent(sum(|call| call.lost), expected),
         late_percent: percent(sum(|call| call.late), expected),
         ended,
@@ -312,43 +311,38 @@ fn turns(connection: &Connection, since: Timestamp, until: Timestamp) -> Result<
         })?
         .collect::<Result<_, _>>()?;
     for row in &mut rows {
-        let took = connection
-            .prepare_cached(
-                "SELECT took_us FROM calls JOIN stages ON stages.call = calls.id \
-                 WHERE calls.started_us >= ?1 AND calls.started_us < ?2 AND calls.agent = ?3 AND stage = ?4",
-            )?
-            .query_map(params![since.0, until.0, row.agent, Timing::VoiceToVoice.as_str()], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        row.voice_to_voice = Percentiles::of(took);
+        let whole = took(connection, since, until, Timing::VoiceToVoice, Some(&row.agent))?;
+        row.voice_to_voice = Percentiles::of(whole);
     }
     Ok(rows)
 }
 
+/// Parts that no turn had are left out.
 fn latency(connection: &Connection, since: Timestamp, until: Timestamp) -> Result<Vec<Stage>, rusqlite::Error> {
-    let found = durations(connection, since, until, &Timing::ALL)?;
-    Ok(found.into_iter().map(|(stage, turns, took)| Stage { stage, turns, took }).collect())
+    let mut rows = Vec::new();
+    for stage in Timing::ALL {
+        let took = took(connection, since, until, stage, None)?;
+        let turns = took.len() as u64;
+        rows.extend(Percentiles::of(took).map(|took| Stage { stage, turns, took }));
+    }
+    Ok(rows)
 }
 
-/// How long these parts took; those that no turn had are left out.
-fn durations(
+/// How long a part took in each turn, of all agents or of one.
+fn took(
     connection: &Connection,
     since: Timestamp,
     until: Timestamp,
-    timings: &[Timing],
-) -> Result<Vec<(Timing, u64, Percentiles)>, rusqlite::Error> {
-    let mut found = Vec::new();
-    for timing in timings {
-        let took: Vec<i64> = connection
-            .prepare_cached(
-                "SELECT took_us FROM calls JOIN stages ON stages.call = calls.id \
-                 WHERE calls.started_us >= ?1 AND calls.started_us < ?2 AND stage = ?3",
-            )?
-            .query_map(params![since.0, until.0, timing.as_str()], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        let turns = took.len() as u64;
-        found.extend(Percentiles::of(took).map(|took| (*timing, turns, took)));
-    }
-    Ok(found)
+    timing: Timing,
+    agent: Option<&str>,
+) -> Result<Vec<i64>, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "SELECT took_us FROM calls JOIN stages ON stages.call = calls.id WHERE calls.started_us >= ?1 \
+             AND calls.started_us < ?2 AND stages.stage = ?3 AND (?4 IS NULL OR calls.agent = ?4)",
+        )?
+        .query_map(params![since.0, until.0, timing.as_str(), agent], |row| row.get(0))?
+        .collect()
 }
 
 #[cfg(test)]

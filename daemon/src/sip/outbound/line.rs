@@ -252,16 +252,18 @@ impl Lines {
         let server = self.servers(line, tried).await.into_iter().next();
         let flow = server.and_then(|server| self.0.endpoint.flow(server.transport.into(), server.peer).ok());
         let contact = flow.map_or_else(String::new, |flow| contact(trunk, flow));
-        let mut next = Some(registration.request(&contact));
+        let (mut next, mut status) = (Some(registration.request(&contact)), 408);
         while let Some(request) = next {
             let response = match flow {
                 Some(flow) => self.0.endpoint.request(request, host.to_string(), flow).await.ok(),
                 None => None,
             };
+            status = response.as_ref().map_or(408, Message::status);
             let now = self.0.clock.now();
             next = registration.on_response(response.as_ref(), &contact, &mut login, now, self.random());
         }
-        if !matches!(registration.state(), Registered::Until(_)) {
+        // Also while the registration of before is still valid: it is to be refreshed before it ends.
+        if matches!(status, 408 | 500..=599) {
             line.another_server(tried);
         }
     }
@@ -479,8 +481,9 @@ mod tests {
     use crate::base::ManualClock;
     use crate::base::trunk::Protocol;
 
-    fn server(last: u8) -> Target {
-        Target { transport: Protocol::Udp, peer: ([192, 0, 2, last], 5060).into() }
+    fn server(number: u16) -> Target {
+        let [third, fourth] = number.to_be_bytes();
+        Target { transport: Protocol::Udp, peer: ([198, 18, third, fourth], 5060).into() }
     }
 
     #[test]
@@ -490,7 +493,7 @@ mod tests {
         let state = LineState { located: vec![None], ..LineState::default() };
         let line = Line { trunk, state: Mutex::new(state), _stop: CancellationToken::new().drop_guard() };
         let clock = ManualClock::default();
-        let ip = |last| server(last).peer.ip();
+        let ip = |number| server(number).peer.ip();
         assert_eq!(line.located(0, clock.now(), vec![server(1), server(2)]), [server(1), server(2)]);
         assert_eq!(line.seen(clock.now(), &[server(1), server(2)]), [ip(1), ip(2)]);
         // One that does not answer is asked after the others; DNS that does not answer changes nothing.
@@ -501,9 +504,10 @@ mod tests {
         assert_eq!(line.seen(clock.now(), &[server(2)]), [ip(1), ip(2)]);
         clock.advance(SEEN / 2);
         assert_eq!(line.seen(clock.now(), &[server(3)]), [ip(2), ip(3)]);
-        for last in 4..=255 {
-            line.seen(clock.now(), &[server(last)]);
+        for number in 4..300 {
+            line.seen(clock.now(), &[server(number)]);
         }
-        assert_eq!(line.seen(clock.now(), &[server(0)]).len(), 255);
+        let seen = line.seen(clock.now(), &[server(300)]);
+        assert_eq!((seen.len(), seen.first(), seen.last()), (MOST_SEEN, Some(&ip(45)), Some(&ip(300))), "the newest");
     }
 }
