@@ -8,6 +8,7 @@
 //! if most of its energy is explained by what was sent that long ago: a caller who speaks over an echo is louder, and
 //! is heard.
 
+use super::vectors::{Work, with_widest_vectors};
 use super::{FRAME, Samples};
 
 /// Samples at 16 kHz that make one at 2 kHz.
@@ -23,16 +24,19 @@ const JUDGE: usize = 160;
 /// What is kept of what was sent.
 const KEPT: usize = LONGEST + SEARCH;
 /// Delays that are tried in one frame.
-const TRIED: usize = LONGEST / 5;
+const TRIED: usize = LONGEST / 10;
 /// Correlation from which on two windows are alike: half of the energy is explained.
 const ALIKE: f32 = 0.7;
 /// Alike at one delay in so many windows that do not overlap: voices of equal pitch are alike for a moment.
 const PROOFS: u32 = 2;
 /// Frames after which a delay that has not shown again is forgotten: 60 s.
 const FORGET: u32 = 3000;
+/// Samples by which a direction's past moves at once: 16 frames.
+const SLACK: usize = 16 * STEP;
 /// Samples at 2 kHz are divided by this and cut off at [`PEAK`], so that sums of products fit.
-const SCALE: f32 = 4.0;
-const PEAK: f32 = 4095.0;
+const SCALE: f32 = 8.0;
+const PEAK: f32 = 2590.0;
+const _: () = assert!((PEAK * PEAK) as u64 * SEARCH as u64 <= i32::MAX as u64);
 /// Frames that a hiss may last: 200 ms.
 const HISS: u32 = 10;
 /// Mean square at 2 kHz below which nothing is looked at: −62 dBFS.
@@ -63,27 +67,43 @@ struct Candidate {
     age: u32,
 }
 
-/// The last samples of a direction at 2 kHz, newest last.
+/// The last `N` samples of a direction at 2 kHz, newest last.
 struct Low<const N: usize> {
-    samples: Box<[i16; N]>,
+    /// With some older ones before them, so that they are not moved each time.
+    samples: Vec<i16>,
     last: f32,
 }
 
 impl<const N: usize> Low<N> {
     fn new() -> Self {
-        Self { samples: Box::new([0; N]), last: 0.0 }
+        let mut samples = Vec::with_capacity(N + SLACK);
+        samples.resize(N, 0);
+        Self { samples, last: 0.0 }
+    }
+
+    fn last(&self) -> &[i16] {
+        &self.samples[self.samples.len() - N..]
     }
 
     /// Takes 20 ms; what is low goes down, so that a hum does not hide everything else. Returns the mean square.
+    #[inline(always)]
     fn push(&mut self, frame: &Samples) -> f32 {
-        self.samples.copy_within(STEP.., 0);
-        let mut power = 0.0;
-        for (to, from) in self.samples[N - STEP..].iter_mut().zip(frame.as_chunks::<DECIMATION>().0) {
-            let mean = from.iter().map(|sample| f32::from(*sample)).sum::<f32>() / DECIMATION as f32;
-            let high = ((mean - 0.8 * self.last) / SCALE).clamp(-PEAK, PEAK);
-            (*to, self.last) = (high as i16, mean);
-            power += high * high;
+        if self.samples.len() == N + SLACK {
+            self.samples.drain(..SLACK);
         }
+        let mut low = [0.0; STEP];
+        for (to, from) in low.iter_mut().zip(frame.as_chunks::<DECIMATION>().0) {
+            // No sum of eight samples overflows.
+            *to = from.iter().fold(0_i32, |sum, sample| sum.wrapping_add(i32::from(*sample))) as f32;
+        }
+        let mut power = 0.0;
+        self.samples.extend(low.map(|sum| {
+            let mean = sum / DECIMATION as f32;
+            let high = ((mean - 0.8 * self.last) / SCALE).clamp(-PEAK, PEAK);
+            self.last = mean;
+            power += high * high;
+            high as i16
+        }));
         power / STEP as f32
     }
 }
@@ -110,6 +130,11 @@ impl EchoWatch {
 
     /// Takes what was heard in this tick: whether it is an echo of what was sent before.
     pub(super) fn heard(&mut self, frame: &Samples) -> bool {
+        with_widest_vectors(Judge { watch: self, frame })
+    }
+
+    #[inline(always)]
+    fn judge(&mut self, frame: &Samples) -> bool {
         let power = self.heard.push(frame);
         self.delay = self.delay.map(|(delay, age)| (delay, age + 1)).filter(|(_, age)| *age < FORGET);
         // Nothing was sent that could be on its way.
@@ -130,11 +155,14 @@ impl EchoWatch {
         echo
     }
 
+    /// Whether the line's echo is where it was, or where the jitter buffer may have moved it to.
+    #[inline(always)]
     fn is_echo(&mut self) -> bool {
-        if let Some((delay, _)) = self.delay {
-            let moved = [0, STEP, 2 * STEP].into_iter().flat_map(|by| [delay.checked_sub(by), Some(delay + by)]);
-            let near = moved.flatten().map(|delay| self.explained(around(delay)));
-            if let Some((_, delay)) = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(alike, _)| *alike >= ALIKE) {
+        let Some((known, _)) = self.delay else { return false };
+        const ONE: isize = STEP as isize;
+        for delay in [0, -ONE, ONE, -2 * ONE, 2 * ONE].into_iter().filter_map(|by| known.checked_add_signed(by)) {
+            let (alike, delay) = self.explained(around(delay));
+            if alike >= ALIKE {
                 self.delay = Some((delay, 0));
                 return true;
             }
@@ -143,39 +171,43 @@ impl EchoWatch {
     }
 
     /// Tries some delays; after all were tried, looks again at the best.
+    #[inline(always)]
     fn search(&mut self) {
         if let Some(candidate) = &mut self.candidate {
             candidate.age += 1;
             let Candidate { delay, proofs, age } = *candidate;
             if age as usize * STEP >= SEARCH {
-                let (alike, delay) = self.best::<SEARCH>(around(delay));
-                self.candidate = (alike >= ALIKE).then_some(Candidate { delay, proofs: proofs + 1, age: 0 });
-                if alike >= ALIKE && proofs + 1 >= PROOFS {
-                    self.delay = Some((delay, 0));
-                    self.candidate = None;
-                }
+                let found = self.best(around(delay)).map(|delay| Candidate { delay, proofs: proofs + 1, age: 0 });
+                self.delay = found.filter(|found| found.proofs >= PROOFS).map(|found| (found.delay, 0)).or(self.delay);
+                self.candidate = found.filter(|found| found.proofs < PROOFS);
             }
             return;
         }
         let tried = self.next..(self.next + TRIED).min(LONGEST);
         self.next = if tried.end == LONGEST { 0 } else { tried.end };
-        let (alike, delay) = self.best::<SEARCH>(tried);
-        if alike >= ALIKE {
-            self.candidate = Some(Candidate { delay, proofs: 1, age: 0 });
-        }
+        self.candidate = self.best(tried).map(|delay| Candidate { delay, proofs: 1, age: 0 });
     }
 
     /// How much of what was heard last is what was sent so long ago, or between two such delays: no line's delay is a whole
     /// number of our samples. As a correlation, with the delay.
+    #[inline(always)]
     fn explained(&self, delays: std::ops::Range<usize>) -> (f32, usize) {
-        let heard = &self.heard.samples[SEARCH - JUDGE..];
-        let power = dot(heard, heard);
+        let (heard, past) = (&self.heard.last()[SEARCH - JUDGE..], self.sent.last());
+        let power = dot(heard, heard) as f32;
+        let sent = |delay: usize| &past[KEPT - delay - JUDGE..KEPT - delay];
         let mut best = (0.0, delays.start);
-        for delay in delays.start..delays.end.min(KEPT - JUDGE - 1) {
-            let end = KEPT - delay;
-            let (near, far) = (&self.sent.samples[end - JUDGE..end], &self.sent.samples[end - JUDGE - 1..end - 1]);
-            let (a, b, both) = (dot(near, near), dot(far, far), dot(near, far));
-            let (p, q) = (dot(heard, near), dot(heard, far));
+        let delays = delays.start..delays.end.min(KEPT - JUDGE);
+        if delays.is_empty() {
+            return best;
+        }
+        let mut next = sent(delays.start);
+        let (mut b, mut q) = (dot(next, next) as f32, dot(heard, next) as f32);
+        for delay in delays {
+            // What was the later of two delays is the earlier of the next two.
+            let (near, a, p) = (next, b, q);
+            next = sent(delay + 1);
+            (b, q) = (dot(next, next) as f32, dot(heard, next) as f32);
+            let both = dot(near, next) as f32;
             let square = a * b - both * both;
             if a < FAINT * JUDGE as f32 {
                 continue;
@@ -193,28 +225,57 @@ impl EchoWatch {
         (best.0.sqrt(), best.1)
     }
 
-    /// The delay at which the last `N` samples heard are most like what was sent, and how much.
-    fn best<const N: usize>(&self, delays: std::ops::Range<usize>) -> (f32, usize) {
-        let (heard, sent) = (&self.heard.samples[SEARCH - N..], &*self.sent.samples);
-        let mut best = (0.0, delays.start);
-        let power = dot(heard, heard);
-        let square = |at: usize| i64::from(sent[at]) * i64::from(sent[at]);
-        // Of the window that slides along: one square comes, one goes.
-        let mut energy: i64 = (KEPT - delays.start - N..KEPT - delays.start).map(square).sum();
-        for delay in delays.start..delays.end.min(KEPT - N) {
-            let end = KEPT - delay;
-            let sent_power = energy as f32;
-            energy += square(end - N - 1) - square(end - 1);
+    /// The delay at which what was heard last is most like what was sent; none if nowhere [`ALIKE`].
+    #[inline(always)]
+    fn best(&self, delays: std::ops::Range<usize>) -> Option<usize> {
+        const HALF: usize = SEARCH / 2;
+        let (sent, (old, new)) = (self.sent.last(), self.heard.last().split_at(HALF));
+        let (old_power, new_power) = (dot(old, old) as f32, dot(new, new) as f32);
+        // Where the halves of a window begin; they slide along: of each, one square comes and one goes.
+        let from = |delay: usize| (KEPT - delay - SEARCH, KEPT - delay - HALF);
+        let square = |at: usize| i32::from(sent[at]) * i32::from(sent[at]);
+        let energy = |from: usize| dot(&sent[from..from + HALF], &sent[from..from + HALF]);
+        let delays = delays.start..delays.end.min(KEPT - SEARCH);
+        let (old_from, new_from) = if delays.is_empty() { return None } else { from(delays.start) };
+        let (mut old_energy, mut new_energy) = (energy(old_from), energy(new_from));
+        let mut best = None;
+        let mut least = ALIKE;
+        for delay in delays {
+            let (old_from, new_from) = from(delay);
+            let (old_sent, new_sent) = (old_energy as f32, new_energy as f32);
+            old_energy += square(old_from - 1) - square(new_from - 1);
+            new_energy += square(new_from - 1) - square(new_from + HALF - 1);
             // What is faint explains nothing.
-            if sent_power > FAINT * N as f32 {
-                let product = dot(heard, &sent[end - N..end]);
-                // An echo may be upside down.
-                if product * product > best.0 * power * sent_power {
-                    best = (product * product / (power * sent_power), delay);
-                }
+            if old_sent + new_sent <= FAINT * SEARCH as f32 {
+                continue;
+            }
+            let wanted = least * ((old_power + new_power) * (old_sent + new_sent)).sqrt();
+            // An echo may be upside down. The other half cannot add more than all of itself.
+            let product = dot(new, &sent[new_from..new_from + HALF]) as f32;
+            if product.abs() + (old_power * old_sent).sqrt() < wanted {
+                continue;
+            }
+            let product = product + dot(old, &sent[old_from..new_from]) as f32;
+            if product.abs() >= wanted {
+                least *= product.abs() / wanted;
+                best = Some(delay);
             }
         }
-        (best.0.sqrt(), best.1)
+        best
+    }
+}
+
+struct Judge<'a> {
+    watch: &'a mut EchoWatch,
+    frame: &'a Samples,
+}
+
+impl Work for Judge<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn call(self) -> bool {
+        self.watch.judge(self.frame)
     }
 }
 
@@ -222,14 +283,11 @@ fn around(delay: usize) -> std::ops::Range<usize> {
     delay.saturating_sub(NEAR)..delay + NEAR + 1
 }
 
-fn dot(a: &[i16], b: &[i16]) -> f32 {
-    let mut sums = [0_i32; 16];
-    for (a, b) in a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += i32::from(*a) * i32::from(*b);
-        }
-    }
-    sums.iter().map(|sum| *sum as f32).sum()
+/// What is checked for overflow is not vectorised; for samples up to [`PEAK`] there is none.
+#[inline(always)]
+fn dot(a: &[i16], b: &[i16]) -> i32 {
+    let product = |(a, b): (&i16, &i16)| i32::from(*a).wrapping_mul(i32::from(*b));
+    a.iter().zip(b).map(product).fold(0, i32::wrapping_add)
 }
 
 #[cfg(test)]

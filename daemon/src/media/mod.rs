@@ -30,6 +30,7 @@ pub mod rtp;
 pub mod session;
 mod socket;
 pub mod srtp;
+mod vectors;
 
 pub use codec::Codec;
 pub use keys::Keys;

@@ -6,6 +6,8 @@
 
 use std::sync::LazyLock;
 
+use super::vectors::{Work, with_widest_vectors};
+
 /// Taps at 16 kHz; odd, so that the delay is a whole number of samples.
 const TAPS: usize = 119;
 /// Taps of each of the two phases; the odd phase has a zero at its end.
@@ -54,9 +56,9 @@ fn taps() -> [f64; TAPS] {
     })
 }
 
-/// Parallel sums: one after the other they would wait for each other's rounding.
-const LANES: usize = 12;
-const _: () = assert!(PHASE.is_multiple_of(LANES));
+/// Outputs that are summed up beside each other.
+const LANES: usize = 32;
+const _: () = assert!(BLOCK.is_multiple_of(LANES));
 
 /// The last samples of one phase, oldest first.
 #[derive(Clone, Debug)]
@@ -75,9 +77,14 @@ impl Default for Line {
 
 impl Line {
     /// Takes at most [`BLOCK`] samples; the i-th of them is the newest that [`convolve`] meets at `i`.
+    #[inline(always)]
     fn append(&mut self, fresh: impl ExactSizeIterator<Item = i16>) -> Window {
         let (mut window, count) = ([0.0; PHASE - 1 + BLOCK], fresh.len());
-        for (to, from) in window.iter_mut().zip(self.past.into_iter().chain(fresh)) {
+        let (past, new) = window.split_at_mut(PHASE - 1);
+        for (to, from) in past.iter_mut().zip(&self.past) {
+            *to = f32::from(*from);
+        }
+        for (to, from) in new.iter_mut().zip(fresh) {
             *to = f32::from(from);
         }
         for (to, from) in self.past.iter_mut().zip(&window[count..]) {
@@ -87,19 +94,26 @@ impl Line {
     }
 }
 
-fn convolve(window: &Window, index: usize, taps: &[f32; PHASE]) -> f32 {
-    let mut sums = [0.0; LANES];
-    let samples = window[index..index + PHASE].as_chunks::<LANES>().0;
-    for (samples, taps) in samples.iter().zip(taps.as_chunks::<LANES>().0) {
-        for ((sum, sample), tap) in sums.iter_mut().zip(samples).zip(taps) {
-            *sum += sample * tap;
+/// The outputs of one phase for a window, of which the first `count` are wanted.
+#[inline(always)]
+fn convolve(window: &Window, taps: &[f32; PHASE], count: usize) -> [f32; BLOCK] {
+    let mut outputs = [0.0; BLOCK];
+    for (at, outputs) in outputs[..count.next_multiple_of(LANES)].as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let mut sums = [0.0; LANES];
+        for (tap, samples) in taps.iter().zip(window[at * LANES..].windows(LANES)) {
+            for (sum, sample) in sums.iter_mut().zip(samples) {
+                *sum += sample * tap;
+            }
         }
+        *outputs = sums;
     }
-    sums.iter().sum()
+    outputs
 }
 
+/// Away from zero, as [`f32::round`], which is a call on processors without SSE4.1.
+#[inline(always)]
 fn round(value: f32) -> i16 {
-    value.round() as i16
+    (value + 0.5_f32.copysign(value)) as i16
 }
 
 /// 8 kHz to 16 kHz.
@@ -111,12 +125,28 @@ pub struct Upsampler {
 impl Upsampler {
     /// Writes two samples for each one of `input`, as many as fit.
     pub fn process(&mut self, input: &[i16], output: &mut [i16]) {
-        let [even, odd] = &*PHASES;
         for (block, out) in input.chunks(BLOCK).zip(output.chunks_mut(2 * BLOCK)) {
-            let window = self.line.append(block.iter().copied());
-            for (index, pair) in out.as_chunks_mut::<2>().0.iter_mut().take(block.len()).enumerate() {
-                *pair = [round(convolve(&window, index, even)), round(convolve(&window, index, odd))];
-            }
+            with_widest_vectors(Up { line: &mut self.line, block, out });
+        }
+    }
+}
+
+struct Up<'a> {
+    line: &'a mut Line,
+    block: &'a [i16],
+    out: &'a mut [i16],
+}
+
+impl Work for Up<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let window = self.line.append(self.block.iter().copied());
+        let ([first, second], count) = (&*PHASES, self.block.len());
+        let (even, odd) = (convolve(&window, first, count), convolve(&window, second, count));
+        for (pair, (even, odd)) in self.out.as_chunks_mut::<2>().0.iter_mut().zip(even.iter().zip(&odd)).take(count) {
+            *pair = [round(*even), round(*odd)];
         }
     }
 }
@@ -134,7 +164,6 @@ impl Downsampler {
     /// Writes one sample for each two of `input`, as many as fit; an odd one waits for the next call. Returns how many
     /// were written.
     pub fn process(&mut self, input: &[i16], output: &mut [i16]) -> usize {
-        let [first, second] = &*PHASES;
         let (mut written, mut input) = (0, input);
         let mut pairs = [[0; 2]; BLOCK];
         loop {
@@ -150,18 +179,36 @@ impl Downsampler {
             if count == 0 {
                 break;
             }
-            let even = self.even.append(pairs[..count].iter().map(|pair| pair[0]));
-            let odd = self.odd.append(pairs[..count].iter().map(|pair| pair[1]));
-            for (index, out) in output.iter_mut().skip(written).take(count).enumerate() {
-                // The newest tap meets the newest sample, the odd one.
-                *out = round((convolve(&odd, index, first) + convolve(&even, index, second)) / 2.0);
-            }
+            let out = output.get_mut(written..).unwrap_or_default();
+            with_widest_vectors(Down { even: &mut self.even, odd: &mut self.odd, pairs: &pairs[..count], out });
             written = output.len().min(written + count);
         }
         if let [half] = input {
             self.half = Some(*half);
         }
         written
+    }
+}
+
+struct Down<'a> {
+    even: &'a mut Line,
+    odd: &'a mut Line,
+    pairs: &'a [[i16; 2]],
+    out: &'a mut [i16],
+}
+
+impl Work for Down<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let ([first, second], count) = (&*PHASES, self.pairs.len());
+        // The newest tap meets the newest sample, the odd one.
+        let even = convolve(&self.even.append(self.pairs.iter().map(|pair| pair[0])), second, count);
+        let odd = convolve(&self.odd.append(self.pairs.iter().map(|pair| pair[1])), first, count);
+        for (out, (even, odd)) in self.out.iter_mut().zip(even.iter().zip(&odd)).take(count) {
+            *out = round((even + odd) / 2.0);
+        }
     }
 }
 
