@@ -21,7 +21,8 @@ pub struct Limits {
     pub invites_per_second_per_source: f64,
     /// INVITEs that one source may send at once.
     pub burst: u32,
-    /// All messages per second from one source, retransmissions included; the burst is two seconds of it.
+    /// All messages per second from one source, retransmissions included, or as many as belong to its calls if that is
+    /// more; the burst is two seconds of it.
     pub messages_per_second_per_source: f64,
     /// Calls of one source that have not been confirmed by an ACK; beyond it 503.
     pub max_unacked_per_source: usize,
@@ -271,8 +272,9 @@ impl Admission {
 
     /// Of one source: all messages, INVITEs.
     fn source_rates(&self) -> (Rate, Rate) {
-        let all = self.limits.messages_per_second_per_source;
         let calls = Rate { per_second: self.limits.invites_per_second_per_source, burst: f64::from(self.limits.burst) };
+        // Who may place so many calls may end them, too.
+        let all = self.limits.messages_per_second_per_source.max(calls.per_second * MESSAGES_PER_CALL);
         (Rate { per_second: all, burst: all * 2.0 }, calls)
     }
 
