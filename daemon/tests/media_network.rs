@@ -100,7 +100,7 @@ fn call(network: Network, voice: &[i16], seconds: u32, seed: u64) -> Outcome {
         session.tick(now, |_| out += 1);
         assert_eq!(out, 1);
         heard.extend(ends.frames.pop().expect("one frame for each tick").samples);
-        assert!(ends.frames.pop().is_err(), "only one");
+        assert!(ends.frames.pop().is_none(), "only one");
         if tick > 500 {
             largest_delay = largest_delay.max(session.stats(now).buffer.delay_ms);
         }
@@ -279,7 +279,7 @@ fn ten_thousand_hostile_datagrams_change_nothing() {
             session.tick(now, |_| sent += 1);
             assert_eq!(sent, 1);
             session.report(now);
-            assert!(ends.frames.pop().is_ok());
+            assert!(ends.frames.pop().is_some());
             while ends.events.pop().is_ok() {}
         }
     }

@@ -45,7 +45,7 @@ impl End {
         let mut out = Vec::new();
         self.session.tick(now, |packet| out.push(packet.bytes.to_vec()));
         out.extend(self.session.report(now).iter().map(|packet| packet.bytes.to_vec()));
-        while let Ok(frame) = self.ends.frames.pop() {
+        while let Some(frame) = self.ends.frames.pop() {
             self.heard.push(frame.samples[FRAME / 2]);
         }
         while let Ok(event) = self.ends.events.pop() {

@@ -65,10 +65,10 @@ fn call(codec: Codec, samples: &[i16], loss: f64, seed: u64) -> Vec<i16> {
         });
         far.tick(now + Duration::from_millis(7), |_| {});
         near_ends.play.tidy();
-        while near_ends.frames.pop().is_ok() {}
+        while near_ends.frames.pop().is_some() {}
         while near_ends.events.pop().is_ok() {}
         while far_ends.events.pop().is_ok() {}
-        while let Ok(frame) = far_ends.frames.pop() {
+        while let Some(frame) = far_ends.frames.pop() {
             heard.extend(frame.samples);
         }
     }

@@ -19,14 +19,15 @@ pub struct Refused;
 
 #[derive(Default)]
 pub(super) struct Router {
-    ports: Mutex<HashMap<CallId, mpsc::Sender<News>>>,
+    /// In boxes: a channel takes the room of 32 messages at once.
+    ports: Mutex<HashMap<CallId, mpsc::Sender<Box<News>>>>,
 }
 
 /// A call's own line to the engine.
 pub struct Port {
     call: CallId,
     requests: mpsc::Sender<Request>,
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<Box<News>>,
     router: Arc<Router>,
 }
 
@@ -40,7 +41,7 @@ impl Router {
     pub(super) fn event(&self, event: Event) {
         let Some(call) = event.call() else { return };
         if let Some(port) = self.lock().get(&call)
-            && let Err(mpsc::error::TrySendError::Full(_)) = port.try_send(News::Event(event))
+            && let Err(mpsc::error::TrySendError::Full(_)) = port.try_send(Box::new(News::Event(event)))
         {
             tracing::error!(%call, "a call does not read its engine's events; one was dropped");
         }
@@ -48,7 +49,7 @@ impl Router {
 
     pub(super) fn broadcast(&self, news: &News) {
         for (call, port) in self.lock().iter() {
-            if let Err(mpsc::error::TrySendError::Full(_)) = port.try_send(news.clone()) {
+            if let Err(mpsc::error::TrySendError::Full(_)) = port.try_send(Box::new(news.clone())) {
                 tracing::error!(%call, "a call does not read its engine's events; it missed a change of the engine");
             }
         }
@@ -58,7 +59,7 @@ impl Router {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<CallId, mpsc::Sender<News>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CallId, mpsc::Sender<Box<News>>>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,12 +80,12 @@ impl Port {
 
     /// The next news; `None` never comes while the port is attached.
     pub async fn recv(&mut self) -> Option<News> {
-        self.news.recv().await
+        self.news.recv().await.map(|news| *news)
     }
 
     /// The next news, if there is one already.
     pub fn try_recv(&mut self) -> Option<News> {
-        self.news.try_recv().ok()
+        self.news.try_recv().ok().map(|news| *news)
     }
 }
 

@@ -46,8 +46,10 @@ const NEAR: usize = 2;
 
 /// The state of one call.
 pub(super) struct EchoWatch {
-    sent: Low<KEPT>,
-    heard: Low<SEARCH>,
+    /// None while nothing can come back: it is a quarter of what a call's media takes.
+    past: Option<Past>,
+    /// The last means, of what was sent and heard.
+    means: [f32; 2],
     /// Frames since something was sent that could come back.
     idle: u32,
     /// The next delay to try.
@@ -57,6 +59,11 @@ pub(super) struct EchoWatch {
     delay: Option<(usize, u32)>,
     /// What the last frame was that could be judged, and the frames since.
     last: (bool, u32),
+}
+
+struct Past {
+    sent: Low<KEPT>,
+    heard: Low<SEARCH>,
 }
 
 #[derive(Clone, Copy)]
@@ -71,61 +78,59 @@ struct Candidate {
 struct Low<const N: usize> {
     /// With some older ones before them, so that they are not moved each time.
     samples: Vec<i16>,
-    last: f32,
 }
 
 impl<const N: usize> Low<N> {
     fn new() -> Self {
         let mut samples = Vec::with_capacity(N + SLACK);
         samples.resize(N, 0);
-        Self { samples, last: 0.0 }
+        Self { samples }
     }
 
     fn last(&self) -> &[i16] {
         &self.samples[self.samples.len() - N..]
     }
 
-    /// Takes 20 ms; what is low goes down, so that a hum does not hide everything else. Returns the mean square.
-    #[inline(always)]
-    fn push(&mut self, frame: &Samples) -> f32 {
+    fn push(&mut self, frame: &[i16; STEP]) {
         if self.samples.len() == N + SLACK {
             self.samples.drain(..SLACK);
         }
-        let mut low = [0.0; STEP];
-        for (to, from) in low.iter_mut().zip(frame.as_chunks::<DECIMATION>().0) {
-            // No sum of eight samples overflows.
-            *to = from.iter().fold(0_i32, |sum, sample| sum.wrapping_add(i32::from(*sample))) as f32;
-        }
-        let mut power = 0.0;
-        self.samples.extend(low.map(|sum| {
-            let mean = sum / DECIMATION as f32;
-            let high = ((mean - 0.8 * self.last) / SCALE).clamp(-PEAK, PEAK);
-            self.last = mean;
-            power += high * high;
-            high as i16
-        }));
-        power / STEP as f32
+        self.samples.extend_from_slice(frame);
     }
+}
+
+/// 20 ms at 2 kHz, and their mean square. What is low goes down, so that a hum does not hide everything else; `last` is the
+/// mean of the eight samples before.
+#[inline(always)]
+fn lower(frame: &Samples, last: &mut f32) -> ([i16; STEP], f32) {
+    let (mut low, mut power) = ([0; STEP], 0.0);
+    for (to, from) in low.iter_mut().zip(frame.as_chunks::<DECIMATION>().0) {
+        // No sum of eight samples overflows.
+        let sum = from.iter().fold(0_i32, |sum, sample| sum.wrapping_add(i32::from(*sample)));
+        let mean = sum as f32 / DECIMATION as f32;
+        let high = ((mean - 0.8 * *last) / SCALE).clamp(-PEAK, PEAK);
+        (*to, *last) = (high as i16, mean);
+        power += high * high;
+    }
+    (low, power / STEP as f32)
 }
 
 impl EchoWatch {
     /// Nothing was sent yet.
     pub(super) fn new() -> Self {
-        Self {
-            sent: Low::new(),
-            heard: Low::new(),
-            idle: u32::MAX,
-            next: 0,
-            candidate: None,
-            delay: None,
-            last: (false, 0),
-        }
+        Self { past: None, means: [0.0; 2], idle: u32::MAX, next: 0, candidate: None, delay: None, last: (false, 0) }
     }
 
     /// Takes what is sent in this tick. Call it after [`Self::heard`].
     pub(super) fn sent(&mut self, frame: &Samples) {
-        let power = self.sent.push(frame);
+        let (low, power) = lower(frame, &mut self.means[0]);
         self.idle = if power > FAINT { 0 } else { self.idle.saturating_add(1) };
+        if self.idle as usize * STEP > LONGEST {
+            self.past = None;
+            return;
+        }
+        let past = self.past.get_or_insert_with(|| Past { sent: Low::new(), heard: Low::new() });
+        past.sent.push(&low);
     }
 
     /// Takes what was heard in this tick: whether it is an echo of what was sent before.
@@ -135,49 +140,34 @@ impl EchoWatch {
 
     #[inline(always)]
     fn judge(&mut self, frame: &Samples) -> bool {
-        let power = self.heard.push(frame);
         self.delay = self.delay.map(|(delay, age)| (delay, age + 1)).filter(|(_, age)| *age < FORGET);
-        // Nothing was sent that could be on its way.
-        if self.idle as usize * STEP > LONGEST {
-            return false;
-        }
+        let Some(past) = &mut self.past else { return false };
+        let (low, power) = lower(frame, &mut self.means[1]);
+        past.heard.push(&low);
         // A hiss has nothing at low frequencies: it belongs to what is around it.
         let (was_echo, age) = self.last;
         if power < FAINT {
             self.last.1 = age.saturating_add(1);
             return was_echo && age < HISS;
         }
-        let echo = self.is_echo();
-        self.last = (echo, 0);
-        if !echo {
-            self.search();
+        let found = self.delay.and_then(|(delay, _)| past.echo_at(delay));
+        self.last = (found.is_some(), 0);
+        match found {
+            Some(delay) => self.delay = Some((delay, 0)),
+            None => self.search(),
         }
-        echo
-    }
-
-    /// Whether the line's echo is where it was, or where the jitter buffer may have moved it to.
-    #[inline(always)]
-    fn is_echo(&mut self) -> bool {
-        let Some((known, _)) = self.delay else { return false };
-        const ONE: isize = STEP as isize;
-        for delay in [0, -ONE, ONE, -2 * ONE, 2 * ONE].into_iter().filter_map(|by| known.checked_add_signed(by)) {
-            let (alike, delay) = self.explained(around(delay));
-            if alike >= ALIKE {
-                self.delay = Some((delay, 0));
-                return true;
-            }
-        }
-        false
+        found.is_some()
     }
 
     /// Tries some delays; after all were tried, looks again at the best.
     #[inline(always)]
     fn search(&mut self) {
+        let Some(past) = &self.past else { return };
         if let Some(candidate) = &mut self.candidate {
             candidate.age += 1;
             let Candidate { delay, proofs, age } = *candidate;
             if age as usize * STEP >= SEARCH {
-                let found = self.best(around(delay)).map(|delay| Candidate { delay, proofs: proofs + 1, age: 0 });
+                let found = past.best(around(delay)).map(|delay| Candidate { delay, proofs: proofs + 1, age: 0 });
                 self.delay = found.filter(|found| found.proofs >= PROOFS).map(|found| (found.delay, 0)).or(self.delay);
                 self.candidate = found.filter(|found| found.proofs < PROOFS);
             }
@@ -185,7 +175,22 @@ impl EchoWatch {
         }
         let tried = self.next..(self.next + TRIED).min(LONGEST);
         self.next = if tried.end == LONGEST { 0 } else { tried.end };
-        self.candidate = self.best(tried).map(|delay| Candidate { delay, proofs: 1, age: 0 });
+        self.candidate = past.best(tried).map(|delay| Candidate { delay, proofs: 1, age: 0 });
+    }
+}
+
+impl Past {
+    /// Where the echo is that was here, if it still is, or where the jitter buffer may have moved it to.
+    #[inline(always)]
+    fn echo_at(&self, known: usize) -> Option<usize> {
+        const ONE: isize = STEP as isize;
+        for delay in [0, -ONE, ONE, -2 * ONE, 2 * ONE].into_iter().filter_map(|by| known.checked_add_signed(by)) {
+            let (alike, delay) = self.explained(around(delay));
+            if alike >= ALIKE {
+                return Some(delay);
+            }
+        }
+        None
     }
 
     /// How much of what was heard last is what was sent so long ago, or between two such delays: no line's delay is a whole

@@ -55,7 +55,7 @@ impl MediaSession {
     /// that nobody takes are dropped and counted.
     pub fn recv(&mut self) -> Option<Frame> {
         self.ends.play.tidy();
-        self.ends.frames.pop().ok()
+        self.ends.frames.pop()
     }
 
     /// Waits until a frame or an event may be there. Take all of both before waiting again.

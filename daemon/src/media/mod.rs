@@ -12,6 +12,7 @@ pub mod dtmf;
 mod echo;
 pub mod g711;
 pub mod g722;
+mod heard;
 mod inband;
 mod inbound;
 pub mod jitter;
@@ -33,6 +34,7 @@ pub mod srtp;
 mod vectors;
 
 pub use codec::Codec;
+pub use heard::Heard;
 pub use keys::Keys;
 pub use latch::Latch;
 pub use lateness::Histogram;

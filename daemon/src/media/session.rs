@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{Codec, Decoder, Encoder};
 use super::dtmf::{self, Key};
 use super::echo::EchoWatch;
+use super::heard::{Heard, HeardIn, heard};
 use super::inband::Inband;
 use super::inbound::Inbound;
 use super::jitter::JitterStats;
@@ -23,8 +24,6 @@ use super::srtp::{self, OVERHEAD, Opener, Progress, Sealer};
 use super::{Direction, Event, FRAME, FRAME_TIME, Frame, Keys, Samples, TapFrame};
 use crate::base::Pii;
 
-/// Received frames that wait for the call's task: 240 ms. Then new ones are dropped and counted.
-const FRAMES: usize = 12;
 /// Events that wait.
 const EVENTS: usize = 32;
 /// Comfort noise (RFC 3389), which senders may use unasked for 8 kHz codecs.
@@ -200,7 +199,7 @@ pub struct Ends {
     /// Frames to send.
     pub play: PlayQueue,
     /// Frames received.
-    pub frames: Consumer<Frame>,
+    pub frames: Heard,
     /// What has happened.
     pub events: Consumer<Event>,
 }
@@ -277,7 +276,7 @@ pub struct Session {
     playout: Playout,
     outbound: Outbound,
     echo: EchoWatch,
-    frames: Producer<Frame>,
+    frames: HeardIn,
     events: Producer<Event>,
     tap: Option<Producer<TapFrame>>,
     index: u64,
@@ -298,7 +297,7 @@ impl Session {
     pub fn new(change: impl Into<Change>, now: Instant, wall: SystemTime) -> (Self, Ends) {
         let Change { parameters, encoder, decoder, sealer, opener } = change.into();
         let (play, playout) = Playout::new();
-        let (frames_in, frames) = RingBuffer::new(FRAMES);
+        let (frames_in, frames) = heard();
         let (events_in, events) = RingBuffer::new(EVENTS);
         let session = Self {
             opened: (now, wall),
@@ -576,7 +575,7 @@ impl Session {
         self.stats.echoes += u64::from(echo);
         let frame = Frame { timestamp: self.index * FRAME as u64, concealed, echo, samples };
         self.tap(Direction::Received, samples);
-        self.stats.frames_dropped += u64::from(self.frames.push(frame).is_err());
+        self.stats.frames_dropped += u64::from(!self.frames.push(&frame));
     }
 
     fn tap(&mut self, direction: Direction, samples: Samples) {

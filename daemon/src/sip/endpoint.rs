@@ -411,7 +411,8 @@ impl Endpoint {
 }
 
 struct Slot {
-    events: mpsc::Sender<Notice>,
+    /// In boxes: a channel takes the room of 32 messages at once.
+    events: mpsc::Sender<Box<Notice>>,
     shared: Arc<Shared>,
 }
 
@@ -606,14 +607,14 @@ impl Task {
                     tracing::debug!(%call, reason = end_name(&reason), "SIP call ended");
                     slot.shared.ended.send_replace(Some(reason.clone()));
                     // If the queue is full, the closed channel says the same.
-                    let _full = slot.events.try_send(Notice::Ended(reason));
+                    let _full = slot.events.try_send(Box::new(Notice::Ended(reason)));
                 }
                 Vec::new()
             }
             notice => {
                 let Some(slot) = self.slots.get(&call) else { return Vec::new() };
                 let was_offer = matches!(notice, Notice::Offer { .. });
-                match slot.events.try_send(notice) {
+                match slot.events.try_send(Box::new(notice)) {
                     Err(_) if was_offer => {
                         self.core.command(call, Command::RefuseOffer { status: 488 }, now).unwrap_or_default()
                     }

@@ -36,7 +36,7 @@ pub struct CallGone;
 pub(super) struct Handle {
     pub(super) call: CallId,
     pub(super) asks: mpsc::Sender<Ask>,
-    pub(super) events: mpsc::Receiver<Notice>,
+    pub(super) events: mpsc::Receiver<Box<Notice>>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -56,7 +56,7 @@ impl Handle {
     /// The next notice; at the end, the end, again and again.
     async fn next(&mut self) -> Notice {
         match self.events.recv().await {
-            Some(notice) => notice,
+            Some(notice) => *notice,
             None => Notice::Ended(self.end()),
         }
     }

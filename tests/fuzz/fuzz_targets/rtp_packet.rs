@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
             now += Duration::from_millis(20);
             session.tick(now, |_| {});
             session.report(now);
-            assert!(ends.frames.pop().is_ok() && ends.frames.pop().is_err());
+            assert!(ends.frames.pop().is_some() && ends.frames.pop().is_none());
             while ends.events.pop().is_ok() {}
         }
     }
