@@ -151,6 +151,71 @@ async fn a_drain_lets_calls_finish_and_can_be_cancelled() -> anyhow::Result<()> 
 }
 
 #[tokio::test]
+async fn an_operator_captures_the_audio_of_a_call_and_ends_it() -> anyhow::Result<()> {
+    let daemon = daemon().await?;
+    let config = daemon.config().to_owned();
+    let (stays, mut rtp) = callers::call(&daemon, scenario("stay")).await?;
+    let id = daemon.api("/api/v1/calls").await?["calls"][0]["id"].as_str().context("a call")?.to_owned();
+    let file = daemon.dir().join("call.pcap").display().to_string();
+    rtp.say(tone(400.0, 8.0));
+    let trace = ["call", "trace", &id, "--media", "2", "--pcap", &file];
+    let said = callers::meanwhile(&mut rtp, done(&trace, &config)).await?;
+    ensure!(said.contains("packets of audio"), "{said}");
+    // The SDP in it says what is RTP.
+    let fields = ["-T", "fields", "-e", "udp.srcport", "-e", "rtp.seq", "-e", "udp.checksum.status"];
+    let mut command = Command::new("tshark");
+    command.args(["-r", &file, "-o", "udp.check_checksum:TRUE", "-Y", "rtp.p_type == 0"]).args(fields);
+    let read = texts(&command.output().await?).0;
+    let mut numbers = std::collections::BTreeMap::<&str, Vec<u16>>::new();
+    for line in read.lines() {
+        let [port, sequence, sum] = line.split('\t').collect::<Vec<_>>()[..] else { anyhow::bail!("{line}") };
+        ensure!(sum == "1", "a sum that is wrong: {line}");
+        numbers.entry(port).or_default().push(sequence.parse()?);
+    }
+    ensure!(numbers.len() == 2, "two directions: {numbers:?}");
+    for numbers in numbers.values() {
+        ensure!((85..=115).contains(&numbers.len()), "two seconds of packets: {}", numbers.len());
+        ensure!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{numbers:?}");
+    }
+
+    ensure!(done(&["call", "hangup", &id], &config).await? == format!("ended: call {id}\n"), "not ended");
+    callers::meanwhile(&mut rtp, stays.done(PATIENCE)).await?;
+    let ended = || async {
+        let calls = daemon.api("/api/v1/calls").await.ok()?;
+        (calls["calls"][0]["end_reason"] == "operator_hangup").then_some(())
+    };
+    eventually("the end of the call", PATIENCE, ended).await?;
+    let refused = refused(&["call", "hangup", &id], &config, 1).await?;
+    ensure!(refused.ends_with("is not up") || refused.contains("is not up"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn with_every_port_in_use_the_next_caller_is_asked_to_come_back() -> anyhow::Result<()> {
+    let limits = "max_calls = 2\ninvites_per_second = 100\nburst = 100";
+    let daemon = Daemon::start(Setup { calls: 2, limits, ..Setup::new(Engine::Scripted(SCRIPT)) }).await?;
+    // Of two pairs another program has one.
+    let config: toml::Table = fs::read_to_string(daemon.config())?.parse()?;
+    let range = config["media"]["ports"].as_str().context("media.ports")?;
+    let first = range.split('-').next().context("a port")?;
+    let _taken = UdpSocket::bind(format!("127.0.0.1:{first}")).await?;
+    let one = scenario("call").lasting(Duration::from_secs(4)).start(Daemon::USER, daemon.sip())?;
+    let up = |wanted: f64| {
+        let daemon = &daemon;
+        move || async move { (daemon.metric("callbox_media_ports_used").await.ok()?? == wanted).then_some(()) }
+    };
+    eventually("a call", PATIENCE, up(1.0)).await?;
+    let (status, retry) = ask(daemon.sip(), "INVITE").await?;
+    ensure!(status == 503 && retry.is_some(), "{status} {retry:?}");
+    let counted = daemon.metric("callbox_calls_refused_total").await?;
+    ensure!(counted == Some(1.0), "{counted:?}");
+    one.done(PATIENCE).await?;
+    eventually("its ports to be free", PATIENCE, up(0.0)).await?;
+    ensure!(ask(daemon.sip(), "INVITE").await?.0 == 200, "ports that are free are used again");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_reload_changes_later_calls_and_a_wrong_file_changes_nothing() -> anyhow::Result<()> {
     let daemon = daemon().await?;
     let config = daemon.config().to_owned();

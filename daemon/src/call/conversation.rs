@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use callbox_wire::{Event, Request};
 use tokio::time::sleep_until;
 
+use super::capture::{self, pass_on};
 use super::exchange::{Exchange, media_stats};
 use super::handover::{self, Fate, Handover, Happening, TRANSFERRED};
 use super::hearing::Hearing;
@@ -17,7 +18,7 @@ use super::record;
 use super::shelf::{RATE, Shelf};
 use super::stream::{Agreed, Stream};
 use crate::base::CallId;
-use crate::control::{LiveEntry, LiveState};
+use crate::control::{LiveEntry, LiveState, Wish};
 use crate::dialogue::{self, Action, Agent, Dialogue, HangupReason, Input, Mark, TurnKind, Unreached};
 use crate::engine::{EngineState, News, Port};
 use crate::media::{self, MediaSession, PlayFrame, SessionParameters};
@@ -30,6 +31,9 @@ const IN_PLAYOUT: usize = 25;
 
 /// Why a call has ended whose far end has vanished.
 const MEDIA_TIMEOUT: &str = "media_timeout";
+
+/// Why a call has ended that an operator did not want any more.
+const OPERATOR: &str = "operator_hangup";
 
 /// What a conversation is made of.
 pub(super) struct Conversation {
@@ -72,10 +76,13 @@ enum Wake {
     Time,
     Drain,
     Handover(Happening),
+    Wish(Wish),
 }
 
 /// How a conversation went.
 pub(super) struct Ended {
+    /// As it was when the conversation began, and when it ended.
+    pub(super) record: Box<CallRecord>,
     pub(super) reason: String,
     pub(super) turns: u32,
     pub(super) media: media::SessionStats,
@@ -103,7 +110,7 @@ struct State {
 
 impl Conversation {
     /// Holds the conversation to its end.
-    pub(super) async fn hold(mut self) -> Ended {
+    pub(super) async fn hold(mut self: Box<Self>) -> Ended {
         let now = self.exchange.clock.now();
         self.enter();
         let before = self.before.take();
@@ -123,7 +130,8 @@ impl Conversation {
             }
             None => (Dialogue::new(self.call(), Arc::clone(&self.agent), now), now),
         };
-        let mut state = State {
+        // Rooms of futures are as large as what is longest in them: here what lasts, in boxes what is rare.
+        let mut state = Box::new(State {
             dialogue,
             shelf: Shelf::default(),
             actions: Vec::new(),
@@ -135,7 +143,7 @@ impl Conversation {
             turns: self.record.turns,
             on_hold: self.stream.on_hold(),
             changed: true,
-        };
+        });
         // An engine that was lost, or became ready, before the call was attached is no news to its port.
         let ready = matches!(*self.exchange.engine.state().borrow(), EngineState::Ready(_));
         match (before, ready) {
@@ -152,6 +160,7 @@ impl Conversation {
             (Some(_), false) => {}
         }
         if state.on_hold {
+            self.live.update(|call| call.state = LiveState::Held);
             self.tell(&mut state, Input::Hold(true));
         }
         // What was under way when the daemon before died, and was not joined yet, has come to nothing.
@@ -168,7 +177,7 @@ impl Conversation {
                 break MEDIA_TIMEOUT.to_owned();
             }
             if let Some(name) = state.wanted.take() {
-                self.hand_over(&mut state, &name).await;
+                Box::pin(self.hand_over(&mut state, &name)).await;
                 continue;
             }
             if let Some(reason) = state.hang_up {
@@ -185,6 +194,7 @@ impl Conversation {
                 () = until(deadline) => Wake::Time,
                 () = drain.cancelled(), if !draining => Wake::Drain,
                 happening = Handover::next(&mut self.handover) => Wake::Handover(happening),
+                wish = self.live.wish() => Wake::Wish(wish),
             };
             self.enter();
             match wake {
@@ -196,7 +206,8 @@ impl Conversation {
                 }
                 Wake::Signal(CallEvent::Referred(news)) => {
                     let record = &self.record;
-                    let fate = handover::referred(&self.exchange, &mut self.handover, &self.sip, news, record).await;
+                    let fate = handover::referred(&self.exchange, &mut self.handover, &self.sip, news, record);
+                    let fate = Box::pin(fate).await;
                     if let Some(reason) = self.fate(&mut state, fate) {
                         self.sip.hangup().await;
                         break reason.to_owned();
@@ -204,13 +215,14 @@ impl Conversation {
                 }
                 Wake::Handover(Happening::Audio) => {}
                 Wake::Handover(happening) => {
-                    let fate = handover::happened(&self.exchange, &mut self.handover, &self.sip, happening).await;
+                    let fate = handover::happened(&self.exchange, &mut self.handover, &self.sip, happening);
+                    let fate = Box::pin(fate).await;
                     if let Some(reason) = self.fate(&mut state, fate) {
                         self.sip.hangup().await;
                         break reason.to_owned();
                     }
                 }
-                Wake::Signal(event) => self.signalled(&mut state, event).await,
+                Wake::Signal(event) => Box::pin(self.signalled(&mut state, event)).await,
                 Wake::Media => {
                     if self.media_arrived(&mut state) == Media::Gone {
                         self.sip.hangup().await;
@@ -219,6 +231,18 @@ impl Conversation {
                 }
                 Wake::News(news) => self.engine_said(&mut state, news),
                 Wake::Time => self.tell(&mut state, Input::Tick),
+                Wake::Wish(Wish::HangUp(done)) => {
+                    self.sip.hangup().await;
+                    // Who has asked may not wait any more.
+                    done.send(()).unwrap_or_default();
+                    break OPERATOR.to_owned();
+                }
+                Wake::Wish(Wish::Capture(done)) => {
+                    if let Ok(capture) = self.session.capture(capture::WAITING) {
+                        let clock = Arc::clone(&self.exchange.clock);
+                        drop(done.send(pass_on(capture, self.stream.address(), clock)));
+                    }
+                }
                 Wake::Drain => {
                     draining = true;
                     self.tell(&mut state, Input::Drain);
@@ -234,9 +258,11 @@ impl Conversation {
         self.write(&state, Some(over));
         // Only now: whoever goes on from what is kept has to know of the leg.
         if let Some(leg) = self.handover.take().and_then(Handover::into_leg) {
-            leg.end(&self.exchange).await;
+            Box::pin(leg.end(&self.exchange)).await;
         }
-        Ended { reason, turns: state.turns, media: self.session.stats(), keep: self.keep.take() }
+        let mut record = Box::new(self.record.clone());
+        record.ended = Some(self.exchange.present(&self.record, self.began));
+        Ended { record, reason, turns: state.turns, media: self.session.stats(), keep: self.keep.take() }
     }
 
     fn enter(&self) {
@@ -546,6 +572,7 @@ impl Conversation {
         self.update(state);
         if state.on_hold != self.stream.on_hold() {
             state.on_hold = self.stream.on_hold();
+            self.live.update(|call| call.state = if state.on_hold { LiveState::Held } else { LiveState::Listening });
             self.tell(state, Input::Hold(state.on_hold));
         }
     }
@@ -564,7 +591,9 @@ impl Conversation {
             Mark::AgentSays { .. } => LiveState::Speaking,
             _ => return,
         };
-        self.live.update(|call| call.state = state);
+        if !self.stream.on_hold() {
+            self.live.update(|call| call.state = state);
+        }
     }
 
     /// A request that finds the engine's queue full is lost; the dialogue's own watch on each piece of work finds it.

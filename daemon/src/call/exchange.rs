@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::agents::Agents;
 use super::conversation::{Before, Conversation, Ended};
@@ -254,11 +254,7 @@ impl Exchange {
         };
         let span = agent_span(agent.name.as_str());
         match self.answer(incoming, agent).instrument(span.clone()).await {
-            Ok(Some(up)) => {
-                // In a task of its own: what it took to answer need not be kept as long as they talk.
-                let exchange = Arc::clone(&self);
-                self.calls.spawn(async move { exchange.converse(*up).await }.instrument(span));
-            }
+            Ok(Some(up)) => self.begin(*up, span),
             Ok(None) => {}
             Err(Unanswered::Refused(incoming, refuse)) => self.refuse(*incoming, &refuse).await,
             Err(Unanswered::Gone) => tracing::info!("the caller gave up before the answer"),
@@ -450,17 +446,15 @@ impl Exchange {
         }
     }
 
-    /// Holds a conversation to its end, and records that.
-    pub(super) async fn converse(self: &Arc<Self>, up: Up) {
-        let Up { mut record, agent, sip, session, parameters, stream, keep, began, before, leg } = up;
-        let active = Active::new(&self.metrics);
+    /// Begins a conversation, in a task of its own: what it took to get here need not be kept as long as they talk.
+    pub(super) fn begin(self: &Arc<Self>, up: Up, span: Span) {
+        let Up { record, agent, sip, session, parameters, stream, keep, began, before, leg } = up;
         let live = self.list(&record);
         let port = self.engine.attach(record.id);
-        let media = record.media;
-        let conversation = Conversation {
+        let conversation = Box::new(Conversation {
             exchange: Arc::clone(self),
             agent,
-            record: record.clone(),
+            record,
             sip,
             session,
             parameters,
@@ -471,16 +465,21 @@ impl Exchange {
             began,
             before,
             handover: leg.map(|leg| Handover::Joined { leg }),
-        };
-        let Ended { reason, turns, media: stats, keep } = conversation.hold().await;
+        });
+        self.calls.spawn(Self::converse(conversation).instrument(span));
+    }
 
+    /// Holds a conversation to its end, and records that.
+    async fn converse(conversation: Box<Conversation>) {
+        let exchange = Arc::clone(&conversation.exchange);
+        let active = Active::new(&exchange.metrics);
+        let Ended { mut record, reason, turns, media: stats, keep } = conversation.hold().await;
         drop(active);
         tracing::info!(reason, turns, "ended");
-        record.ended = Some(self.present(&record, began));
         record.turns = turns;
-        record.media = media_stats(media, &stats);
+        record.media = media_stats(record.media, &stats);
         record.end_reason = Some(reason);
-        self.record_end(record, keep).await;
+        exchange.record_end(*record, keep).await;
     }
 
     /// The machine's uptime at this instant.

@@ -8,6 +8,7 @@
 //!    stream       offer and answer → what the media thread is told
 //!    conversation one task per call: sip, media, dialogue and engine, joined
 //!      hearing      what the caller says, for this engine or the next
+//!      capture      its datagrams, for whoever looks for a fault
 //!      shelf        audio that waits until it may be heard; credit for the engine
 //!      keep         what of it outlives the daemon
 //!      handover     a caller who is transferred: REFER, or a second leg that is joined
@@ -20,6 +21,7 @@
 //! ```
 
 pub mod agents;
+mod capture;
 mod conversation;
 mod exchange;
 mod handover;

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Instrument as _;
-
 use super::exchange::{Exchange, Up};
 use super::keep::Keep;
 use super::record::timestamp;
@@ -151,8 +149,7 @@ impl Exchange {
         span.in_scope(|| tracing::info!(codec = record.codec, "a call of ours was answered"));
         let parameters = agreed.session;
         let up = Up { record, agent, sip, session, parameters, stream, keep, began, before: None, leg: None };
-        let exchange = Arc::clone(self);
-        self.calls.spawn(async move { exchange.converse(up).await }.instrument(span));
+        self.begin(up, span);
         Ok(id)
     }
 

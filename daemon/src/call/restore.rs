@@ -5,8 +5,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Instrument as _;
-
 use super::conversation::Before;
 use super::exchange::{Exchange, Up};
 use super::handover::{Leg, TRANSFERRED};
@@ -105,11 +103,10 @@ impl Exchange {
             before,
             leg,
         };
-        let exchange = Arc::clone(self);
         let span = call_span(id);
         let span = span.in_scope(|| agent_span(up.agent.name.as_str()));
         span.in_scope(|| tracing::info!("a call of an earlier daemon goes on"));
-        self.calls.spawn(async move { exchange.converse(up).await }.instrument(span));
+        self.begin(up, span);
     }
 
     /// Whom the caller was joined to, again with media; the conversation finds out if there is none.

@@ -97,6 +97,11 @@ impl Stream {
         Self { local, names, direction: Direction::SendRecv, silence, inband_keys: policy.inband_keys }
     }
 
+    /// Our address for RTP, as the peer can reach it.
+    pub fn address(&self) -> SocketAddr {
+        self.local.rtp
+    }
+
     /// Whether the peer has put us on hold: it does not listen (RFC 3264 §8.4), and what it may send is music.
     pub fn on_hold(&self) -> bool {
         !self.direction.sends()

@@ -1,17 +1,24 @@
 //! `/api/v1/calls`: the calls that are up and those that were, as one list.
 
+use std::time::Duration;
+
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
-use super::{LiveCall, Problem, Shared, View};
+use super::orders::permitted;
+use super::{LiveCall, LiveCalls, Problem, Shared, View, Wish};
 use crate::base::CallId;
 use crate::storage::{CallRecord, Cursor, StorageHandle};
 
 /// Calls on a page if nothing is asked for, and at most.
 const PAGE: (u32, u32) = (50, 500);
+
+/// Time in which the task of a call takes an order.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Fields that say who called and what was said.
 const PRIVATE: [&str; 5] = ["from", "to", "caller_text", "agent_text", "heard_text"];
@@ -76,6 +83,38 @@ pub(super) async fn one(
     let exchanges = stored.turns.iter().map(|turn| shown(turn, view)).collect();
     call["exchanges"] = Value::Array(exchanges);
     Ok(Json(call))
+}
+
+/// Ends a call that is up, without a word.
+pub(super) async fn hang_up(
+    State(shared): State<Shared>,
+    Extension(view): Extension<View>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    permitted(view)?;
+    let id = asked(&shared.state.live, &id, Wish::HangUp).await?.0;
+    Ok(Json(json!({ "id": id.to_string() })))
+}
+
+/// Has the task of a call do something, and waits for what comes of it.
+pub(super) async fn asked<T>(
+    live: &LiveCalls,
+    id: &str,
+    wish: impl FnOnce(oneshot::Sender<T>) -> Wish,
+) -> Result<(CallId, T), Problem> {
+    let id: CallId = id.parse().map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("{error}")))?;
+    if live.one(id).is_none() {
+        return Err(Problem::new(StatusCode::NOT_FOUND, format!("call {id} is not up")));
+    }
+    let (done, answer) = oneshot::channel();
+    let taken = live.wish(id, wish(done));
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(Ok(answer)) if taken => Ok((id, answer)),
+        _ => Err(Problem::new(
+            StatusCode::CONFLICT,
+            format!("call {id} does not take orders: it ends, or it is joined to another call that does"),
+        )),
+    }
 }
 
 /// The disk is waited for on another thread, so that `/health` never does.

@@ -1,11 +1,13 @@
-//! Calls that are up. Enters: each call's task says what it does; leaves: a list. Bounded: a call too many is carried
-//! all the same, and not listed.
+//! Calls that are up. Enters: each call's task says what it does, operators what they want of it; leaves: a list, and
+//! their wishes, to that task. Bounded: a call too many is carried all the same, and not listed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
+use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::trace::TracedPacket;
 use crate::base::{CallId, Pii};
 use crate::storage::{Direction, Timestamp};
 
@@ -13,16 +15,14 @@ use crate::storage::{Direction, Timestamp};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LiveState {
-    /// Not answered yet.
-    Ringing,
+    /// The far end has put it on hold.
+    Held,
     /// The caller has the floor.
     Listening,
     /// The answer is being made.
     Thinking,
     /// The agent has the floor.
     Speaking,
-    /// Saying goodbye, or hung up and being put away.
-    Ending,
 }
 
 /// A call that is up.
@@ -48,10 +48,30 @@ pub struct LiveCall {
     pub turns: u32,
 }
 
+/// What an operator wants of a call that is up.
+#[derive(Debug)]
+pub enum Wish {
+    /// Its datagrams from now on, until the receiver is dropped.
+    Capture(oneshot::Sender<mpsc::Receiver<TracedPacket>>),
+    /// Its end, at once.
+    HangUp(oneshot::Sender<()>),
+}
+
+/// Wishes that wait for a call's task; one more is refused.
+const WISHES: usize = 4;
+
+#[derive(Debug, Default)]
+struct Inbox {
+    wishes: Mutex<VecDeque<Wish>>,
+    there: Notify,
+}
+
+type Listed = HashMap<CallId, (LiveCall, Arc<Inbox>)>;
+
 /// The list; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LiveCalls {
-    calls: Arc<Mutex<HashMap<CallId, LiveCall>>>,
+    calls: Arc<Mutex<Listed>>,
     most: usize,
 }
 
@@ -65,25 +85,38 @@ impl LiveCalls {
     /// Lists a call until the entry is dropped.
     #[must_use = "dropping the entry takes the call off the list"]
     pub fn enter(&self, call: LiveCall) -> LiveEntry {
-        let id = call.id;
+        let (id, inbox) = (call.id, Arc::<Inbox>::default());
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         if calls.len() < self.most {
-            calls.insert(id, call);
+            calls.insert(id, (call, Arc::clone(&inbox)));
         }
         drop(calls);
-        LiveEntry { id, list: self.clone() }
+        LiveEntry { id, list: self.clone(), inbox }
     }
 
     /// All of them, in no order.
     #[must_use]
     pub fn all(&self) -> Vec<LiveCall> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).values().map(|(call, _)| call.clone()).collect()
     }
 
     /// One of them.
     #[must_use]
     pub fn one(&self, id: CallId) -> Option<LiveCall> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).get(&id).map(|(call, _)| call.clone())
+    }
+
+    /// Tells a call's task what is wanted; false if there is no such call, or it has enough to do.
+    pub fn wish(&self, id: CallId, wish: Wish) -> bool {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, inbox)) = calls.get(&id) else { return false };
+        let mut wishes = inbox.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = wishes.len() < WISHES;
+        if taken {
+            wishes.push_back(wish);
+            inbox.there.notify_one();
+        }
+        taken
     }
 
     /// How many.
@@ -104,13 +137,25 @@ impl LiveCalls {
 pub struct LiveEntry {
     id: CallId,
     list: LiveCalls,
+    inbox: Arc<Inbox>,
 }
 
 impl LiveEntry {
     /// Changes what is listed; does nothing where the list was full.
     pub fn update(&self, change: impl FnOnce(&mut LiveCall)) {
-        if let Some(call) = self.list.calls.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&self.id) {
+        if let Some((call, _)) = self.list.calls.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&self.id) {
             change(call);
+        }
+    }
+
+    /// What somebody wants of this call next.
+    pub async fn wish(&self) -> Wish {
+        loop {
+            let wish = self.inbox.wishes.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            match wish {
+                Some(wish) => return wish,
+                None => self.inbox.there.notified().await,
+            }
         }
     }
 }

@@ -44,12 +44,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-pub use live::{LiveCall, LiveCalls, LiveEntry, LiveState};
+pub use live::{LiveCall, LiveCalls, LiveEntry, LiveState, Wish};
 pub use orders::{CallOrder, DrainState, DrainStatus, NotCalled, Order, Orders, ReloadError, Reloaded};
 pub use problem::Problem;
 pub use ready::{Latch, Readiness, Status};
 use tokio_util::sync::CancellationToken;
-pub use trace::{Trace, TracedMessage, Traces};
+pub use trace::{Captured, Trace, TracedMessage, TracedPacket, Traces};
 
 use crate::base::{Clock, Pulse};
 use crate::storage::StorageHandle;
@@ -239,7 +239,8 @@ fn router(shared: Shared, view: View) -> Router {
         .route("/health/startup", get(health::startup))
         .route("/metrics", get(metrics))
         .route("/api/v1/calls", get(calls::list).post(orders::call))
-        .route("/api/v1/calls/{id}", get(calls::one))
+        .route("/api/v1/calls/{id}", get(calls::one).delete(calls::hang_up))
+        .route("/api/v1/calls/{id}/capture", get(trace::capture))
         .route("/api/v1/calls/{id}/trace", get(trace::trace))
         .route("/api/v1/reports/{kind}", get(reports::report))
         .route("/api/v1/drain", get(orders::drain_status).post(orders::drain).delete(orders::resume))

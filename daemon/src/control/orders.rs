@@ -225,7 +225,7 @@ pub(super) async fn call(
     }
 }
 
-fn permitted(view: View) -> Result<(), Problem> {
+pub(super) fn permitted(view: View) -> Result<(), Problem> {
     if view.orders {
         return Ok(());
     }

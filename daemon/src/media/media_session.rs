@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rtrb::{Consumer, Producer, RingBuffer};
 use tokio::sync::Notify;
 
+use super::capture::{Capture, Tee};
 use super::playout::PlayFrame;
 use super::session::{Change, Ends, SessionParameters, SessionStats};
 use super::{Event, Frame, Keys, TapFrame};
@@ -21,6 +22,7 @@ pub struct Full;
 
 /// What the media thread is told.
 pub(super) enum Control {
+    Capture(Tee),
     Press(Keys),
     Tap(Producer<TapFrame>),
     Update(Box<Change>),
@@ -122,6 +124,16 @@ impl MediaSession {
         let (producer, ring) = RingBuffer::new(frames);
         self.controls.push(Control::Tap(producer)).map_err(|_| Full)?;
         Ok(Tap { ring })
+    }
+
+    /// Copies the datagrams of both directions from now on, into a ring of so many. Replaces an earlier capture.
+    ///
+    /// # Errors
+    /// [`Full`] after eight changes in 20 ms.
+    pub fn capture(&mut self, datagrams: usize) -> Result<Capture, Full> {
+        let (tee, capture) = Tee::new(datagrams);
+        self.controls.push(Control::Capture(tee)).map_err(|_| Full)?;
+        Ok(capture)
     }
 
     /// How the call is doing, as of at most a few ticks ago.

@@ -6,6 +6,7 @@
 //! One thread, `callbox-media`, drives all calls; a call's task holds a [`MediaSession`] and talks to it through bounded
 //! rings. Nothing on that thread allocates, locks or waits per packet.
 
+mod capture;
 pub mod codec;
 pub mod conceal;
 pub mod dtmf;
@@ -33,6 +34,7 @@ mod socket;
 pub mod srtp;
 mod vectors;
 
+pub use capture::{Capture, Captured};
 pub use codec::Codec;
 pub use heard::Heard;
 pub use keys::Keys;

@@ -25,6 +25,7 @@ use thread_priority::{
 };
 use tokio::sync::watch;
 
+use super::capture::Tee;
 use super::media_session::{Control, MediaSession, Shared};
 use super::missed::Missed;
 use super::ports::PortPool;
@@ -202,7 +203,8 @@ impl Media {
         }
         let (handle, controls, shared) = MediaSession::new(ends);
         let counted = Counted::new(&self.sessions);
-        let line = Box::new(Line { session, controls, shared, phase: 0, sockets: reservation, counted });
+        let tee = Tee::default();
+        let line = Box::new(Line { session, controls, shared, tee, phase: 0, sockets: reservation, counted });
         // There is room for one command per port pair, so a full queue means that nobody takes them.
         self.commands
             .try_send(line)
@@ -236,6 +238,7 @@ struct Line {
     session: Session,
     controls: Consumer<Control>,
     shared: Arc<Shared>,
+    tee: Tee,
     phase: usize,
     sockets: Reservation,
     // Last: who waits for the last call to end may use its ports at once.
@@ -345,6 +348,7 @@ impl Pacer {
             self.stats.received += 1;
             let now = SystemClock.now();
             let handled = catch_unwind(AssertUnwindSafe(|| {
+                line.tee.copy(now, (false, name & 1 == 1), source, &buffer[..length]);
                 if name & 1 == 0 {
                     line.session.handle_packet(now, &buffer[..length], source);
                 } else {
@@ -418,19 +422,23 @@ impl Line {
     fn tick(&mut self, deadline: Instant, stats: &mut MediaStats) {
         while let Ok(control) = self.controls.pop() {
             match control {
+                Control::Capture(tee) => self.tee = tee,
                 Control::Press(keys) => self.session.press(keys),
                 Control::Tap(tap) => self.session.set_tap(tap),
                 Control::Update(change) => self.session.update(*change),
             }
         }
-        let rtp = &self.sockets.rtp;
+        let (rtp, tee) = (&self.sockets.rtp, &mut self.tee);
         self.session.tick(deadline, |packet| {
             send(rtp, packet, stats);
-            stats.lateness.add(SystemClock.now().saturating_duration_since(deadline));
+            let now = SystemClock.now();
+            stats.lateness.add(now.saturating_duration_since(deadline));
+            tee.copy(now, (true, false), packet.to, packet.bytes);
         });
-        let socket = if self.session.rtcp_mux() { &self.sockets.rtp } else { &self.sockets.rtcp };
+        let mux = self.session.rtcp_mux();
         if let Some(report) = self.session.report(deadline) {
-            send(socket, report, stats);
+            send(if mux { &self.sockets.rtp } else { &self.sockets.rtcp }, report, stats);
+            self.tee.copy(SystemClock.now(), (true, !mux), report.to, report.bytes);
         }
         // The call's task holds the lock for a copy; if they meet, it has a copy that is 20 ms old.
         if let Ok(mut shared) = self.shared.stats.try_lock() {

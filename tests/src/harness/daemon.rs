@@ -59,6 +59,8 @@ pub struct Setup {
     pub sip: String,
     /// Lines of `sip.limits`; none of them leaves what the package says.
     pub limits: &'static str,
+    /// Calls that there are ports for.
+    pub calls: u16,
     /// `media.silence_s`.
     pub silence: u32,
     /// `log.level`.
@@ -74,6 +76,7 @@ impl Setup {
             more: String::new(),
             sip: String::new(),
             limits: LIMITS,
+            calls: 400,
             silence: 30,
             log: "debug",
         }
@@ -120,7 +123,7 @@ impl Daemon {
     /// If the folder cannot be written.
     pub fn configure(setup: &Setup, dir: &Path) -> anyhow::Result<(PathBuf, SocketAddr, SocketAddr)> {
         let (sip, http) = (free_port(), free_port());
-        let (first, last) = rtp_range();
+        let (first, last) = rtp_range(setup.calls);
         let folder = dir.display();
         let agents = dir.join("agents");
         fs::create_dir_all(&agents)?;

@@ -15,7 +15,7 @@ const QUARTERS: u16 = 4;
 /// Of each quarter, what is handed out one by one; the rest goes in ranges.
 const SINGLES: u16 = 1_500;
 
-/// Ports of a range: enough for 400 calls.
+/// Ports of the smallest range: enough for 400 calls.
 const RANGE: u16 = 800;
 
 /// sipp takes the ports after the one that it was given for audio, too.
@@ -52,9 +52,12 @@ pub fn free_port() -> u16 {
     (0..SINGLES / STEP).map(|_| next()).find(free).expect("a free port in the territory of this test process")
 }
 
-/// First and last of some ports for RTP. After five ranges it begins again, and their users skip what is taken.
-pub(super) fn rtp_range() -> (u16, u16) {
-    let number = OURS.ranges.fetch_add(1, Ordering::Relaxed) % ((QUARTER - SINGLES) / RANGE);
+/// First and last of the ports for RTP of so many calls, at most 2000. After the last range it begins
+/// again, and their users skip what is taken.
+pub(super) fn rtp_range(calls: u16) -> (u16, u16) {
+    const ALL: u16 = (QUARTER - SINGLES) / RANGE;
+    let wanted = (2 * calls).div_ceil(RANGE).clamp(1, ALL);
+    let number = (OURS.ranges.fetch_add(wanted, Ordering::Relaxed) % ALL).min(ALL - wanted);
     let first = OURS.first + SINGLES + number * RANGE;
-    (first, first + RANGE - 1)
+    (first, first + (2 * calls).min(wanted * RANGE) - 1)
 }

@@ -1,14 +1,15 @@
-//! `callbox call list`, `callbox call show ID`, `callbox call trace ID` and `callbox call start`.
+//! `callbox call list`, `callbox call show ID`, `callbox call trace ID`, `callbox call start` and `callbox call hangup ID`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use callbox::base::CallId;
-use callbox::control::Trace;
+use callbox::control::{Captured, Trace};
 use callbox::storage::{Cursor, Timing};
 use clap::{Args, Subcommand};
 use hyper::Method;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::client::Daemon;
@@ -46,8 +47,22 @@ enum Command {
         /// Writes a capture for Wireshark, tshark or sngrep instead; messages of TCP and TLS are in it as datagrams.
         #[arg(long, value_name = "FILE")]
         pcap: Option<PathBuf>,
+        /// Also writes its audio as it is on the wire, from now on for so many seconds: RTP and RTCP, 1 to 45. What is
+        /// encrypted stays so.
+        #[arg(long, value_name = "SECONDS", requires = "pcap", value_parser = clap::value_parser!(u64).range(1..=45))]
+        media: Option<u64>,
         /// Prints what the daemon says, as it says it.
         #[arg(long, conflicts_with = "pcap")]
+        json: bool,
+    },
+    /// Ends a call that is up, at once and without a word.
+    Hangup {
+        #[command(flatten)]
+        daemon: Daemon,
+        /// Its id, as `call list` and log lines show it.
+        id: CallId,
+        /// Prints what the daemon says, as it says it.
+        #[arg(long)]
         json: bool,
     },
     /// Places a call; the agent speaks once somebody answers.
@@ -86,16 +101,22 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let (_, page) = daemon.get(&format!("/api/v1/calls?limit={limit}{before}"), None).await?;
             if json { println!("{page}") } else { list(&page) }
         }
-        Command::Trace { daemon, id, pcap, json } => {
+        Command::Trace { daemon, id, pcap, media, json } => {
+            let packets = match media {
+                Some(seconds) => {
+                    let path = format!("/api/v1/calls/{id}/capture?seconds={seconds}");
+                    read::<Captured>(daemon.order(Method::GET, &path).await?)?.packets
+                }
+                None => Vec::new(),
+            };
             let (_, answer) = daemon.get(&format!("/api/v1/calls/{id}/trace"), None).await?;
             if json {
                 println!("{answer}");
                 return Ok(ExitCode::SUCCESS);
             }
-            let trace: Trace = serde_json::from_value(answer)
-                .context("callboxd's answer has another form; install one release of both")?;
+            let trace: Trace = read(answer)?;
             match pcap {
-                Some(file) => trace::write(&trace, &file)?,
+                Some(file) => trace::write(&trace, &packets, &file)?,
                 None => print!("{}", trace::ladder(&trace)),
             }
         }
@@ -104,12 +125,20 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let placed = daemon.order_with(Method::POST, "/api/v1/calls", Some(&order)).await?;
             if json { println!("{placed}") } else { println!("answered: call {}", text(&placed["id"])) }
         }
+        Command::Hangup { daemon, id, json } => {
+            let ended = daemon.order(Method::DELETE, &format!("/api/v1/calls/{id}")).await?;
+            if json { println!("{ended}") } else { println!("ended: call {id}") }
+        }
         Command::Show { daemon, id, json } => {
             let (_, call) = daemon.get(&format!("/api/v1/calls/{id}"), None).await?;
             if json { println!("{call}") } else { show(&call) }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn read<T: DeserializeOwned>(answer: Value) -> anyhow::Result<T> {
+    serde_json::from_value(answer).context("callboxd's answer has another form; install one release of both")
 }
 
 /// A field for a terminal: peers choose some of these texts, so nothing in them may move the cursor.

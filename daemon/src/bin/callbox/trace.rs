@@ -1,5 +1,6 @@
-//! The signalling of a call for people: a ladder in the terminal, or a capture that Wireshark, tshark and sngrep read.
-//! Enters: what the daemon remembers; leaves: text, or a pcap file. Never here: a secret; the daemon keeps none.
+//! The signalling of a call for people: a ladder in the terminal, or a capture that Wireshark, tshark and sngrep read, with
+//! its audio if that was captured. Enters: what the daemon remembers; leaves: text, or a pcap file. Never here: a secret;
+//! the daemon keeps none.
 
 use std::fmt::Write as _;
 use std::io;
@@ -8,7 +9,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use callbox::control::{Trace, TracedMessage};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use callbox::control::{Trace, TracedMessage, TracedPacket};
 
 /// Columns between the two lines of a ladder.
 const WIDTH: usize = 46;
@@ -70,27 +73,32 @@ fn label(message: &str) -> String {
 }
 
 /// Writes a capture of mode 0600: it names the caller.
-pub(crate) fn write(trace: &Trace, path: &Path) -> anyhow::Result<()> {
+pub(crate) fn write(trace: &Trace, packets: &[TracedPacket], path: &Path) -> anyhow::Result<()> {
     let open = || std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     open()
-        .and_then(|mut file| io::Write::write_all(&mut file, &pcap(&trace.messages)))
+        .and_then(|mut file| io::Write::write_all(&mut file, &pcap(&trace.messages, packets)))
         .with_context(|| format!("{} cannot be written", path.display()))?;
-    println!("{}: {} messages", path.display(), trace.messages.len());
+    let audio = if packets.is_empty() { String::new() } else { format!(", {} packets of audio", packets.len()) };
+    println!("{}: {} messages{audio}", path.display(), trace.messages.len());
     Ok(())
 }
 
 /// The classic format, nanoseconds aside: <https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-03.html>; link type 101
 /// (LINKTYPE_RAW): the packets begin with their IP header.
-fn pcap(messages: &[TracedMessage]) -> Vec<u8> {
+fn pcap(messages: &[TracedMessage], packets: &[TracedPacket]) -> Vec<u8> {
+    let mut datagrams: Vec<Datagram> = messages.iter().map(Datagram::of_message).collect();
+    datagrams.extend(packets.iter().map(Datagram::of_packet));
+    datagrams.sort_by_key(|datagram| datagram.at_us);
     let mut file = Vec::new();
     for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, 101] {
         file.extend_from_slice(&word.to_le_bytes());
     }
-    for message in messages {
-        let packet = packet(message);
-        let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-        let (seconds, micros) = (message.at_us / 1_000_000, message.at_us % 1_000_000);
-        for word in [u32::try_from(seconds).unwrap_or(u32::MAX), u32::try_from(micros).unwrap_or(0), length, length] {
+    for datagram in datagrams {
+        let packet = datagram.packet();
+        let captured = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+        let length = captured.saturating_add(u32::try_from(datagram.length - datagram.body.len()).unwrap_or(0));
+        let (seconds, micros) = (datagram.at_us / 1_000_000, datagram.at_us % 1_000_000);
+        for word in [u32::try_from(seconds).unwrap_or(u32::MAX), u32::try_from(micros).unwrap_or(0), captured, length] {
             file.extend_from_slice(&word.to_le_bytes());
         }
         file.extend_from_slice(&packet);
@@ -98,50 +106,74 @@ fn pcap(messages: &[TracedMessage]) -> Vec<u8> {
     file
 }
 
-/// The message as one datagram.
-fn packet(message: &TracedMessage) -> Vec<u8> {
-    let (from, to) = if message.sent { (message.local, message.peer) } else { (message.peer, message.local) };
-    // The longest that a datagram can hold; messages are shorter than that.
-    let body = message.message.as_bytes();
-    let body = body.get(..body.len().min(65_000)).unwrap_or(body);
-    let length = u16::try_from(body.len() + 8).unwrap_or(u16::MAX);
-    let mut udp = Vec::new();
-    for word in [from.port(), to.port(), length, 0] {
-        udp.extend_from_slice(&word.to_be_bytes());
+/// What goes into a capture as one.
+struct Datagram {
+    at_us: u64,
+    from: SocketAddr,
+    to: SocketAddr,
+    /// Its first octets.
+    body: Vec<u8>,
+    /// Its true length.
+    length: usize,
+}
+
+impl Datagram {
+    fn of_message(message: &TracedMessage) -> Self {
+        let (from, to) = if message.sent { (message.local, message.peer) } else { (message.peer, message.local) };
+        // The longest that a datagram can hold; messages are shorter than that.
+        let body: Vec<u8> = message.message.bytes().take(65_000).collect();
+        Self { at_us: message.at_us, from, to, length: body.len(), body }
     }
-    udp.extend_from_slice(body);
-    let (addresses, protocol) = addresses(from.ip(), to.ip());
-    let mut pseudo = addresses.clone();
-    pseudo.extend_from_slice(&u32::from(length).to_be_bytes());
-    pseudo.extend_from_slice(&[0, 0, 0, 17]);
-    pseudo.extend_from_slice(&udp);
-    // RFC 768: zero means that there is none.
-    let sum = match checksum(&pseudo) {
-        0 => 0xffff,
-        sum => sum,
-    };
-    if let Some(slot) = udp.get_mut(6..8) {
-        slot.copy_from_slice(&sum.to_be_bytes());
+
+    fn of_packet(packet: &TracedPacket) -> Self {
+        let (from, to) = if packet.sent { (packet.local, packet.peer) } else { (packet.peer, packet.local) };
+        let body = STANDARD.decode(&packet.octets).unwrap_or_default();
+        Self { at_us: packet.at_us, from, to, length: packet.length.clamp(body.len(), 65_000), body }
     }
-    let mut packet = Vec::new();
-    if protocol == 4 {
-        let total = length.saturating_add(20);
-        packet.extend_from_slice(&[0x45, 0]);
-        packet.extend_from_slice(&total.to_be_bytes());
-        packet.extend_from_slice(&[0, 0, 0x40, 0, 64, 17, 0, 0]);
-        packet.extend_from_slice(&addresses);
-        let sum = checksum(&packet);
-        if let Some(slot) = packet.get_mut(10..12) {
+
+    fn packet(&self) -> Vec<u8> {
+        let length = u16::try_from(self.length + 8).unwrap_or(u16::MAX);
+        let mut udp = Vec::new();
+        for word in [self.from.port(), self.to.port(), length, 0] {
+            udp.extend_from_slice(&word.to_be_bytes());
+        }
+        udp.extend_from_slice(&self.body);
+        let (addresses, protocol) = addresses(self.from.ip(), self.to.ip());
+        let mut pseudo = addresses.clone();
+        pseudo.extend_from_slice(&u32::from(length).to_be_bytes());
+        pseudo.extend_from_slice(&[0, 0, 0, 17]);
+        pseudo.extend_from_slice(&udp);
+        // Zero would mean that there is none (RFC 768).
+        let sum = match checksum(&pseudo) {
+            0 => 0xffff,
+            sum => sum,
+        };
+        // Of what is cut off nobody knows the sum.
+        if self.length == self.body.len()
+            && let Some(slot) = udp.get_mut(6..8)
+        {
             slot.copy_from_slice(&sum.to_be_bytes());
         }
-    } else {
-        packet.extend_from_slice(&[0x60, 0, 0, 0]);
-        packet.extend_from_slice(&length.to_be_bytes());
-        packet.extend_from_slice(&[17, 64]);
-        packet.extend_from_slice(&addresses);
+        let mut packet = Vec::new();
+        if protocol == 4 {
+            let total = length.saturating_add(20);
+            packet.extend_from_slice(&[0x45, 0]);
+            packet.extend_from_slice(&total.to_be_bytes());
+            packet.extend_from_slice(&[0, 0, 0x40, 0, 64, 17, 0, 0]);
+            packet.extend_from_slice(&addresses);
+            let sum = checksum(&packet);
+            if let Some(slot) = packet.get_mut(10..12) {
+                slot.copy_from_slice(&sum.to_be_bytes());
+            }
+        } else {
+            packet.extend_from_slice(&[0x60, 0, 0, 0]);
+            packet.extend_from_slice(&length.to_be_bytes());
+            packet.extend_from_slice(&[17, 64]);
+            packet.extend_from_slice(&addresses);
+        }
+        packet.extend_from_slice(&udp);
+        packet
     }
-    packet.extend_from_slice(&udp);
-    packet
 }
 
 /// Both addresses as they stand in a header, and of which version it is.
@@ -217,8 +249,9 @@ call 0000000000000007: callbox is 192.0.2.1:5060 over UDP
 
     #[test]
     fn packets_carry_addresses_and_sums_that_are_right() {
-        let file = pcap(&call().messages);
+        let file = pcap(&call().messages, &[]);
         assert_eq!(&file[..4], &0xa1b2_c3d4_u32.to_le_bytes());
+        let packet = |message: &TracedMessage| Datagram::of_message(message).packet();
         let invite = packet(&call().messages[0]);
         assert_eq!(checksum(&invite[..20]), 0, "a header with its sum adds up to nothing");
         assert_eq!((&invite[12..16], &invite[16..20]), (&[192, 0, 2, 9][..], &[192, 0, 2, 1][..]));
