@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use callbox_tests::harness::{
-    Baresip, Daemon, Engine, RATE, Setup, Speaks, eventually, executable, share_heard, transcribe, write_wav,
+    Baresip, Daemon, Engine, RATE, Setup, Speaks, eventually, executable, free_port, share_heard, transcribe, write_wav,
 };
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 use crate::PATIENCE;
 use crate::callers::{holds, tone};
 use crate::peers::{ENOUGH, greeting};
+use crate::tls::issue;
 
 /// As SDP names them.
 const CODECS: [&str; 4] = ["PCMU", "PCMA", "G722", "opus"];
@@ -84,37 +86,45 @@ async fn a_softphone_is_heard_and_hears_in_every_codec_over_every_transport_plai
     Ok(())
 }
 
-/// A softphone calls the daemon and is greeted; leaves what it heard.
-async fn greeted(daemon: &Daemon, speaks: Speaks) -> anyhow::Result<Vec<i16>> {
-    let heard = Baresip::speaking(&name(speaks), speaks)?.call(&daemon.uri(), &quiet(6)).await;
-    heard.with_context(|| format!("{speaks:?}"))
-}
-
 /// Whose call it is.
-fn name(speaks: Speaks) -> String {
-    format!("{}-{}", speaks.codec, if speaks.srtp { "srtp" } else { "plain" })
+fn name(speaks: Speaks, transport: &str) -> String {
+    format!("{}-{}-{transport}", speaks.codec, if speaks.srtp { "srtp" } else { "plain" })
 }
 
 #[tokio::test]
-async fn a_softphone_that_calls_is_greeted_in_every_codec_plain_and_encrypted() -> anyhow::Result<()> {
-    let trunk = "[[trunk]]\nname = \"phones\"\npeers = [\"127.0.0.1\"]\nencryption = \"optional\"\n";
-    let daemon = Daemon::start(Setup { more: trunk.into(), ..Setup::new(Engine::Pack("tiny")) }).await?;
-    for srtp in [false, true] {
-        let [pcmu, pcma, g722, opus] = CODECS.map(|codec| greeted(&daemon, Speaks { codec, srtp }));
-        let heard: [_; 4] = tokio::try_join!(pcmu, pcma, g722, opus)?.into();
-        for (codec, heard) in CODECS.into_iter().zip(heard) {
-            let speaks = Speaks { codec, srtp };
-            let is_of = |call: &&Value| call["from"].as_str().is_some_and(|from| from.contains(&name(speaks)));
+async fn a_softphone_that_calls_is_greeted_in_every_codec_over_every_transport_plain_and_encrypted()
+-> anyhow::Result<()> {
+    let (files, port) = (TempDir::new()?, free_port());
+    issue(files.path(), "box")?;
+    let (ca, folder) = (files.path().join("ca.pem"), files.path().display());
+    let sip = format!("tls = [\"127.0.0.1:{port}\"]\ncertificate = \"{folder}/box.pem\"\nkey = \"{folder}/box.key\"");
+    let more = "[[trunk]]\nname = \"phones\"\npeers = [\"127.0.0.1\"]\nencryption = \"optional\"\n".to_owned();
+    let daemon = Daemon::start(Setup { sip, more, ..Setup::new(Engine::Pack("tiny")) }).await?;
+    for transport in ["udp", "tcp", "tls"] {
+        let uri = match transport {
+            "tls" => format!("sip:{}@127.0.0.1:{port};transport=tls", Daemon::USER),
+            _ => format!("{};transport={transport}", daemon.uri()),
+        };
+        let mut calls = JoinSet::new();
+        for speaks in [false, true].into_iter().flat_map(|srtp| CODECS.map(|codec| Speaks { codec, srtp })) {
+            let phone = Baresip::speaking(&name(speaks, transport), speaks)?.trusting(&ca)?;
+            let uri = uri.clone();
+            calls.spawn(async move { (speaks, phone.call(&uri, &quiet(6)).await) });
+        }
+        for (speaks, heard) in calls.join_all().await {
+            let heard = heard.with_context(|| name(speaks, transport))?;
+            let (name, codec) = (name(speaks, transport), speaks.codec);
+            let is_of = |call: &&Value| call["from"].as_str().is_some_and(|from| from.contains(&name));
             let recorded = || async {
                 let calls = daemon.api("/api/v1/calls").await.ok()?;
                 let call = calls["calls"].as_array()?.iter().find(is_of)?.clone();
                 (call["state"] == "ended").then_some(call)
             };
             let call = eventually("the record of the call", PATIENCE, recorded).await?;
-            ensure!(call["codec"] == codec, "{speaks:?}: {call}");
+            ensure!(call["codec"] == codec, "{name}: {call}");
             let words = transcribe(&heard, daemon.dir()).await?;
             let share = share_heard(&greeting()?, &words);
-            ensure!(share >= ENOUGH, "{speaks:?}: of the greeting, {share:.2} was heard: {words:?}");
+            ensure!(share >= ENOUGH, "{name}: of the greeting, {share:.2} was heard: {words:?}");
         }
     }
     Ok(())

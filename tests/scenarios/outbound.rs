@@ -13,13 +13,14 @@ use tokio::process::Command;
 use crate::PATIENCE;
 use crate::callers::{call, tone};
 
-const PASSWORD: &str = "f0xtrot-lima";
+pub(crate) const PASSWORD: &str = "f0xtrot-lima";
 
 /// Takes a tone for a question.
-const SCRIPT: &str = "ms_per_character = 20\n[[answer]]\nheard = \"is there a garden\"\nsay = \"There is.\"\n";
+pub(crate) const SCRIPT: &str =
+    "ms_per_character = 20\n[[answer]]\nheard = \"is there a garden\"\nsay = \"There is.\"\n";
 
 /// Hands callers over to `target` when they press 0.
-fn agent(target: &str, how: &str) -> &'static str {
+pub(crate) fn agent(target: &str, how: &str) -> &'static str {
     let text = format!(
         "name = \"desk\"\nnumbers = [\"*\"]\npersona = \"You are kind.\"\ngreeting = \"Good morning.\"\ngoodbye = \"Goodbye.\"\n\
          [[transfers]]\nname = \"office\"\nto = \"{target}\"\nkeys = \"0\"\nhow = \"{how}\"\nring_ms = 5000\n\
@@ -29,7 +30,7 @@ fn agent(target: &str, how: &str) -> &'static str {
 }
 
 /// A trunk to the provider, as the customer `box`.
-fn trunk(provider: &Kamailio, folder: &Path, more: &str) -> anyhow::Result<String> {
+pub(crate) fn trunk(provider: &Kamailio, folder: &Path, more: &str) -> anyhow::Result<String> {
     let file = folder.join("password");
     fs::write(&file, format!("{PASSWORD}\n"))?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;

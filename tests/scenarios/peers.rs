@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use callbox_tests::harness::{
-    AGENT, Baresip, Daemon, Engine, Setup, eventually, say, scenario, share_heard, transcribe,
+    AGENT, Baresip, Daemon, Engine, RATE, Setup, eventually, say, scenario, share_heard, transcribe,
 };
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::converse;
+use crate::callers::{holds, tone};
+use crate::outbound::{SCRIPT, agent};
+use crate::{PATIENCE, converse};
 
 const QUESTION: &str = "When is breakfast served in the morning?";
 
@@ -54,6 +56,43 @@ async fn baresip_hears_the_answer_over_udp() -> anyhow::Result<()> {
 #[tokio::test]
 async fn baresip_hears_the_answer_over_tcp() -> anyhow::Result<()> {
     baresip_hears_the_answer(";transport=tcp").await
+}
+
+#[tokio::test]
+async fn a_softphone_holds_presses_a_key_and_follows_a_refer() -> anyhow::Result<()> {
+    let office = Baresip::new("office")?;
+    let mut listening = office.answer(&tone(1000.0, 30.0))?;
+    let target = format!("sip:office@{}", office.address());
+    let daemon =
+        Daemon::start(Setup { agent: agent(&target, "blind"), ..Setup::new(Engine::Scripted(SCRIPT)) }).await?;
+    let phone = Baresip::new("softphone")?;
+    let mut calling = phone.dial(&daemon.uri(), &[0; 40 * RATE as usize])?;
+    let is = |wanted: &'static str| {
+        let daemon = &daemon;
+        move || async move {
+            let calls = daemon.api("/api/v1/calls").await.ok()?;
+            (calls["calls"][0]["state"] == wanted).then_some(())
+        }
+    };
+    eventually("the call", PATIENCE, is("listening")).await?;
+    phone.press("hold").await?;
+    eventually("the call to be on hold", PATIENCE, is("held")).await?;
+    phone.press("resume").await?;
+    eventually("the call to be back", PATIENCE, is("listening")).await?;
+
+    phone.press("sndcode 0").await?;
+    let ended = || async {
+        let calls = daemon.api("/api/v1/calls").await.ok()?;
+        (calls["calls"][0]["end_reason"] == "transferred").then_some(())
+    };
+    eventually("the end of the call, as a transfer", PATIENCE, ended).await.with_context(|| calling.log())?;
+    // Long enough to hear each other.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    calling.stop(PATIENCE).await?;
+    listening.stop(PATIENCE).await?;
+    let heard = phone.recording(&calling)?;
+    ensure!(holds(&heard, 1000.0) > 0.4, "the caller does not hear the office: {} samples", heard.len());
+    Ok(())
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ const SCRIPT: &str = "ms_per_character = 20\n[[answer]]\nheard = \"hello\"\nsay 
 const VERIFIED: &str = "Verify return code: 0 (ok)";
 
 /// An authority, and a certificate of it for 127.0.0.1, in files of this folder.
-fn issue(dir: &Path, subject: &str) -> anyhow::Result<()> {
+pub(crate) fn issue(dir: &Path, subject: &str) -> anyhow::Result<()> {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30";
     if !dir.join("ca.pem").exists() {
         openssl(dir, &format!("req -x509 {key} -subj /CN=authority -keyout ca.key -out ca.pem"))?;

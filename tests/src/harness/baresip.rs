@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::ports::rtp_range;
@@ -42,6 +44,7 @@ impl Speaks {
 pub struct Baresip {
     dir: TempDir,
     port: u16,
+    control: u16,
     user: String,
     speaks: Speaks,
 }
@@ -81,9 +84,9 @@ impl Baresip {
     }
 
     fn with_account(user: &str, more: &str, speaks: Speaks) -> anyhow::Result<Self> {
-        let (dir, port) = (TempDir::new()?, free_port());
+        let (dir, port, control) = (TempDir::new()?, free_port(), free_port());
         let domain = if more.contains("outbound") { "provider.test" } else { "127.0.0.1" };
-        let ((first, last), folder) = (rtp_range(), dir.path().display());
+        let ((first, last), folder) = (rtp_range(400), dir.path().display());
         fs::create_dir(dir.path().join("rec"))?;
         fs::write(dir.path().join("contacts"), "")?;
         fs::write(
@@ -121,10 +124,12 @@ impl Baresip {
              module sndfile.so\n\
              module_tmp uuid.so\n\
              module_tmp account.so\n\
-             module_app menu.so\n"
+             module_app menu.so\n\
+             module_app ctrl_tcp.so\n\
+             ctrl_tcp_listen 127.0.0.1:{control}\n"
         );
         fs::write(dir.path().join("config"), config)?;
-        Ok(Self { dir, port, user: user.to_owned(), speaks })
+        Ok(Self { dir, port, control, user: user.to_owned(), speaks })
     }
 
     /// Believes servers whose certificate comes from an authority of this file.
@@ -166,6 +171,34 @@ impl Baresip {
     /// If it cannot be started.
     pub fn answer(&self, samples: &[i16]) -> anyhow::Result<Process> {
         self.start(samples, &[])
+    }
+
+    /// Calls `uri` and says `samples`, until it is stopped.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn dial(&self, uri: &str, samples: &[i16]) -> anyhow::Result<Process> {
+        self.start(samples, &["-e", &format!("/dial {uri}")])
+    }
+
+    /// Has one do something with its call, as its menu names it: `hold`, `resume`, `sndcode 5`.
+    ///
+    /// # Errors
+    /// If it does not listen, or refuses.
+    pub async fn press(&self, command: &str) -> anyhow::Result<()> {
+        let (command, parameters) = command.split_once(' ').unwrap_or((command, ""));
+        let text = serde_json::json!({ "command": command, "params": parameters }).to_string();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.control)).await?;
+        // A netstring, as its answer.
+        stream.write_all(format!("{}:{text},", text.len()).as_bytes()).await?;
+        let (mut answer, mut buffer) = (String::new(), [0; 2048]);
+        while !answer.contains("\"response\"") {
+            let length = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer)).await??;
+            anyhow::ensure!(length > 0, "{command}: {answer}");
+            answer += &String::from_utf8_lossy(&buffer[..length]);
+        }
+        anyhow::ensure!(answer.contains("\"ok\":true"), "{command}: {answer}");
+        Ok(())
     }
 
     fn start(&self, samples: &[i16], arguments: &[&str]) -> anyhow::Result<Process> {
