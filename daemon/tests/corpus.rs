@@ -38,6 +38,7 @@ targets![
     rtp_packet "../../tests/fuzz/fuzz_targets/rtp_packet.rs",
     sdp_offer "../../tests/fuzz/fuzz_targets/sdp_offer.rs",
     sip_message "../../tests/fuzz/fuzz_targets/sip_message.rs",
+    srtp_packet "../../tests/fuzz/fuzz_targets/srtp_packet.rs",
 ];
 
 fn folder(name: &str) -> PathBuf {
