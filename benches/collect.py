@@ -59,6 +59,7 @@ FIGURES = {
     "kills_left": ("kills.json", "left", 1),
     "kills_memory_grown_mb": ("kills.json", "memory_grown_mb", 1),
     "load_failed": ("load.json", "failed", 1),
+    "load_idle_call_kb": ("load.json", "idle_call_kb", 1),
     "load_setup_p95_ms": ("load.json", "setup_ms.p95", 1),
     "media_lost": ("media.json", "far_end.lost+packets_lost_on_the_way_to_us", 1),
 }

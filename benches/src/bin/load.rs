@@ -1,5 +1,6 @@
-//! Calls as fast as sipp makes them, against a whole daemon with the scripted engine: INVITE, 200, ACK, BYE. How many
-//! failed, and how long it took from INVITE to 200, as sipp saw it.
+//! What a call costs when nobody speaks, against a whole daemon with the scripted engine and sipp. First its memory, of
+//! calls that are up and silent; then INVITE, 200, ACK, BYE as fast as sipp makes them: how many failed, and how long it
+//! took from INVITE to 200, as sipp saw it.
 //!
 //! `cargo run --release -p callbox-benches --bin load [-- --out FILE --rate N --seconds S]`. Ends with 1 if a call failed.
 
@@ -10,9 +11,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use callbox_tests::harness::{Daemon, Engine, Setup, free_port};
 use serde_json::json;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 const SCRIPT: &str = "ms_per_character = 20\n[[answer]]\nheard = \"hello\"\nsay = \"We are glad.\"\n";
+
+/// Twice as many as there are in a second.
+const CALLS: u16 = 1200;
+const LIMITS: &str = "max_calls = 1200\ninvites_per_second = 700\nburst = 1400\nunacked = 1200";
+
+/// Silent calls.
+const FEW: u32 = 100;
+const MORE: u32 = 500;
+/// By then the greeting is over, and the transaction of the INVITE with all its messages (64·T1, RFC 6026 §7.1).
+const SETTLED: Duration = Duration::from_secs(45);
 
 const AGENT: &str = r#"
 name = "load"
@@ -21,6 +32,8 @@ persona = "You are kind."
 greeting = "Good morning."
 goodbye = "Goodbye."
 ring_ms = 0
+[turns]
+silence_ms = 120000
 "#;
 
 fn main() -> Result<ExitCode> {
@@ -40,9 +53,17 @@ async fn run() -> Result<ExitCode> {
             _ => bail!("{word} is no option"),
         }
     }
-    let setup = Setup { agent: AGENT, log: "warn", ..Setup::new(Engine::Scripted(SCRIPT)) };
+    let setup = Setup {
+        agent: AGENT,
+        limits: LIMITS,
+        calls: CALLS,
+        silence: 600,
+        log: "warn",
+        ..Setup::new(Engine::Scripted(SCRIPT))
+    };
     let daemon = Daemon::start(setup).await?;
     let dir = tempfile::TempDir::new()?;
+    let idle = idle_call(&daemon).await?;
     let before = cpu(&daemon)?;
     // The first second fills caches and pools, as the first calls of a morning do; it is not measured.
     sipp(&daemon, dir.path(), "warm", rate, rate).await?;
@@ -67,6 +88,7 @@ async fn run() -> Result<ExitCode> {
         "setup_ms": { "p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": at(1.0) },
         "daemon_cpu_ms_per_call": used * 1000.0 / f64::from(calls),
         "daemon_cpu_warm_s": begun - before,
+        "idle_call_kb": idle,
         "daemon_memory_mb": (usage.memory * 1024) as f64 / 1e6,
     });
     println!("{result:#}");
@@ -75,6 +97,33 @@ async fn run() -> Result<ExitCode> {
     }
     let sound = counts.failed == 0 && times.len() == calls as usize;
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Kilobytes of one more silent call: what the daemon grows by from [`FEW`] to [`FEW`] and [`MORE`] of them, so that
+/// neither what the first call brings nor what an allocator keeps of ended ones is counted.
+async fn idle_call(daemon: &Daemon) -> Result<f64> {
+    let memory = || -> Result<u64> { Ok(daemon.usage()?.memory) };
+    let mut few = hold(daemon, FEW, 3 * SETTLED)?;
+    tokio::time::sleep(SETTLED).await;
+    let before = memory()?;
+    let mut more = hold(daemon, MORE, SETTLED + Duration::from_secs(10))?;
+    tokio::time::sleep(SETTLED + Duration::from_secs(5)).await;
+    let after = memory()?;
+    for held in [&mut few, &mut more] {
+        let status = tokio::time::timeout(2 * SETTLED, held.wait()).await.context("sipp did not end")??;
+        ensure!(status.success(), "sipp: {status}");
+    }
+    Ok(after.saturating_sub(before) as f64 * 1.024 / f64::from(MORE))
+}
+
+/// Calls, 100 a second, each of which stays silent for so long.
+fn hold(daemon: &Daemon, calls: u32, time: Duration) -> Result<Child> {
+    let mut command = Command::new("sipp");
+    command.arg("-sf").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/call.xml"));
+    command.args([&daemon.sip().to_string(), "-s", Daemon::USER, "-key", "caller", "idle", "-key", "audio_port", "9"]);
+    command.args(["-i", "127.0.0.1", "-p", &free_port().to_string(), "-nostdin", "-r", "100"]);
+    command.args(["-m", &calls.to_string(), "-l", &calls.to_string(), "-d", &time.as_millis().to_string()]);
+    Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn()?)
 }
 
 struct Counts {
