@@ -40,6 +40,7 @@ install -m 644 "$(packaging/sign.sh --public)" "$stage/usr/lib/callbox/callbox.p
 words=$(mktemp -d)
 trap 'rm -rf "$words"' EXIT
 "$built/callbox" generate "$words"
+packaging/monitoring/dashboards.py "$stage/usr/lib/callbox/monitoring"
 cp "$words"/*.1 "$stage/usr/share/man/man1/"
 cp packaging/man/*.5 "$stage/usr/share/man/man5/"
 cp packaging/man/*.8 "$stage/usr/share/man/man8/"

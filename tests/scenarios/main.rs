@@ -8,6 +8,7 @@ mod health;
 mod interruption;
 mod kills;
 mod logs;
+mod monitoring;
 mod operations;
 mod outbound;
 mod peers;

@@ -16,6 +16,7 @@ use super::conversation::{Before, Conversation, Ended};
 use super::handover::{Handover, Leg};
 use super::keep::{Keep, KeptCall, Parts as KeptParts};
 use super::phrases::{self, PhraseBook};
+use super::quality::Quality;
 use super::record::timestamp;
 use super::rendered::Rendered;
 use super::stream::{MediaPolicy, Stream, StreamNames, address_towards};
@@ -78,6 +79,7 @@ pub struct Exchange {
     pub(super) phrases: PhraseBook,
     pub(super) storage: StorageHandle,
     pub(super) metrics: Metrics,
+    quality: Quality,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) lines: Lines,
     doors: Mutex<Doors>,
@@ -123,12 +125,14 @@ impl Exchange {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { agents, engine, media, storage, live, readiness, metrics, clock, random, service, lines, .. } =
             parts;
+        let quality = metrics.register(Quality::register);
         let phrases = PhraseBook::new(parts.rendered, &fixed_texts(&agents), clock.wall());
         Arc::new(Self {
             engine,
             phrases,
             storage,
             metrics,
+            quality,
             clock,
             lines,
             doors: Mutex::default(),
@@ -478,6 +482,7 @@ impl Exchange {
         tracing::info!(reason, turns, "ended");
         record.turns = turns;
         record.media = media_stats(record.media, &stats);
+        exchange.quality.observe(&stats);
         record.end_reason = Some(reason);
         exchange.record_end(*record, keep).await;
     }

@@ -15,6 +15,7 @@
 //!    outgoing     calls that the box places
 //!    phrases      what agents always say, rendered ahead of time
 //!      rendered     the same on the disk, for the next daemon
+//!    quality      how good the lines of all calls were
 //!    record       from the dialogue's turn to what is kept of it
 //!  restore      a daemon that starts goes on with the calls of the one before
 //!  agents       which agent answers which number
@@ -29,6 +30,7 @@ mod hearing;
 mod keep;
 mod outgoing;
 mod phrases;
+mod quality;
 mod record;
 mod rendered;
 mod restore;

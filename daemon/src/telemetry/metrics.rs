@@ -218,8 +218,8 @@ impl Metrics {
     }
 
     /// Adds metrics of a room; the prefix `callbox_` is added to their names. Once per name.
-    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
-        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    pub fn register<T>(&self, add: impl FnOnce(&mut Registry) -> T) -> T {
+        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The page that Prometheus reads, as OpenMetrics 1.0 text.
