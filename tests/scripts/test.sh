@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every check and every test, cheapest first. All of them run, whatever fails; the last line says how many.
-# `test.sh lint` stops before anything that has to be run. PACK=starter adds what needs 1.3 GB of models; without it that
+# Every check and every test. All of them run, whatever fails; the last line says how many.
+# `test.sh lint` does only what needs nothing to be run. PACK=starter adds what needs 1.3 GB of models; without it that
 # is counted as skipped.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -51,31 +51,36 @@ finish() {
     exit
 }
 
-# One cargo profile for everything: what is tested is what is shipped, and nothing is compiled twice.
-cargo_test() { cargo test --locked --release --no-fail-fast "$@"; }
+# One cargo profile and always the whole workspace, so that crates have one set of features: what is tested is what is
+# shipped, and nothing is compiled twice. Targets with `test = false` run when they are named.
+cargo_test() { cargo test --locked --release --no-fail-fast --workspace "$@"; }
 
-scenarios() { cargo_test -p callbox-tests --test scenarios -- "$@"; }
+scenarios() { cargo_test --test scenarios -- "$@"; }
 # Scenarios that measure times, or log every packet, have the machine for themselves.
 measuring=(a_killed_engine a_voice_on_the_telephone the_agent_stops_for_a_caller a_killed_daemon an_answer_goes_on logs::)
 
+if [ "${1:-}" != lint ]; then
+    check build cargo build --locked --release --workspace --bins
+    check models "$CARGO_TARGET_DIR/release/callbox" models pull tiny
+    # Calls last as long as people talk, so most of the time is waiting: the packages' machines run beside all else.
+    tests/package/test.sh >"$log.packages" 2>&1 &
+    beside=$!
+fi
 check format cargo fmt --all --check
-suite tidy cargo_test -p callbox-tests --lib --test tidy
 check clippy cargo clippy --locked --release --workspace --all-targets -- -D warnings
-check "clippy, starter" cargo clippy --locked --release -p callbox-engine --test mind_qwen -- -D warnings
+check "clippy, the rest" cargo clippy --locked --release --workspace --test scenarios --test mind_qwen -- -D warnings
 check documentation env RUSTDOCFLAGS="-D warnings" cargo doc --locked --release --workspace --no-deps
 command -v cargo-deny >/dev/null || cargo install --quiet --locked --root "$CALLBOX_CACHE/tools" cargo-deny
 check licences cargo deny --log-level error check licenses bans sources
-[ "${1:-}" != lint ] || finish
+if [ "${1:-}" = lint ]; then
+    suite tidy cargo_test --test tidy
+    finish
+fi
 
-check build cargo build --locked --release --workspace --bins
-check models "$CARGO_TARGET_DIR/release/callbox" models pull tiny
-# Calls last as long as people talk, so most of the time is waiting: the packages' machines run beside all else.
-tests/package/test.sh >"$log.packages" 2>&1 &
-beside=$!
-suite unit cargo_test --workspace --exclude callbox-tests
+suite unit cargo_test
 if [ "${PACK:-}" = starter ]; then
     check "models, starter" "$CARGO_TARGET_DIR/release/callbox" models pull starter
-    suite "unit, starter" cargo_test -p callbox-engine --test mind_qwen
+    suite "unit, starter" cargo_test --test mind_qwen
 else skipped=$((skipped + $(grep -c '^#\[test\]$' daemon/engine/tests/mind_qwen.rs))); fi
 suite "end-to-end" scenarios --test-threads=4 "${measuring[@]/#/--skip=}"
 wait "$beside"
