@@ -23,7 +23,7 @@ help: ## This list
 demo: setup-demo build models ## Call the example agent and ask it five questions; PACK=tiny for a quick look at the plumbing
 	@tests/scripts/demo.sh $(PACK)
 
-test: ## Every check and every test, cheapest first; PACK=starter for those of the large language model, too
+test: ## Every check and every test; PACK=starter for those of the large language model, too
 	@tests/scripts/test.sh
 
 bench: setup-bench build ## Every figure of SPECIFICATION.md, against its peer, into benches/results
