@@ -40,7 +40,7 @@ DASHBOARDS = {
          ("stat", "Calls in the last hour", "none", {"{{instance}}": f"increase(callbox_calls_total{BOX}[1h])"}),
          ("stat", "Answer after, 95 of 100", "s", {"{{instance}}": quantile(0.95, ANSWER)}),
          ("stat", "Up for", "s", {"{{instance}}": f"callbox_process_uptime_seconds{BOX}"}),
-         ("stat", "Version", "none", {"{{version}}": f"callbox_build_info{BOX}"})],
+         ("name", "Version", "none", {"{{version}}": f"callbox_build_info{BOX}"})],
         [("timeseries", "Calls up", "none", {"{{instance}}": f"callbox_calls_active{BOX}"}),
          ("timeseries", "Calls answered per second", "cps", {"{{instance}}": rate("callbox_calls_total")})],
         [("timeseries", "Calls refused per second", "cps", {
@@ -120,26 +120,30 @@ DASHBOARDS = {
 }
 
 SOURCE = {"type": "prometheus", "uid": "${source}"}
-HEIGHT = {"stat": 5, "timeseries": 8, "heatmap": 9}
+# Of each kind: what Grafana calls it, its height, its options, whether it shows only what is now. A name is a label's value.
+KINDS = {
+    "stat": ("stat", 5, {}, True),
+    "name": ("stat", 5, {"textMode": "name"}, True),
+    "timeseries": ("timeseries", 8, {}, False),
+    "heatmap": ("heatmap", 9, {}, False),
+}
 
 
 def panel(number, place, kind, title, unit, expressions):
+    plugin, _, options, now = KINDS[kind]
     targets = [
         {"refId": chr(ord("A") + at), "datasource": SOURCE, "expr": expression, "legendFormat": legend,
-         "instant": kind == "stat", "format": "heatmap" if kind == "heatmap" else "time_series"}
+         "instant": now, "format": "heatmap" if kind == "heatmap" else "time_series"}
         for at, (legend, expression) in enumerate(expressions.items())
     ]
-    made = {"id": number, "type": kind, "title": title, "datasource": SOURCE, "gridPos": place, "targets": targets,
-            "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []}}
-    if title == "Version":
-        made["options"] = {"textMode": "name"}
-    return made
+    return {"id": number, "type": plugin, "options": options, "title": title, "datasource": SOURCE, "gridPos": place,
+            "targets": targets, "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []}}
 
 
 def dashboard(name, title, rows):
     panels, top = [], 0
     for row in rows:
-        width, height = 24 // len(row), max(HEIGHT[kind] for kind, *_ in row)
+        width, height = 24 // len(row), max(KINDS[kind][1] for kind, *_ in row)
         for at, (kind, heading, unit, expressions) in enumerate(row):
             place = {"x": at * width, "y": top, "w": width, "h": height}
             panels.append(panel(len(panels) + 1, place, kind, heading, unit, expressions))

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::mpsc;
 
+use super::record::timestamp;
 use crate::base::Clock;
 use crate::control::TracedPacket;
 use crate::media::{Capture, Captured};
@@ -40,11 +41,9 @@ pub(super) fn pass_on(mut capture: Capture, local: SocketAddr, clock: Arc<dyn Cl
 }
 
 fn traced(captured: &Captured, local: SocketAddr, clock: &dyn Clock) -> TracedPacket {
-    let age = clock.now().saturating_duration_since(captured.at);
-    let since = clock.wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(age);
     let port = local.port().saturating_add(u16::from(captured.rtcp));
     TracedPacket {
-        at_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX),
+        at_us: u64::try_from(timestamp(clock, captured.at).0).unwrap_or(0),
         sent: captured.sent,
         local: SocketAddr::new(local.ip(), port),
         peer: captured.peer,

@@ -46,7 +46,7 @@ const NEAR: usize = 2;
 
 /// The state of one call.
 pub(super) struct EchoWatch {
-    /// None while nothing can come back: it is a quarter of what a call's media takes.
+    /// None while nothing can come back, so that a call in which nobody speaks holds none.
     past: Option<Past>,
     /// The last means, of what was sent and heard.
     means: [f32; 2],
