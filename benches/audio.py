@@ -133,6 +133,9 @@ def main() -> None:
         clean = [through(seed, 0) for seed in range(len(rows))]
         mean = lambda heard: round(float(numpy.mean([opinion(a, b) for a, b in zip(voices, heard)])), 3)
         result["mos"][codec], result["mos_without_loss"][codec] = mean(lossy[codec]), mean(clean)
+        if codec == "g722":
+            told = [samples(run([audio, "g722-told", LOSS, seed], octets(voice))) for seed, voice in enumerate(voices)]
+            result["mos_g722_told"] = mean(told)
         if not arguments.no_words:
             with tempfile.TemporaryDirectory() as folder:
                 wer = lambda heard: round(word_error(arguments.bin / "callbox", rows, heard, pathlib.Path(folder)), 4)

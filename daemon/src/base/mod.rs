@@ -7,6 +7,7 @@ mod pulse;
 mod secret;
 mod time;
 pub mod trunk;
+pub mod vectors;
 
 pub use advertised::Advertised;
 pub use callbox_wire::{CallId, ClauseId, TurnId};

@@ -14,7 +14,7 @@ use crate::media::g711::Law;
 use crate::media::resample::{Downsampler, Upsampler};
 use crate::service::{Slots, Tail};
 
-/// Frames that are kept: 20 s, for which a call waits for an engine unless its agent says otherwise. 168 KB.
+/// Frames that are kept: 20 s, for which a call waits for an engine unless its agent says otherwise. 160 KB.
 const KEPT: u64 = 1000;
 
 /// Frames that are sent at once after the engine was away: a second of audio every 20 ms.
@@ -74,6 +74,7 @@ impl Hearing {
             let (mut narrow, mut octets) = ([0; OCTETS], [0; OCTETS]);
             self.downsampler.process(samples, &mut narrow);
             Law::Mu.encode(&narrow, &mut octets);
+            invert(&mut octets);
             if tail.push(&octets).is_err() {
                 tracing::warn!("no memory for what the caller says: it is not kept any more");
                 self.tail = None;
@@ -114,7 +115,8 @@ impl Hearing {
         if !self.listens || self.next == self.head {
             return None;
         }
-        let octets = self.tail.as_ref().and_then(|tail| tail.read(self.next, PORTION).ok()).unwrap_or_default();
+        let mut octets = self.tail.as_ref().and_then(|tail| tail.read(self.next, PORTION).ok()).unwrap_or_default();
+        invert(&mut octets);
         self.next = (self.next + PORTION).min(self.head);
         let mut samples = vec![0; octets.len()];
         Law::Mu.decode(&octets, &mut samples);
@@ -133,6 +135,11 @@ impl Hearing {
     pub(super) fn hear_from(&self, heard: u64) -> u64 {
         if self.listens { (self.from + heard / SAMPLES).min(self.head) } else { self.from }
     }
+}
+
+/// Silence becomes zeros, which take no memory, and back.
+fn invert(octets: &mut [u8]) {
+    octets.iter_mut().for_each(|octet| *octet = !*octet);
 }
 
 #[cfg(test)]

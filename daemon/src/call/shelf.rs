@@ -193,7 +193,7 @@ impl Shelf {
 
     /// A turn is not wanted any more.
     pub(super) fn cancel(&mut self, turn: TurnId) {
-        self.turns.remove(&turn);
+        self.forget(turn);
         self.playing.retain(|playing| *playing != turn);
     }
 
@@ -201,7 +201,15 @@ impl Shelf {
     pub(super) fn flush(&mut self) {
         self.handed.clear();
         for turn in std::mem::take(&mut self.playing) {
-            self.turns.remove(&turn);
+            self.forget(turn);
+        }
+    }
+
+    fn forget(&mut self, turn: TurnId) {
+        self.turns.remove(&turn);
+        if self.turns.is_empty() {
+            // An emptied map keeps its last node.
+            self.turns = BTreeMap::new();
         }
     }
 
@@ -263,7 +271,7 @@ impl Shelf {
             }
             self.playing.pop_front();
             if Self::is_stored(id) {
-                self.turns.remove(&id);
+                self.forget(id);
             }
         }
         None

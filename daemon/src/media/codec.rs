@@ -128,7 +128,7 @@ pub(super) struct Encoder {
     /// Frames of silence in a row, up to two: then a filter has nothing left to give.
     silent: u8,
     /// G.711 and G.722: octets that wait for their packet to be full.
-    octets: [u8; MAX_PAYLOAD + STEPS],
+    octets: Box<[u8]>,
     filled: usize,
 }
 
@@ -162,7 +162,7 @@ impl Encoder {
             Codec::Pcma | Codec::Pcmu => (codec, Kind::G711(law(codec), Box::default())),
         };
         let packet = 8 * usize::from(codec.ptime(ptime));
-        Self { codec, packet, bits, kind, silent: 0, octets: [0; _], filled: 0 }
+        Self { codec, packet, bits, kind, silent: 0, octets: vec![0; packet + STEPS].into(), filled: 0 }
     }
 
     /// Whether another one would do the same.
@@ -259,7 +259,7 @@ pub(super) struct Decoder {
     fresh: bool,
 }
 
-struct OpusDecoder {
+pub(super) struct OpusDecoder {
     decoder: opus::Decoder,
     /// The packet, or what was invented in the place of one.
     samples: [i16; OPUS_LONGEST],
@@ -269,19 +269,8 @@ struct OpusDecoder {
 }
 
 impl Decoder {
-    /// Understands G.711, G.722, and Opus if it is among `codecs`.
-    pub(super) fn new(codecs: impl Iterator<Item = Codec>) -> Self {
-        let mut codecs = codecs;
-        let opus = codecs.any(|codec| codec == Codec::Opus).then(|| opus::Decoder::new(16_000, opus::Channels::Mono));
-        let opus = match opus {
-            Some(Err(error)) => {
-                // Only want of memory: then nothing is heard.
-                tracing::error!(%error, "there is no Opus decoder");
-                None
-            }
-            Some(Ok(decoder)) => Some(Box::new(OpusDecoder { decoder, samples: [0; OPUS_LONGEST], length: 0, at: 0 })),
-            None => None,
-        };
+    /// Understands G.711 and G.722, and Opus if there is a decoder of it.
+    pub(super) fn new(opus: Option<Box<OpusDecoder>>) -> Self {
         Self {
             codec: Codec::Pcmu,
             g722: g722::Decoder::default(),
@@ -292,9 +281,9 @@ impl Decoder {
         }
     }
 
-    /// Whether Opus is understood.
-    pub(super) fn knows_opus(&self) -> bool {
-        self.opus.is_some()
+    /// Understands Opus from now on, if it has not yet.
+    pub(super) fn learn(&mut self, opus: Option<Box<OpusDecoder>>) {
+        self.opus = self.opus.take().or(opus);
     }
 
     fn is_narrow(&self) -> bool {
@@ -398,6 +387,19 @@ impl Decoder {
 }
 
 impl OpusDecoder {
+    /// One, if Opus is among `codecs`.
+    pub(super) fn among(mut codecs: impl Iterator<Item = Codec>) -> Option<Box<Self>> {
+        codecs.find(|codec| *codec == Codec::Opus)?;
+        match opus::Decoder::new(16_000, opus::Channels::Mono) {
+            Ok(decoder) => Some(Box::new(Self { decoder, samples: [0; OPUS_LONGEST], length: 0, at: 0 })),
+            Err(error) => {
+                // Only want of memory: then nothing is heard.
+                tracing::error!(%error, "there is no Opus decoder");
+                None
+            }
+        }
+    }
+
     fn take(&mut self, out: &mut [i16]) {
         out.copy_from_slice(&self.samples[self.at..][..out.len()]);
         self.at += out.len();
@@ -459,7 +461,7 @@ mod tests {
                 let packets = packets(codec, ptime, 30);
                 let steps = 8 * usize::from(codec.ptime(ptime));
                 assert_eq!(packets.len(), 30 * STEPS / steps, "{codec:?} {ptime}");
-                let mut decoder = Decoder::new([codec].into_iter());
+                let mut decoder = Decoder::new(OpusDecoder::among([codec].into_iter()));
                 let mut heard = Vec::new();
                 for payload in &packets {
                     for from in (0..steps).step_by(80) {
@@ -497,7 +499,7 @@ mod tests {
     fn opus_mends_a_loss_with_the_packet_after_it() {
         let packets = packets(Codec::Opus, 20, 40);
         let play = |redundant: bool| {
-            let mut decoder = Decoder::new([Codec::Opus].into_iter());
+            let mut decoder = Decoder::new(OpusDecoder::among([Codec::Opus].into_iter()));
             let (mut heard, mut out) = (Vec::new(), [0; FRAME]);
             for (n, payload) in packets.iter().enumerate() {
                 if n % 5 == 4 {
@@ -533,7 +535,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_runs_become_frames(runs in proptest::collection::vec((0..4_u8, 0..4_u8, proptest::collection::vec(any::<u8>(), 1..170)), 0..60)) {
-            let mut decoder = Decoder::new([Codec::Opus].into_iter());
+            let mut decoder = Decoder::new(OpusDecoder::among([Codec::Opus].into_iter()));
             for (kind, codec, payload) in runs {
                 let codec = [Codec::G722, Codec::Opus, Codec::Pcma, Codec::Pcmu][usize::from(codec)];
                 let Some(steps) = codec.steps(&payload) else { continue };

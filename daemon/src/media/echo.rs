@@ -8,8 +8,8 @@
 //! if most of its energy is explained by what was sent that long ago: a caller who speaks over an echo is louder, and
 //! is heard.
 
-use super::vectors::{Work, with_widest_vectors};
 use super::{FRAME, Samples};
+use crate::base::vectors::{Work, with_widest_vectors};
 
 /// Samples at 16 kHz that make one at 2 kHz.
 const DECIMATION: usize = 8;

@@ -204,6 +204,12 @@ impl Decoder {
         }
     }
 
+    /// Takes over poles and zeroes of the lower band from one that has lost nothing. No call can: it measures what not
+    /// knowing them costs.
+    pub fn take_predictor_of(&mut self, other: &Self) {
+        (self.0.low.a, self.0.low.b) = (other.0.low.a, other.0.low.b);
+    }
+
     /// Writes two samples for each octet, as many as the shorter of both holds.
     pub fn decode(&mut self, octets: &[u8], samples: &mut [i16]) {
         let state = &mut self.0;

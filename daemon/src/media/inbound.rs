@@ -1,43 +1,89 @@
 //! What the far end says. Packets of a stream enter, still encoded; a frame leaves at every tick. Joins jitter buffer,
-//! decoder, concealment and comfort noise. After [`Inbound::new`] nothing is allocated.
+//! decoder, concealment and comfort noise. Ten kilobytes are allocated for the first packet, and nothing ever after: a
+//! call in which nothing is received holds none of it.
 
 use std::time::Instant;
 
-use super::codec::{Codec, Decoder};
+use super::codec::{Codec, Decoder, OpusDecoder};
 use super::jitter::{JitterBuffer, JitterStats, Run};
 use super::{FRAME, Samples};
 
 /// One stream at a time.
 pub(super) struct Inbound {
-    pub(super) jitter: JitterBuffer,
-    pub(super) decoder: Decoder,
-    noise: Noise,
+    /// For a stream that begins: to make it takes too long for the media thread.
+    opus: Option<Box<OpusDecoder>>,
+    /// None: nothing was received yet.
+    stream: Option<Box<Stream>>,
 }
 
 impl Inbound {
-    /// Nothing was received yet.
-    pub(super) fn new(now: Instant, decoder: Decoder) -> Self {
-        Self { jitter: JitterBuffer::new(now), decoder, noise: Noise::default() }
+    /// Nothing was received yet. `opus` is needed if that may come.
+    pub(super) const fn new(opus: Option<Box<OpusDecoder>>) -> Self {
+        Self { opus, stream: None }
+    }
+
+    /// Opus is understood from now on, if it has not been yet.
+    pub(super) fn learn(&mut self, opus: Option<Box<OpusDecoder>>) {
+        match &mut self.stream {
+            Some(stream) => stream.decoder.learn(opus),
+            None => self.opus = self.opus.take().or(opus),
+        }
     }
 
     /// Takes a packet of audio; `sequence` is extended.
     pub(super) fn insert(&mut self, now: Instant, sequence: u64, timestamp: u32, codec: Codec, payload: &[u8]) {
-        self.noise.level = 0.0;
-        self.jitter.insert(now, sequence, timestamp, codec, payload);
+        let stream = self.begun(now);
+        stream.noise.level = 0.0;
+        stream.jitter.insert(now, sequence, timestamp, codec, payload);
     }
 
     /// Takes a packet of comfort noise (RFC 3389): the far end makes a pause, and says how loud its silence is.
-    pub(super) fn pause(&mut self, sequence: u64, payload: &[u8]) {
-        self.jitter.mark(sequence);
-        self.noise.set(payload);
+    pub(super) fn pause(&mut self, now: Instant, sequence: u64, payload: &[u8]) {
+        let stream = self.begun(now);
+        stream.jitter.mark(sequence);
+        stream.noise.set(payload);
+    }
+
+    /// A packet that holds no audio takes a sequence number.
+    pub(super) fn mark(&mut self, sequence: u64) {
+        if let Some(stream) = &mut self.stream {
+            stream.jitter.mark(sequence);
+        }
+    }
+
+    /// Another stream follows.
+    pub(super) fn reset(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.jitter.reset();
+        }
     }
 
     pub(super) fn stats(&self) -> JitterStats {
-        self.jitter.stats()
+        self.stream.as_ref().map_or_else(JitterStats::default, |stream| stream.jitter.stats())
     }
 
     /// The next 20 ms, and whether some of it was invented.
     pub(super) fn frame(&mut self, now: Instant) -> (Samples, bool) {
+        self.stream.as_mut().map_or(([0; FRAME], false), |stream| stream.frame(now))
+    }
+
+    fn begun(&mut self, now: Instant) -> &mut Stream {
+        self.stream.get_or_insert_with(|| {
+            let (jitter, decoder) = (JitterBuffer::new(now), Decoder::new(self.opus.take()));
+            Box::new(Stream { jitter, decoder, noise: Noise::default() })
+        })
+    }
+}
+
+/// A stream that has begun.
+pub(super) struct Stream {
+    jitter: JitterBuffer,
+    decoder: Decoder,
+    noise: Noise,
+}
+
+impl Stream {
+    fn frame(&mut self, now: Instant) -> (Samples, bool) {
         let (frame, concealed, long) = self.pull(now);
         // Delay that is not needed any more is dropped where nobody speaks.
         if long && self.jitter.skip(power(&frame), concealed) {
@@ -118,13 +164,13 @@ mod tests {
     fn a_pause_sounds_as_loud_as_the_far_end_says_and_is_no_loss() {
         for (level, expected) in [(40_u8, -40.0), (60, -60.0), (127, -100.0)] {
             let start = SystemClock.now();
-            let mut inbound = Inbound::new(start, Decoder::new([].into_iter()));
+            let mut inbound = Inbound::new(None);
             let mut heard = Vec::new();
             for n in 0..200_u64 {
                 let now = start + Duration::from_millis(n * 20);
                 match n {
                     0..50 => inbound.insert(now, n, n as u32 * 160, Codec::Pcmu, &[0xd0; 160]),
-                    50 => inbound.pause(n, &[level, 1, 2]),
+                    50 => inbound.pause(now, n, &[level, 1, 2]),
                     _ => {}
                 }
                 let (frame, concealed) = inbound.frame(now);
@@ -143,7 +189,7 @@ mod tests {
     #[test]
     fn delay_that_is_not_needed_is_dropped_in_silence() {
         let start = SystemClock.now();
-        let mut inbound = Inbound::new(start, Decoder::new([].into_iter()));
+        let mut inbound = Inbound::new(None);
         let mut longest = 0;
         for n in 0..700_u64 {
             // For two seconds every tenth packet is late.

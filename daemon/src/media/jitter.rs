@@ -125,10 +125,10 @@ impl Entry {
 /// The state of one stream. Times are steps since the buffer was made.
 pub struct JitterBuffer {
     epoch: Instant,
-    octets: Box<[u8; RING]>,
+    octets: [u8; RING],
     /// Where the next packet is put.
     write: usize,
-    entries: Box<[Entry; PACKETS]>,
+    entries: [Entry; PACKETS],
     /// Ticks of the stream's clock in one step.
     scale: i64,
     /// The packet of which a part was played last.
@@ -157,14 +157,14 @@ pub struct JitterBuffer {
 }
 
 impl JitterBuffer {
-    /// An empty buffer; everything it will ever need is allocated here.
+    /// An empty buffer. It is large, and never allocates.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
             epoch: now,
-            octets: Box::new([0; RING]),
+            octets: [0; RING],
             write: 0,
-            entries: Box::new([EMPTY; PACKETS]),
+            entries: [EMPTY; PACKETS],
             scale: 1,
             begun_with: u64::MAX,
             next: 0,
@@ -486,7 +486,7 @@ enum Step {
 /// How long the last packets were under way, up to a constant: arrival minus timestamp.
 struct Transits {
     /// Relative to `base`, the first of them.
-    ring: Box<[i16; WINDOW]>,
+    ring: [i16; WINDOW],
     base: i64,
     count: usize,
     least: i16,
@@ -495,7 +495,7 @@ struct Transits {
 
 impl Default for Transits {
     fn default() -> Self {
-        Self { ring: Box::new([0; WINDOW]), base: 0, count: 0, least: 0, target: TARGET_FIRST }
+        Self { ring: [0; WINDOW], base: 0, count: 0, least: 0, target: TARGET_FIRST }
     }
 }
 
@@ -527,7 +527,7 @@ impl Transits {
 
     fn review(&mut self) {
         let known = self.count.min(WINDOW);
-        let mut scratch = *self.ring;
+        let mut scratch = self.ring;
         let recent = &mut scratch[..known];
         let (_, percentile, _) = recent.select_nth_unstable(known * 95 / 100);
         let percentile = i64::from(*percentile);

@@ -165,4 +165,10 @@ impl Tap {
     pub fn recv(&mut self) -> Option<TapFrame> {
         self.ring.pop().ok()
     }
+
+    /// The call is over, or another tap has taken its place.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ring.is_abandoned() && self.ring.is_empty()
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::codec::Decoder;
+use super::codec::{Decoder, OpusDecoder};
 use super::jitter::{Piece, STEPS};
 use super::latch::canonical;
 use super::rtp::Packet;
@@ -36,7 +36,7 @@ impl Missed {
         let Some(first) = packets.first().map(|packet| packet.sequence) else { return Vec::new() };
         packets.sort_by_key(|packet| packet.sequence.wrapping_sub(first).cast_signed());
         packets.dedup_by_key(|packet| packet.sequence);
-        let mut decoder = Decoder::new(parameters.codecs());
+        let mut decoder = Decoder::new(OpusDecoder::among(parameters.codecs()));
         let (mut voice, mut next) = (Vec::new(), None);
         for packet in packets {
             let lost = next.map_or(0, |next| packet.sequence.wrapping_sub(next));

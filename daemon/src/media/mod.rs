@@ -32,7 +32,6 @@ pub mod rtp;
 pub mod session;
 mod socket;
 pub mod srtp;
-mod vectors;
 
 pub use capture::{Capture, Captured};
 pub use codec::Codec;
@@ -74,6 +73,17 @@ pub struct Frame {
     pub echo: bool,
     /// The audio; zero where nothing was sent.
     pub samples: Samples,
+}
+
+impl Frame {
+    /// In which nothing was sent.
+    const fn silence(timestamp: u64) -> Self {
+        Self { timestamp, concealed: false, echo: false, samples: [0; FRAME] }
+    }
+
+    fn is_silence(&self) -> bool {
+        !self.concealed && !self.echo && self.samples.iter().all(|sample| *sample == 0)
+    }
 }
 
 /// What a call's task is told. Bounded: what does not fit is dropped and counted.

@@ -36,7 +36,6 @@ pub(super) struct Outbound {
     keys: Keys,
     /// The key that is being sent: its timestamp, and the frames since it began.
     key: Option<(char, u32, u32)>,
-    packet: [u8; HEADER + MAX_PAYLOAD + OVERHEAD],
 }
 
 impl Outbound {
@@ -54,7 +53,6 @@ impl Outbound {
             marker: true,
             keys: Keys::default(),
             key: None,
-            packet: [0; _],
         }
     }
 
@@ -166,13 +164,14 @@ impl Outbound {
         let sequence = self.index as u16;
         let header = Packet { marker, payload_type, sequence, timestamp, ssrc: parameters.ssrc, payload: &[] };
         let length = HEADER + payload.len();
-        self.packet[..HEADER].copy_from_slice(&header.header());
-        self.packet[HEADER..length].copy_from_slice(payload);
-        let sealed = self.sealer.as_ref().map_or(length, |sealer| sealer.seal(&mut self.packet, length, self.index));
+        let mut packet = [0; HEADER + MAX_PAYLOAD + OVERHEAD];
+        packet[..HEADER].copy_from_slice(&header.header());
+        packet[HEADER..length].copy_from_slice(payload);
+        let sealed = self.sealer.as_ref().map_or(length, |sealer| sealer.seal(&mut packet, length, self.index));
         self.index += 1;
         self.sent += 1;
         self.octets = self.octets.wrapping_add(payload.len() as u32);
-        send(&self.packet[..sealed]);
+        send(&packet[..sealed]);
     }
 }
 

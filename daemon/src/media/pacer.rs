@@ -436,10 +436,11 @@ impl Line {
             tee.copy(now, (true, false), packet.to, packet.bytes);
         });
         let mux = self.session.rtcp_mux();
-        if let Some(report) = self.session.report(deadline) {
-            send(if mux { &self.sockets.rtp } else { &self.sockets.rtcp }, report, stats);
-            self.tee.copy(SystemClock.now(), (true, !mux), report.to, report.bytes);
-        }
+        let (socket, tee) = (if mux { &self.sockets.rtp } else { &self.sockets.rtcp }, &mut self.tee);
+        self.session.report(deadline, |report| {
+            send(socket, report, stats);
+            tee.copy(SystemClock.now(), (true, !mux), report.to, report.bytes);
+        });
         // The call's task holds the lock for a copy; if they meet, it has a copy that is 20 ms old.
         if let Ok(mut shared) = self.shared.stats.try_lock() {
             *shared = self.session.stats(deadline);
@@ -449,9 +450,7 @@ impl Line {
 
     fn goodbye(&mut self, stats: &mut MediaStats) {
         let socket = if self.session.rtcp_mux() { &self.sockets.rtp } else { &self.sockets.rtcp };
-        if let Some(goodbye) = self.session.goodbye(SystemClock.now()) {
-            send(socket, goodbye, stats);
-        }
+        self.session.goodbye(SystemClock.now(), |goodbye| send(socket, goodbye, stats));
     }
 
     fn end(&self) {

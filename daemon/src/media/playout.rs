@@ -91,7 +91,7 @@ impl PlayQueue {
 /// The sending end.
 pub struct Playout {
     ring: Consumer<Queued>,
-    /// Longer than the other ring, so that there is room for what a call that is late has not taken.
+    /// As long as the other ring: before a frame is put there, all that was played is taken from here.
     played: Producer<Box<Samples>>,
     marks: Arc<Marks>,
     taken: u64,
@@ -107,7 +107,7 @@ impl Playout {
     #[must_use]
     pub fn new() -> (PlayQueue, Self) {
         let (producer, consumer) = RingBuffer::new(QUEUE);
-        let (back, played) = RingBuffer::new(2 * QUEUE);
+        let (back, played) = RingBuffer::new(QUEUE);
         let marks = Arc::new(Marks::default());
         let queue = PlayQueue { ring: producer, played, marks: Arc::clone(&marks), pushed: 0 };
         (queue, Self { ring: consumer, played: back, marks, taken: 0, flushes: 0, clause: None, playing: false })

@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use super::vectors::{Work, with_widest_vectors};
+use crate::base::vectors::{Work, with_widest_vectors};
 
 /// Taps at 16 kHz; odd, so that the delay is a whole number of samples.
 const TAPS: usize = 119;

@@ -1,6 +1,7 @@
 //! One call's media, without sockets or clock: packets and ticks enter; frames and events for the call's task, and
 //! packets to send leave. Joins latch, sequence, encryption, both directions, DTMF, play-out and RTCP. After
-//! [`Session::new`] nothing is allocated; what a change needs is allocated by [`Change::new`], elsewhere.
+//! [`Session::new`] nothing is allocated but with the first packet (`Inbound`) and the first sound (`EchoWatch`); what a
+//! change needs is allocated by [`Change::new`], elsewhere.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rtrb::{Consumer, Producer, RingBuffer};
 use serde::{Deserialize, Serialize};
 
-use super::codec::{Codec, Decoder, Encoder};
+use super::codec::{Codec, Encoder, OpusDecoder};
 use super::dtmf::{self, Key};
 use super::echo::EchoWatch;
 use super::heard::{Heard, HeardIn, heard};
@@ -25,7 +26,7 @@ use super::{Direction, Event, FRAME, FRAME_TIME, Frame, Keys, Samples, TapFrame}
 use crate::base::Pii;
 
 /// Events that wait.
-const EVENTS: usize = 32;
+const EVENTS: usize = 16;
 /// Comfort noise (RFC 3389), which senders may use unasked for 8 kHz codecs.
 const COMFORT_NOISE: u8 = 13;
 /// Mean time between RTCP reports (RFC 3550 §6.2).
@@ -168,9 +169,10 @@ impl SessionParameters {
 pub struct Change {
     parameters: SessionParameters,
     encoder: Encoder,
-    decoder: Decoder,
+    opus: Option<Box<OpusDecoder>>,
+    inband: Option<Box<Inband>>,
     sealer: Option<Sealer>,
-    opener: Option<Opener>,
+    opener: Option<Box<Opener>>,
 }
 
 impl Change {
@@ -180,9 +182,10 @@ impl Change {
         let keys = parameters.keys.as_ref();
         Self {
             encoder: Encoder::new(parameters.codec, parameters.ptime, parameters.max_bitrate),
-            decoder: Decoder::new(parameters.codecs()),
+            opus: OpusDecoder::among(parameters.codecs()),
+            inband: parameters.inband_keys.then(Box::default),
             sealer: keys.map(|keys| Sealer::new(&keys.send)),
-            opener: keys.map(|keys| Opener::new(&keys.receive, parameters.progress)),
+            opener: keys.map(|keys| Box::new(Opener::new(&keys.receive, parameters.progress))),
             parameters,
         }
     }
@@ -265,12 +268,13 @@ pub struct Session {
     stream: Option<Stream>,
     /// Another source identifier and the sequence number that would confirm it.
     candidate: Option<(u32, u16)>,
-    opener: Option<Opener>,
+    opener: Option<Box<Opener>>,
     /// The one before: if its key is back, so are its numbers.
-    former: Option<Opener>,
+    former: Option<Box<Opener>>,
     inbound: Inbound,
     dtmf: dtmf::Receiver,
-    inband: Inband,
+    /// Looks for keys in the audio, if that was asked for.
+    inband: Option<Box<Inband>>,
     /// The far end sends telephone events.
     knows_events: bool,
     playout: Playout,
@@ -288,14 +292,13 @@ pub struct Session {
     next_report: Instant,
     dice: u32,
     stats: SessionStats,
-    report: [u8; MAX_REPORT + OVERHEAD],
 }
 
 impl Session {
     /// A call begins. `wall` is what the calendar shows at `now`, for RTCP.
     #[must_use]
     pub fn new(change: impl Into<Change>, now: Instant, wall: SystemTime) -> (Self, Ends) {
-        let Change { parameters, encoder, decoder, sealer, opener } = change.into();
+        let Change { parameters, encoder, opus, inband, sealer, opener } = change.into();
         let (play, playout) = Playout::new();
         let (frames_in, frames) = heard();
         let (events_in, events) = RingBuffer::new(EVENTS);
@@ -307,9 +310,9 @@ impl Session {
             candidate: None,
             opener,
             former: None,
-            inbound: Inbound::new(now, decoder),
+            inbound: Inbound::new(opus),
             dtmf: dtmf::Receiver::default(),
-            inband: Inband::default(),
+            inband,
             knows_events: false,
             playout,
             outbound: Outbound::new(&parameters, encoder, sealer),
@@ -325,7 +328,6 @@ impl Session {
             next_report: now + REPORT_INTERVAL / 2,
             dice: parameters.ssrc | 1,
             stats: SessionStats::default(),
-            report: [0; _],
             parameters,
         };
         (session, Ends { play, frames, events })
@@ -333,7 +335,7 @@ impl Session {
 
     /// A re-INVITE has changed what was agreed on. What stays as it was goes on without a break.
     pub fn update(&mut self, change: impl Into<Change>) {
-        let Change { mut parameters, encoder, decoder, sealer, mut opener } = change.into();
+        let Change { mut parameters, encoder, opus, inband, sealer, mut opener } = change.into();
         parameters.ssrc = self.parameters.ssrc;
         std::mem::swap(&mut parameters.cname, &mut self.parameters.cname);
         // Whoever is back from a long hold has been silent for long, and is there.
@@ -343,13 +345,12 @@ impl Session {
         if !self.outbound.encoder.is(&encoder) {
             self.outbound.encoder = encoder;
         }
-        if decoder.knows_opus() && !self.inbound.decoder.knows_opus() {
-            self.inbound.decoder = decoder;
-        }
+        self.inbound.learn(opus);
+        self.inband = inband.map(|inband| self.inband.take().unwrap_or(inband));
         self.outbound.seal_with(sealer);
         let keys = parameters.keys.as_ref();
         let same = |opener: &Opener| keys.is_some_and(|keys| opener.is(&keys.receive));
-        if !self.opener.as_ref().is_some_and(same) {
+        if !self.opener.as_deref().is_some_and(same) {
             opener = self.former.take_if(|former| same(former)).or(opener);
             let before = self.opener.take().or_else(|| self.former.take());
             if let (Some(opener), Some(before)) = (&mut opener, &before) {
@@ -458,20 +459,20 @@ impl Session {
         self.outbound.skip(&self.parameters, ticks);
     }
 
-    /// The RTCP report, when it is due.
-    pub fn report(&mut self, now: Instant) -> Option<Outgoing<'_>> {
+    /// `send` takes the RTCP report, when it is due.
+    pub fn report(&mut self, now: Instant, send: impl FnOnce(Outgoing<'_>)) {
         if now < self.next_report {
-            return None;
+            return;
         }
         // Between half and one and a half of the interval, so that calls that began together do not report together.
         self.dice = self.dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         self.next_report = now + REPORT_INTERVAL.mul_f64(0.5 + f64::from(self.dice) / f64::from(u32::MAX));
-        self.write_report(now, false)
+        self.write_report(now, false, send);
     }
 
-    /// The last report.
-    pub fn goodbye(&mut self, now: Instant) -> Option<Outgoing<'_>> {
-        self.write_report(now, true)
+    /// `send` takes the last report.
+    pub fn goodbye(&mut self, now: Instant, send: impl FnOnce(Outgoing<'_>)) {
+        self.write_report(now, true, send);
     }
 
     /// RTCP goes out of the RTP port.
@@ -484,7 +485,7 @@ impl Session {
     #[must_use]
     pub fn stats(&self, now: Instant) -> SessionStats {
         let reception = self.stream.as_ref().map(|stream| stream.reception);
-        let [heard, reported] = self.opener.as_ref().map_or([None; 2], Opener::progress);
+        let [heard, reported] = self.opener.as_deref().map_or([None; 2], Opener::progress);
         let (sealed, rtcp) = (self.outbound.sealed, self.outbound.reports);
         SessionStats {
             sent: self.outbound.sent,
@@ -512,9 +513,9 @@ impl Session {
         let Some(sequence) = self.place(now, &packet, format) else { return Some(()) };
         match format {
             Format::Audio(codec) => self.inbound.insert(now, sequence, packet.timestamp, codec, packet.payload),
-            Format::Noise => self.inbound.pause(sequence, packet.payload),
+            Format::Noise => self.inbound.pause(now, sequence, packet.payload),
             Format::Keys(clock) => {
-                self.inbound.jitter.mark(sequence);
+                self.inbound.mark(sequence);
                 self.knows_events = true;
                 if let Some(key) = self.dtmf.handle(now, clock, packet.timestamp, packet.payload) {
                     self.key(key);
@@ -535,7 +536,7 @@ impl Session {
         }
         self.candidate = None;
         if !followed {
-            self.inbound.jitter.reset();
+            self.inbound.reset();
             self.dtmf = dtmf::Receiver::default();
             self.stream = None;
         }
@@ -549,7 +550,7 @@ impl Session {
             Arrived::InOrder(extended) => extended,
             Arrived::Restarted(extended) => {
                 stream.reception = Reception::new(ssrc);
-                self.inbound.jitter.reset();
+                self.inbound.reset();
                 self.dtmf = dtmf::Receiver::default();
                 extended
             }
@@ -565,9 +566,9 @@ impl Session {
 
     fn hear(&mut self, now: Instant) {
         let (samples, concealed) = self.inbound.frame(now);
-        if self.parameters.inband_keys
-            && !self.knows_events
-            && let Some(key) = self.inband.heard(&samples)
+        if !self.knows_events
+            && let Some(inband) = &mut self.inband
+            && let Some(key) = inband.heard(&samples)
         {
             self.key(key);
         }
@@ -603,12 +604,12 @@ impl Session {
         self.stats.events_dropped += u64::from(self.events.push(event).is_err());
     }
 
-    fn write_report(&mut self, now: Instant, goodbye: bool) -> Option<Outgoing<'_>> {
+    fn write_report(&mut self, now: Instant, goodbye: bool, send: impl FnOnce(Outgoing<'_>)) {
         let (latch, proven) = match self.parameters.rtcp_mux {
             true => (&self.latch, self.heard.is_some()),
             false => (&self.rtcp_latch, self.rtcp_latch.is_proven()),
         };
-        let to = latch.target().filter(|_| self.parameters.confirmed || proven)?;
+        let Some(to) = latch.target().filter(|_| self.parameters.confirmed || proven) else { return };
         let clock = u128::from(self.parameters.codec.clock());
         let since = (now.saturating_duration_since(self.ticked).as_micros() * clock / 1_000_000) as u32;
         let sent = (self.outbound.sent > 0).then(|| Sent {
@@ -619,12 +620,13 @@ impl Session {
         });
         let block = self.stream.as_mut().map(|stream| stream.reception.report(now));
         let (ssrc, cname) = (self.parameters.ssrc, &self.parameters.cname);
-        let length = match self.report.first_chunk_mut() {
+        let mut report = [0; MAX_REPORT + OVERHEAD];
+        let length = match report.first_chunk_mut() {
             Some(report) => rtcp::write(report, ssrc, sent, block, cname, goodbye),
             None => 0,
         };
-        let length = self.outbound.seal_report(&mut self.report, length);
-        Some(Outgoing { bytes: &self.report[..length], to })
+        let length = self.outbound.seal_report(&mut report, length);
+        send(Outgoing { bytes: &report[..length], to });
     }
 
     fn ntp(&self, now: Instant) -> u64 {

@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
         for _ in 0..=wait / 20 {
             now += Duration::from_millis(20);
             session.tick(now, |_| {});
-            session.report(now);
+            session.report(now, |_| {});
             assert!(ends.frames.pop().is_some() && ends.frames.pop().is_none());
             while ends.events.pop().is_ok() {}
         }

@@ -3,9 +3,9 @@
 
 /// A piece of work. Its `call` and what that calls must be `#[inline(always)]`: only what is inlined gets wide vectors,
 /// and a closure is not.
-pub(super) use pulp::NullaryFnOnce as Work;
+pub use pulp::NullaryFnOnce as Work;
 
 /// Does a piece of work with vectors as wide as the processor's.
-pub(super) fn with_widest_vectors<W: Work>(work: W) -> W::Output {
+pub fn with_widest_vectors<W: Work>(work: W) -> W::Output {
     pulp::Arch::new().dispatch(work)
 }
