@@ -30,9 +30,10 @@ def generate(path: pathlib.Path, target: int) -> dict:
         return corpus[begin:begin + letters_wanted]
 
     db = sqlite3.connect(path)
+    db.execute("PRAGMA auto_vacuum = incremental")
     db.executescript((ROOT / "daemon/src/storage/schema.sql").read_text())
     db.execute(f"PRAGMA application_id = {0x43424F58}")
-    db.execute("PRAGMA user_version = 1")
+    db.execute(f"PRAGMA user_version = {len(list((ROOT / 'daemon/src/storage/upgrade').glob('v*.sql')))}")
     db.execute("PRAGMA journal_mode = wal")
     db.execute("PRAGMA synchronous = off")
     db.execute("PRAGMA cache_size = -500000")
@@ -41,14 +42,14 @@ def generate(path: pathlib.Path, target: int) -> dict:
         for _ in range(2000):
             calls += 1
             call, started = f"{rng.getrandbits(64):016x}", 1_767_225_600_000_000 + calls * 1_000_000
-            number = f"sip:+1{rng.randint(2_000_000_000, 9_999_999_999)}@192.0.2.7"
+            number = f"+1{rng.randint(2_000_000_000, 9_999_999_999)}"
             db.execute(
-                "INSERT INTO calls VALUES (?,?,'inbound',?,'100','PCMU',?,?,?,'caller_hangup',8,6000,0,1,6000,900)",
-                (call, "frontdesk", number, started, started + 20_000, started + 90_000_000))
+                "INSERT INTO calls VALUES (?,?,'inbound',?,'100','PCMU',?,?,?,'caller_hangup',8,6000,0,1,6000,900,?)",
+                (call, "frontdesk", f"sip:{number}@192.0.2.7", started, started + 20_000, started + 90_000_000, number))
             for turn in range(8):
                 turns += 1
                 answer = text(rng.randint(50, 200))
-                db.execute("INSERT INTO turns VALUES (?,?,?,?,?,?,0,420,400,24)",
+                db.execute("INSERT INTO turns VALUES (?,?,?,?,?,?,0,420,400,24,'answer','completed',NULL,0,90000,80000)",
                            (call, turn, started + turn * 10_000_000, text(rng.randint(20, 130)), answer, answer))
                 db.executemany("INSERT INTO stages VALUES (?,?,?,?)",
                                [(call, turn, stage, rng.randint(1000, 900_000)) for stage in STAGES])

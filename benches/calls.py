@@ -41,7 +41,7 @@ def children(pid: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def daemon(binaries: pathlib.Path, pack: str):
+def daemon(binaries: pathlib.Path, pack: str, agents: pathlib.Path = ROOT / "config/agents"):
     """A ready callboxd on loopback: its process, its SIP port and its configuration."""
     models, cache = os.environ["CALLBOX_MODELS"], os.environ["CALLBOX_CACHE"]
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ def daemon(binaries: pathlib.Path, pack: str):
             f'[models]\ndir = "{models}"\npack = "{pack}"\ncache = "{cache}/weights"\n'
             f'[storage]\npath = "{folder}/callbox.db"\n'
             f'[log]\nlevel = "info"\nformat = "json"\n'
-            f'[agents]\npaths = ["{ROOT}/config/agents"]\n'
+            f'[agents]\npaths = ["{agents}"]\n'
         )
         pathlib.Path(cache, "weights").mkdir(parents=True, exist_ok=True)
         with open(pathlib.Path(folder) / "log", "wb") as log:

@@ -38,10 +38,14 @@ bench audio "$peers/audio/bin/python" benches/audio.py --bin "$built" --out "$re
 bench media "$built/media"
 bench load "$built/load" --out "$results/load.json"
 bench backup python3 benches/backup.py --bin "$built" --out "$results/backup.json"
+bench records "$built/records" --out "$results/records.json"
+bench api python3 benches/api.py --bin "$built" --out "$results/api.json"
 bench flood "$built/flood" --out "$results/flood.json"
 bench kills "$built/kills" --out "$results/kills.json"
 bench calls python3 benches/calls.py --bin "$built" --out "$results/calls.json"
-bench package env "FIGURES=$results/package.json" tests/package/test.sh bookworm
+bench cache "$built/cache" --out "$results/cache.json"
+bench cached python3 benches/cached.py --bin "$built" --out "$results/cached.json"
+bench package env "FIGURES=$results/package.json" tests/package/test.sh bookworm-times
 
 benches/collect.py --write
 status=$?

@@ -10,6 +10,9 @@ pub mod sip;
 
 pub mod media;
 
+pub mod cache;
+pub mod knowledge;
+
 pub mod call;
 
 pub mod dialogue;
@@ -17,6 +20,8 @@ pub mod dialogue;
 pub mod engine;
 
 pub mod storage;
+
+pub mod recording;
 
 pub mod control;
 

@@ -5,11 +5,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use callbox::base::{CallId, Clock, Pii, SystemClock, TurnId};
+use callbox::cache::Answers;
 use callbox::control::{
-    Control, ControlConfig, ControlState, Latch, LiveCall, LiveCalls, LiveState, Orders, Readiness, Traces,
+    AgentCard, Control, ControlConfig, ControlState, Latch, LiveCall, LiveCalls, LiveState, Orders, Readiness,
+    Recorded, Traces,
 };
 use callbox::storage::{Direction, Record, Storage, Timestamp, Timing, TurnRecord};
 use callbox::telemetry::Metrics;
+use tokio::sync::watch;
 
 /// Runs it: exit code, standard output, standard error.
 fn callbox(arguments: &[&str]) -> (i32, String, String) {
@@ -29,19 +32,25 @@ fn asks_a_running_daemon() {
     let storage = Storage::open(&folder.path().join("callbox.db"), Arc::clone(&clock)).expect("a database");
     let state = ControlState {
         readiness: Readiness::default(),
-        live: LiveCalls::new(10),
+        live: LiveCalls::new(10, Arc::clone(&clock)),
         storage: storage.handle(),
         metrics: Metrics::new(Arc::clone(&clock)),
         orders: Orders::new().0,
         traces: Traces::new(|_| Vec::new()),
         trunks: Arc::new(|| serde_json::json!({})),
+        agents: watch::channel::<Arc<[AgentCard]>>(Arc::new([])).1,
+        models: Arc::new(|| Err("there are none".to_owned())),
+        recorded: Recorded::default(),
+        answers: Answers::begin(None, Arc::clone(&clock)).expect("a thread"),
+        knowledge: callbox::knowledge::Knowledge::new(folder.path().join("knowledge")),
         clock,
     };
     let socket = folder.path().join("control.sock");
     let http = "127.0.0.1:0".parse().expect("an address");
-    let control =
-        Control::start(ControlConfig { http, socket: socket.clone(), show_callers: false, state: state.clone() })
-            .expect("started");
+    let certificates = watch::channel(None).1;
+    let config =
+        ControlConfig { http, socket: socket.clone(), certificates, show_callers: false, state: state.clone() };
+    let control = Control::start(config).expect("started");
     let socket = path(&socket);
 
     let (code, out, _) = callbox(&["health", "--socket", socket]);
@@ -60,6 +69,17 @@ fn asks_a_running_daemon() {
         (0, Some("ready"))
     );
 
+    let (code, token, _) = callbox(&["token", "create", "alice", "--scope", "operator", "--socket", socket]);
+    assert!(code == 0 && token.starts_with("cbx_"), "{token}");
+    let (code, _, said) = callbox(&["token", "create", "alice", "--socket", socket]);
+    assert!(code == 1 && said.contains("revoke it first"), "{said}");
+    let (_, listed, _) = callbox(&["token", "list", "--socket", socket]);
+    assert!(listed.contains("alice") && listed.contains("operator") && !listed.contains(token.trim()), "{listed}");
+    assert_eq!(callbox(&["token", "revoke", "alice", "--socket", socket]).1, "revoked: alice\n");
+    state.storage.flush();
+    let (_, audit, _) = callbox(&["audit", "--limit", "1", "--socket", socket]);
+    assert!(audit.contains("DELETE /api/v1/tokens/{name}") && audit.contains("more: --before "), "{audit}");
+
     let _entry = state.live.enter(LiveCall {
         id: CallId(0xab),
         agent: "frontdesk".into(),
@@ -72,17 +92,12 @@ fn asks_a_running_daemon() {
         turns: 1,
     });
     state.storage.record(Record::Turn(Box::new(TurnRecord {
-        call: CallId(0xab),
-        turn: TurnId(1),
-        started: Timestamp(0),
         caller_text: Pii::new("when do you open".into()),
         agent_text: Pii::new("At nine. On Sunday at ten.".into()),
         heard_text: Pii::new("At nine.".into()),
         interrupted: true,
-        prompt_tokens: 1,
-        cached_tokens: 0,
-        answer_tokens: 9,
         timings_us: [(Timing::Prefill, 80_500), (Timing::Endpoint, 300_000)].into(),
+        ..TurnRecord::new(CallId(0xab), TurnId(1), Timestamp(0))
     })));
     state.storage.flush();
     let (code, out, _) = callbox(&["call", "list", "--socket", socket]);

@@ -1,5 +1,7 @@
 //! Whole calls: real processes, real sockets of loopback, real peers. One binary, run one test at a time.
 
+mod api;
+mod cache;
 mod callers;
 mod codecs;
 mod deaf;
@@ -7,16 +9,21 @@ mod faults;
 mod health;
 mod interruption;
 mod kills;
+mod knowledge;
 mod logs;
+mod monitor;
 mod monitoring;
 mod operations;
 mod outbound;
 mod peers;
+mod privacy;
+mod recordings;
 mod signalling;
 mod start;
 mod strangers;
 mod survival;
 mod tls;
+mod traces;
 mod trunks;
 mod updates;
 

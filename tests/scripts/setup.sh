@@ -7,8 +7,9 @@ set -euo pipefail
 declare -A wanted=(
     [build]="cc:build-essential cmake:cmake"
     [run]="espeak-ng:espeak-ng python3:python3 pip:python3-pip"
-    [test]="sipp:sip-tester openssl:openssl baresip:baresip-core sox:sox minisign:minisign kamailio:kamailio dnsmasq:dnsmasq-base
+    [test]="sipp:sip-tester openssl:openssl baresip:baresip-core sox:sox opusinfo:opus-tools minisign:minisign kamailio:kamailio dnsmasq:dnsmasq-base
         fail2ban-regex:fail2ban tshark:tshark linphonec:linphone-cli prometheus:prometheus promtool:prometheus
+        chromium:chromium curl:curl node:nodejs npm:npm venv:python3-venv
         /usr/share/asterisk/sounds/en_US_f_Allison:asterisk-core-sounds-en-wav"
     [packages]="dpkg-shlibdeps:dpkg-dev minisign:minisign rpmbuild:rpm apt-ftparchive:apt-utils gpg:gpg rpmsign:rpm createrepo_c:createrepo-c
         lintian:lintian rpmlint:rpmlint mmdebstrap:mmdebstrap systemd-nspawn:systemd-container pgrep:procps ip:iproute2"

@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 passed=0 failed=0 skipped=0 log=$(mktemp) beside=
-trap 'rm -f "$log" "$log.packages"; [ -z "$beside" ] || { kill "$beside" 2>/dev/null; wait "$beside"; }' EXIT
+trap 'rm -f "$log" "$log.packages" "$log.quiet"; [ -z "$beside" ] || { kill "$beside" 2>/dev/null; wait "$beside"; }' EXIT
 trap 'exit 130' INT TERM
 
 report() { printf -- '--- %s: %s in %d s\n' "$1" "$2" "$3"; }
@@ -62,8 +62,10 @@ measuring=(a_killed_engine a_voice_on_the_telephone the_agent_stops_for_a_caller
 if [ "${1:-}" != lint ]; then
     check build cargo build --locked --release --workspace --bins
     check models "$CARGO_TARGET_DIR/release/callbox" models pull tiny
-    # Calls last as long as people talk, so most of the time is waiting: the packages' machines run beside all else.
-    tests/package/test.sh >"$log.packages" 2>&1 &
+    check "peers of the API" tests/console/setup.sh
+    # Calls last as long as people talk, so most of the time is waiting: the packages' machines run beside all else, but
+    # for their times.
+    AFTER=$log.quiet tests/package/test.sh >"$log.packages" 2>&1 &
     beside=$!
 fi
 check format cargo fmt --all --check
@@ -83,6 +85,7 @@ if [ "${PACK:-}" = starter ]; then
     suite "unit, starter" cargo_test --test mind_qwen
 else skipped=$((skipped + $(grep -c '^#\[test\]$' daemon/engine/tests/mind_qwen.rs))); fi
 suite "end-to-end" scenarios --test-threads=4 "${measuring[@]/#/--skip=}"
+touch "$log.quiet"
 wait "$beside"
 beside=
 script packages cat "$log.packages"

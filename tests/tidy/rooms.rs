@@ -5,21 +5,41 @@ use crate::none;
 use crate::source::{Source, files};
 
 /// A room and the rooms that it may import.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("base", &[]),
     ("service", &["base"]),
     ("sip", &["base"]),
     ("media", &["base"]),
     ("dialogue", &["base"]),
+    ("cache", &["base"]),
+    ("knowledge", &["base"]),
     ("engine", &["base"]),
     ("storage", &["base"]),
+    ("recording", &["base"]),
     ("models", &["base"]),
     ("config", &["base", "models"]),
     ("telemetry", &["base", "config"]),
-    ("control", &["base", "config", "storage", "telemetry"]),
+    ("control", &["base", "config", "cache", "knowledge", "storage", "telemetry"]),
     // To `control` a call only reports: it keeps the list of live calls and the latches of readiness. To `service` it
     // gives what outlives the daemon.
-    ("call", &["base", "service", "config", "sip", "media", "dialogue", "engine", "storage", "telemetry", "control"]),
+    (
+        "call",
+        &[
+            "base",
+            "service",
+            "config",
+            "sip",
+            "media",
+            "cache",
+            "knowledge",
+            "dialogue",
+            "engine",
+            "storage",
+            "recording",
+            "telemetry",
+            "control",
+        ],
+    ),
     (
         "app",
         &[
@@ -28,9 +48,12 @@ const EDGES: [(&str, &[&str]); 14] = [
             "config",
             "sip",
             "media",
+            "cache",
+            "knowledge",
             "dialogue",
             "engine",
             "storage",
+            "recording",
             "telemetry",
             "models",
             "control",

@@ -4,13 +4,14 @@
 //! of the daemon, a network.
 //!
 //! ```text
-//!  serve ── Request ──► ears │ mind │ voice  ── Event ──► serve        each role: one scheduler, its own threads
+//!  serve ── Request ──► ears │ mind │ voice │ embed ── Event ──► serve  each role: one scheduler, its own threads
 //!                         └──── models ────┘                          one file (or folder) per network
 //!                               weights · kernels · device            files → tensors, fast paths, whose turn it is
 //! ```
 
 pub mod device;
 pub mod ears;
+pub mod embed;
 pub mod kernels;
 pub mod mind;
 pub mod models;

@@ -14,6 +14,7 @@ use std::{fs, io, thread};
 use anyhow::{Context, Result, bail};
 use callbox_engine::device::Gate;
 use callbox_engine::ears::{self, Ears};
+use callbox_engine::embed::Embedder;
 use callbox_engine::mind::{self, Mind};
 use callbox_engine::role::{SharedOutlet, Worker};
 use callbox_engine::serve::{Roles, Switchboard, outlet, serve};
@@ -40,6 +41,9 @@ struct Args {
     /// Piper voice (.onnx beside its .onnx.json); offers the role `voice`.
     #[arg(long)]
     voice: Option<PathBuf>,
+    /// MiniLM weights (safetensors beside its tokenizer.json); offers the role `embed`.
+    #[arg(long)]
+    embed: Option<PathBuf>,
     /// The espeak-ng program.
     #[arg(long, default_value = "espeak-ng")]
     espeak: PathBuf,
@@ -123,15 +127,17 @@ fn linger(switchboard: &Switchboard, seconds: u64) {
     std::process::exit(0);
 }
 
+/// Models are read and warmed up beside each other: whoever starts a box is a caller's wait away from its first answer.
 fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
     let gate = Gate::default();
-    let mut roles = Roles::default();
-    if let (Some(vad), Some(stt)) = (&args.vad, &args.stt) {
+    let outlet = || Arc::clone(outlet);
+    let ears = || {
+        let (Some(vad), Some(stt)) = (&args.vad, &args.stt) else { return Ok(None) };
         let config = ears::Config { vad: vad.clone(), stt: stt.clone(), threads: args.threads, device: Device::Cpu };
-        let ears = Ears::start(&config, gate.clone(), Arc::clone(outlet)).context("the ears cannot start")?;
-        roles.ears = Some(announced(ears));
-    }
-    if let Some(model) = &args.llm {
+        Ears::start(&config, gate.clone(), outlet()).context("the ears cannot start").map(announced)
+    };
+    let mind = || {
+        let Some(model) = &args.llm else { return Ok(None) };
         let config = mind::Config {
             model: model.clone(),
             cache: args.cache.clone(),
@@ -140,26 +146,35 @@ fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
             context: args.context,
             device: Device::Cpu,
         };
-        let mind = Mind::start(&config, gate.clone(), Arc::clone(outlet)).context("the mind cannot start")?;
-        roles.mind = Some(announced(mind));
-    }
-    if let Some(model) = &args.voice {
+        Mind::start(&config, gate.clone(), outlet()).context("the mind cannot start").map(announced)
+    };
+    let voice = || {
+        let Some(model) = &args.voice else { return Ok(None) };
         let config = VoiceConfig { model: model.clone(), espeak: args.espeak.clone(), threads: args.threads };
-        let voice = Voice::start(&config, gate, Arc::clone(outlet)).context("the voice cannot start")?;
-        roles.voice = Some(announced(voice));
-    }
-    if roles.ears.is_none() && roles.mind.is_none() && roles.voice.is_none() {
-        bail!("no model was given: name at least one of --vad with --stt, --llm, --voice");
+        Voice::start(&config, gate.clone(), outlet()).context("the voice cannot start").map(announced)
+    };
+    let embed = || {
+        let Some(model) = &args.embed else { return Ok(None) };
+        Embedder::start(model, gate.clone(), outlet()).context("the embedder cannot start").map(announced)
+    };
+    let [ears, mind, voice, embed] = thread::scope(|scope| {
+        let begun = [scope.spawn(ears), scope.spawn(mind), scope.spawn(voice), scope.spawn(embed)];
+        begun
+            .map(|role| role.join().unwrap_or_else(|_| bail!("a bug of callbox-engine: the line before this names it")))
+    });
+    let roles = Roles { ears: ears?, mind: mind?, voice: voice?, embed: embed? };
+    if roles.ears.is_none() && roles.mind.is_none() && roles.voice.is_none() && roles.embed.is_none() {
+        bail!("no model was given: name at least one of --vad with --stt, --llm, --voice, --embed");
     }
     Ok(roles)
 }
 
-fn announced<W: Worker>(worker: W) -> Box<dyn Worker> {
+fn announced<W: Worker>(worker: W) -> Option<Box<dyn Worker>> {
     let info = worker.info();
     tracing::info!(
         role = ?info.role, model = info.model, load_ms = info.load_ms, warmup_ms = info.warmup_ms, "a role is ready"
     );
-    Box::new(worker)
+    Some(Box::new(worker))
 }
 
 /// Binds under another name and renames, so that the socket is never there before it can be connected to.

@@ -29,11 +29,13 @@ pub struct Roles {
     pub mind: Option<Box<dyn Worker>>,
     /// Text to speech.
     pub voice: Option<Box<dyn Worker>>,
+    /// What sentences mean.
+    pub embed: Option<Box<dyn Worker>>,
 }
 
 impl Roles {
     fn all(&self) -> impl Iterator<Item = &dyn Worker> {
-        [&self.ears, &self.mind, &self.voice].into_iter().flatten().map(AsRef::as_ref)
+        [&self.ears, &self.mind, &self.voice, &self.embed].into_iter().flatten().map(AsRef::as_ref)
     }
 
     fn of(&self, role: Role) -> Option<&dyn Worker> {
@@ -41,6 +43,7 @@ impl Roles {
             Role::Ears => self.ears.as_deref(),
             Role::Mind => self.mind.as_deref(),
             Role::Voice => self.voice.as_deref(),
+            Role::Embed => self.embed.as_deref(),
         }
     }
 }
@@ -181,6 +184,7 @@ fn dispatch(request: Request, line: &Line, roles: &Roles, switchboard: &Switchbo
         Request::Listen { .. } | Request::Hear { .. } | Request::Transcribe { .. } => Role::Ears,
         Request::Prime { .. } | Request::Think { .. } => Role::Mind,
         Request::Speak { .. } | Request::Grant { .. } => Role::Voice,
+        Request::Embed { .. } => Role::Embed,
         Request::Cancel { .. } => {
             for worker in roles.all() {
                 worker.submit(request.clone());

@@ -135,9 +135,12 @@ fn who_stopped_speaking_first_is_heard_first() {
     let early = bench.listen_to(CallId(1), "vm-nomore.wav");
     let late = bench.listen_to(CallId(2), "vm-nomore.wav");
     bench.ears.submit(Request::Hear { call: CallId(1), pcm: Pcm(vec![0; 16_000 * 20]) });
-    // The first takes the scribe's hands; of the other two the second to be asked for ended twenty seconds ago.
+    // The first is in the scribe's hands once it waits at the gate; of the other two the second to be asked for ended twenty
+    // seconds ago.
     bench.transcribe(CallId(2), 1, 0, late);
-    bench.settle_listener();
+    while bench.gate.waiting() == 0 {
+        std::thread::yield_now();
+    }
     bench.transcribe(CallId(2), 2, 0, late);
     bench.transcribe(CallId(1), 3, 0, early);
     bench.settle_listener();

@@ -13,11 +13,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use serde_json::json;
 
+use super::certificates::Web;
 use crate::base::trunk::TrunkName;
-use crate::control::{TracedMessage, Traces};
+use crate::control::{DrainState, Orders, Readiness, TracedMessage, Traces};
+use crate::engine::Engine;
 use crate::media::{Histogram, Media};
 use crate::sip::outbound::Lines;
 use crate::sip::{Endpoint, Offence, Seen, TrunkStats};
+use crate::telemetry;
 
 /// Seconds; a frame lasts 0.02, and 0.005 is the bar that the media thread is held to.
 const LATENESS: [f64; 10] = [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.1, 0.5];
@@ -64,11 +67,8 @@ impl Collector for Rooms {
             ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         if let Some(expires) = self.endpoint.certificates().and_then(|tls| tls.expires()) {
-            let expires = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let help = "When our TLS certificate ends, since 1970";
-            let (name, unit) = ("sip_certificate_expiry_timestamp", Some(&Unit::Seconds));
-            let gauge = ConstGauge::new(i64::try_from(expires.as_secs()).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)?;
+            encode_time(&mut encoder, "sip_certificate_expiry_timestamp", help, expires)?;
         }
         let refused = sip.refused;
         let help = "Requests for a call that were refused before anybody was asked";
@@ -81,6 +81,7 @@ impl Collector for Rooms {
         ] {
             ConstCounter::new(count).encode(reasons.encode_family(&[("reason", reason)])?)?;
         }
+        self.encode_traffic(&mut encoder)?;
         self.encode_trunks(&mut encoder)?;
         self.encode_lines(&mut encoder)?;
         let help = "How late packets were sent";
@@ -106,7 +107,83 @@ pub(super) fn trunks(endpoint: Endpoint, lines: Lines) -> Arc<dyn Fn() -> serde_
     })
 }
 
+/// A moment, in seconds since 1970.
+fn encode_time(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, at: SystemTime) -> Result<(), fmt::Error> {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let gauge = ConstGauge::new(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    gauge.encode(encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?)
+}
+
+/// What is true of the box now.
+pub(super) struct Here {
+    pub(super) readiness: Readiness,
+    pub(super) engine: Engine,
+    pub(super) orders: Orders,
+    pub(super) web: Web,
+}
+
+impl fmt::Debug for Here {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Here")
+    }
+}
+
+impl Collector for Here {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let draining = self.orders.drain().borrow().state != DrainState::Open;
+        let waiting = i64::try_from(self.engine.waiting()).unwrap_or(i64::MAX);
+        for (name, help, value) in [
+            ("ready", "1 if calls are answered", i64::from(self.readiness.is_ready())),
+            ("draining", "1 if new calls are refused because an operator wants it", i64::from(draining)),
+            ("engine_queue_requests", "Requests that wait for the engine", waiting),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        if let Some(expires) = self.web.expires() {
+            let help = "When the certificate of HTTP ends, since 1970";
+            encode_time(&mut encoder, "http_certificate_expiry_timestamp", help, expires)?;
+        }
+        if let Some((memory, seconds)) = self.engine.process().and_then(telemetry::process) {
+            let (name, help) = ("engine_resident_memory", "Memory in RAM of the engine's process");
+            let gauge = ConstGauge::new(memory);
+            gauge.encode(encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?)?;
+            let (name, help) = ("engine_cpu", "Processor time of the engine's process, user and system");
+            let counter = ConstCounter::new(seconds);
+            counter.encode(encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?)?;
+        }
+        Ok(())
+    }
+}
+
 impl Rooms {
+    /// Messages of both directions.
+    fn encode_traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let traffic = self.endpoint.traffic();
+        let directions = [(false, "received"), (true, "sent")];
+        let mut requests = encoder.encode_descriptor("sip_requests", "SIP requests", None, MetricType::Counter)?;
+        for (sent, direction) in directions {
+            for (method, count) in traffic.requests(sent) {
+                let labels = [("direction", direction), ("method", method)];
+                ConstCounter::new(count).encode(requests.encode_family(&labels)?)?;
+            }
+        }
+        let mut responses = encoder.encode_descriptor("sip_responses", "SIP responses", None, MetricType::Counter)?;
+        for (sent, direction) in directions {
+            for (class, count) in traffic.responses(sent) {
+                let labels = [("direction", direction), ("class", class)];
+                ConstCounter::new(count).encode(responses.encode_family(&labels)?)?;
+            }
+        }
+        let help = "SIP messages that had been there a moment before: the other side did not hear, or was not heard";
+        let mut repeated = encoder.encode_descriptor("sip_retransmissions", help, None, MetricType::Counter)?;
+        for (sent, direction) in directions {
+            let counter = ConstCounter::new(traffic.repetitions(sent));
+            counter.encode(repeated.encode_family(&[("direction", direction)])?)?;
+        }
+        Ok(())
+    }
+
     /// Each trunk, and those who belong to none.
     fn encode_trunks(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let (trunks, offences) = self.endpoint.trunk_stats();
@@ -158,6 +235,13 @@ impl Rooms {
                 let Some(up) = host.up else { continue };
                 let labels = [("host", host.host.as_str()), ("trunk", trunk.as_str())];
                 ConstGauge::new(i64::from(up)).encode(family.encode_family(&labels)?)?;
+            }
+            let (name, help) = ("trunk_host_response", "How long a host of a trunk took to answer the last OPTIONS");
+            let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+            for (trunk, host) in hosts() {
+                let Some(took) = host.took else { continue };
+                let labels = [("host", host.host.as_str()), ("trunk", trunk.as_str())];
+                ConstGauge::new(took.as_secs_f64()).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())

@@ -5,11 +5,15 @@
 
 mod certificates;
 mod collect;
+mod disk;
 mod drain;
+mod inventory;
 mod operate;
+mod privacy;
+mod recordings;
 mod report;
 
-pub use certificates::read as certificates;
+pub use certificates::check as certificates;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,12 +24,14 @@ use rand::SeedableRng as _;
 use rand::rngs::SysRng;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::Rng as _;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::trunk::Trunks;
 use crate::base::{Advertised, Clock, SystemClock};
+use crate::cache::Answers;
 use crate::call::agents::Agents;
 use crate::call::stream::MediaPolicy;
 use crate::call::{self, Exchange, Parts, Random, Rendered};
@@ -34,13 +40,15 @@ use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, Li
 use crate::dialogue::CONTEXT;
 use crate::engine::placement::{self, ModelFiles, Resources};
 use crate::engine::{self, Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
+use crate::knowledge::Knowledge;
 use crate::media::{Media, MediaConfig, MediaThread};
 use crate::models;
+use crate::recording::Recorder;
 use crate::service::{Inherited, Service};
 use crate::sip::outbound::{Dns, Lines};
 use crate::sip::{Endpoint, EndpointConfig, Limits};
-use crate::storage::Storage;
-use crate::telemetry::Metrics;
+use crate::storage::{Storage, StorageHandle};
+use crate::telemetry::{Metrics, Traces};
 
 /// The engine's name in metrics and on its socket.
 const ENGINE: &str = "0";
@@ -96,9 +104,13 @@ pub struct App {
     serving: JoinHandle<()>,
     watching: Vec<JoinHandle<()>>,
     control: Control,
+    recorder: Recorder,
     storage: Storage,
+    answers: Answers,
     media: Media,
     service: Service,
+    disk: disk::Disk,
+    traces: Traces,
 }
 
 impl App {
@@ -111,13 +123,23 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let agents = Agents::read(&config.agents.paths).map_err(configuration)?;
         agents.fit(&config.trunks).map_err(configuration)?;
+        let rules = privacy::rules(config, &agents).map_err(configuration)?;
         // A reload may allow more calls, up to what the ports hold.
         let max_calls = usize::from(config.media.ports.pairs());
 
         let (storage, opening) = Storage::begin(&config.storage.path, Arc::clone(&clock)).map_err(machine)?;
         metrics.register(|registry| storage.handle().metrics().register(registry));
+        storage.handle().set_rules(rules);
+        let recorder = recordings::start(config, &agents, &storage.handle(), &metrics, Arc::clone(&clock))?;
+        storage.handle().event("started", env!("CARGO_PKG_VERSION"));
+        // Beside the database of calls; it is not needed to answer any.
+        let kept = config.storage.path.with_file_name("answers.db");
+        let answers = Answers::begin(Some(kept), Arc::clone(&clock)).map_err(machine)?;
+        metrics.register(|registry| answers.metrics().register(registry));
+        let knowledge = Knowledge::new(config.storage.path.with_file_name("knowledge"));
+        metrics.register(|registry| knowledge.metrics().register(registry));
         let readiness = Readiness::default();
-        let live = LiveCalls::new(max_calls);
+        let live = LiveCalls::new(max_calls, Arc::clone(&clock));
         let media = MediaThread::start(MediaConfig {
             bind: config.media.bind,
             ports: config.media.ports.first()..=config.media.ports.last(),
@@ -146,6 +168,9 @@ impl App {
         let lines = Lines::new(endpoint.clone(), Arc::new(names), Arc::clone(&clock), random()?);
 
         let (orders, queue) = Orders::new();
+        let (cards, shown_agents) = watch::channel(inventory::agents(&agents));
+        let web = certificates::Web::default();
+        web.renew(certificates::web(config).map_err(configuration)?);
         let state = ControlState {
             readiness: readiness.clone(),
             orders: orders.clone(),
@@ -155,17 +180,29 @@ impl App {
             traces: collect::traces(endpoint.clone()),
             clock: Arc::clone(&clock),
             trunks: collect::trunks(endpoint.clone(), lines.clone()),
+            agents: shown_agents,
+            models: inventory::models(config),
+            recorded: recordings::for_control(recorder.handle()),
+            answers: answers.clone(),
+            knowledge: knowledge.clone(),
         };
         let control = Control::start(ControlConfig {
             http: config.http.listen,
             socket: config.http.socket.clone(),
+            certificates: web.handshakes(),
             show_callers: config.http.show_callers,
             state,
         })
         .map_err(configuration)?;
 
-        let (engine, voice) = start_engine(config, &agents, &service)?;
-        let rendered = voice.and_then(|voice| rendered(config, &voice, clock.as_ref()));
+        let (engine, files) = start_engine(config, &agents, &service)?;
+        let name = |of: fn(&Speaks) -> &PathBuf| {
+            files.as_ref().map_or_else(|| "scripted".to_owned(), |files| engine::identity(of(files)))
+        };
+        let speaks = (name(|files| &files.voice), name(|files| &files.llm));
+        let weights = files.as_ref().map(|files| files.llm_sha256.clone());
+        let rendered = files.and_then(|files| rendered(config, &files.voice, clock.as_ref()));
+        let traces = Traces::start(config.telemetry.otlp.as_ref(), &metrics);
         let exchange = Exchange::new(Parts {
             agents,
             engine: engine.clone(),
@@ -184,6 +221,12 @@ impl App {
             service: service.clone(),
             rendered,
             lines: lines.clone(),
+            recordings: recorder.handle(),
+            answers: answers.clone(),
+            traces: traces.clone(),
+            knowledge,
+            speaks,
+            weights,
         });
         exchange.restore(left, calls).await;
         // Not before: calls do not wait for a disk.
@@ -201,19 +244,43 @@ impl App {
             endpoint: endpoint.clone(),
             lines: lines.clone(),
             readiness: readiness.clone(),
-            clock,
+            clock: Arc::clone(&clock),
             orders: orders.clone(),
+            storage: storage.handle(),
+            metrics: operate::OperatorMetrics::register(&metrics, clock.as_ref()),
+            recordings: recorder.handle(),
             config: config.clone(),
             drain: drain::Drain::default(),
             stopping: stopping.clone(),
             service: service.clone(),
+            agents: cards,
+            web: web.clone(),
         };
         let rooms = collect::Rooms { media: media.clone(), endpoint: endpoint.clone(), lines: lines.clone() };
-        let certificates = certificates::watch(endpoint.clone());
-        metrics.register(|registry| registry.register_collector(Box::new(rooms)));
+        let here = collect::Here {
+            readiness: readiness.clone(),
+            engine: engine.clone(),
+            orders: orders.clone(),
+            web: web.clone(),
+        };
+        let certificates = certificates::watch(endpoint.clone(), web);
+        metrics.calls.limit.set(config.sip.limits.max_calls.get().into());
+        metrics.register(|registry| {
+            engine.register(registry);
+            registry.register_collector(Box::new(rooms));
+            registry.register_collector(Box::new(here));
+        });
+        let disk = disk::Disk::start(config, &metrics).map_err(machine)?;
         let watching = vec![
-            tokio::spawn(watch_engine(engine.clone(), readiness.clone(), metrics)),
+            tokio::spawn(watch_engine(
+                engine.clone(),
+                readiness.clone(),
+                metrics.clone(),
+                storage.handle(),
+                Arc::clone(&clock),
+            )),
             tokio::spawn(Arc::clone(&exchange).render_phrases()),
+            tokio::spawn(Arc::clone(&exchange).keep_answers()),
             tokio::spawn(operator.run(queue)),
             tokio::spawn(certificates),
             tokio::spawn(report::report(
@@ -239,9 +306,13 @@ impl App {
             serving,
             watching,
             control,
+            recorder,
             storage,
+            answers,
             media,
             service,
+            disk,
+            traces,
         })
     }
 
@@ -264,16 +335,23 @@ impl App {
     /// Writes what waits for the disk. Whoever then ends the process without dropping anything leaves all calls, as they
     /// are, to the next daemon.
     pub async fn step_aside(&self) {
-        let storage = self.storage.handle();
-        if !matches!(timeout(DISK, tokio::task::spawn_blocking(move || storage.flush())).await, Ok(Ok(()))) {
+        let (storage, recordings, answers) = (self.storage.handle(), self.recorder.handle(), self.answers.clone());
+        let write = move || {
+            recordings.finish();
+            storage.flush();
+            answers.flush();
+        };
+        if !matches!(timeout(DISK, tokio::task::spawn_blocking(write)).await, Ok(Ok(()))) {
             tracing::error!("records of the last moment were lost");
         }
+        self.traces.flush().await;
     }
 
     /// Drains: refuses new calls, lets those that are up go on for as long as is configured, then has their agents say
     /// goodbye. Puts all parts away.
     pub async fn stop(self) {
         self.service.stopping();
+        self.storage.handle().event("stopping", "");
         self.drain().await;
         self.lines.leave().await;
         self.endpoint.shutdown(Duration::from_secs(1)).await;
@@ -283,10 +361,15 @@ impl App {
         if timeout(Duration::from_secs(5), self.serving).await.is_err() {
             tracing::warn!("a call did not end in time");
         }
+        self.traces.flush().await;
         self.engine.stop().await;
         drop(self.control);
+        drop(self.disk);
         drop(self.media);
+        // What it says of its last parts is still written.
+        drop(self.recorder);
         self.storage.close();
+        self.answers.close();
     }
 }
 
@@ -329,8 +412,15 @@ fn random() -> Result<Random, StartError> {
     Ok(Box::new(move || generator.next_u64()))
 }
 
-/// The engine, and the file of its voice; a scripted one has none.
-fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<(Engine, Option<PathBuf>), StartError> {
+/// The files that words and their sound come from.
+struct Speaks {
+    voice: PathBuf,
+    llm: PathBuf,
+    llm_sha256: String,
+}
+
+/// The engine, and what it speaks with; a scripted one has no files.
+fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<(Engine, Option<Speaks>), StartError> {
     let prime = Exchange::prime(agents);
     if config.engine.kind == EngineKind::Scripted {
         let path = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
@@ -348,8 +438,14 @@ fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<(
         return Err(configuration(missing.to_string()));
     }
     let pack = models::resolve(&config.models.dir, &config.models.pack, &models::Use::ALL).map_err(configuration)?;
-    let spoken_by = pack.voice.clone();
-    let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice };
+    let speaks = Speaks { voice: pack.voice.clone(), llm: pack.llm.clone(), llm_sha256: pack.llm_sha256 };
+    if pack.embed.is_none() {
+        let pack = &config.models.pack;
+        tracing::warn!(
+            "there is no embedder: known questions are found in the same words only, until `callbox models pull {pack}`"
+        );
+    }
+    let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice, embed: pack.embed };
     let threads = match config.engine.threads {
         Threads::Auto => placement::default_threads(),
         Threads::Count(count) => count.get().into(),
@@ -363,14 +459,14 @@ fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<(
         log: config.log.level.as_str(),
     };
     let socket = config.engine.run.join(format!("engine-{ENGINE}.sock"));
-    let roles = [Role::Ears, Role::Mind, Role::Voice];
+    let roles = [Role::Ears, Role::Mind, Role::Voice, Role::Embed];
     let launch = placement::on_processor(&config.engine_program(), socket, &roles, &files, &resources);
     // Without a manager that starts another daemon, an engine that goes on would go on for nobody.
     let launch = if service.is_present() { launch.outliving() } else { launch };
     let (backoff, backoff_limit) = config.engine.restart();
     let (heartbeat, patience) = config.engine.heartbeat();
     let policy = RestartPolicy { start_limit: ENGINE_START, heartbeat, patience, backoff, backoff_limit };
-    Ok((Engine::start(EngineProcess::new(launch, policy), prime), Some(spoken_by)))
+    Ok((Engine::start(EngineProcess::new(launch, policy), prime), Some(speaks)))
 }
 
 /// Where the phrases of this voice are kept. Without them they are rendered again.
@@ -384,9 +480,16 @@ fn rendered(config: &Config, voice: &Path, clock: &dyn Clock) -> Option<Rendered
 }
 
 /// Carries the engine's state to the latches and the metrics.
-async fn watch_engine(engine: Engine, readiness: Readiness, metrics: Metrics) {
+async fn watch_engine(
+    engine: Engine,
+    readiness: Readiness,
+    metrics: Metrics,
+    storage: StorageHandle,
+    clock: Arc<dyn Clock>,
+) {
     let mut state = engine.state();
     let mut known = 0;
+    let mut waiting_since = clock.now();
     loop {
         let now = state.borrow_and_update().clone();
         let up = matches!(now, EngineState::Ready(_));
@@ -399,11 +502,24 @@ async fn watch_engine(engine: Engine, readiness: Readiness, metrics: Metrics) {
                 EngineState::Lost { reason, .. } => readiness.not_ready(latch, reason.clone()),
             }
         }
-        if let EngineState::Lost { times, .. } = now {
-            for _ in known..times {
-                metrics.engines.restarted(ENGINE);
+        match now {
+            EngineState::Ready(roles) => {
+                storage.event("engine_ready", "");
+                metrics.engines.started(ENGINE, clock.now().saturating_duration_since(waiting_since));
+                metrics.engines.roles(roles.into_iter().map(|info| {
+                    let [load, warmup] = [info.load_ms, info.warmup_ms].map(|ms| Duration::from_millis(ms.into()));
+                    (engine::role_name(info.role), info.model, load, warmup)
+                }));
             }
-            known = times;
+            EngineState::Starting => {}
+            EngineState::Lost { times, reason } => {
+                waiting_since = clock.now();
+                storage.event("engine_lost", reason);
+                for _ in known..times {
+                    metrics.engines.restarted(ENGINE);
+                }
+                known = times;
+            }
         }
         if state.changed().await.is_err() {
             return;

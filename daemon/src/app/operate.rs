@@ -4,25 +4,31 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Unit;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::drain::{Drain, Step};
-use super::{certificates, limits};
+use super::{certificates, inventory, limits, privacy};
 use crate::base::Clock;
 use crate::base::trunk::Trunks;
 use crate::call::agents::Agents;
 use crate::call::{CallOut, Exchange, NotReached};
 use crate::config::Config;
-use crate::control::{CallOrder, Latch, NotCalled, Order, Orders, Readiness, ReloadError, Reloaded};
+use crate::control::{AgentCard, CallOrder, Latch, NotCalled, Order, Orders, Readiness, ReloadError, Reloaded};
+use crate::recording::Recordings;
 use crate::service::Service;
 use crate::sip::Endpoint;
 use crate::sip::outbound::{Lines, Undialled};
-use crate::telemetry;
+use crate::storage::StorageHandle;
+use crate::telemetry::{self, Label, Metrics};
 
 /// How often a drain looks at the calls.
 const TICK: Duration = Duration::from_millis(100);
@@ -37,6 +43,8 @@ pub(super) struct Operator {
     pub(super) readiness: Readiness,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) orders: Orders,
+    pub(super) storage: StorageHandle,
+    pub(super) recordings: Recordings,
     /// What counts now.
     pub(super) config: Config,
     pub(super) lines: Lines,
@@ -45,6 +53,58 @@ pub(super) struct Operator {
     pub(super) stopping: CancellationToken,
     /// Is told that a reload has begun, and that it is over.
     pub(super) service: Service,
+    /// What is told of the agents.
+    pub(super) agents: watch::Sender<Arc<[AgentCard]>>,
+    /// The certificate of the HTTP listener.
+    pub(super) web: certificates::Web,
+    pub(super) metrics: OperatorMetrics,
+}
+
+/// What is counted of reloads.
+pub(super) struct OperatorMetrics {
+    limit: Gauge,
+    reloads: Family<Label<&'static str>, Counter>,
+    went_well: Gauge,
+    at: Gauge,
+}
+
+impl OperatorMetrics {
+    /// The start of the daemon was the first that went well.
+    pub(super) fn register(metrics: &Metrics, clock: &dyn Clock) -> Self {
+        let this = Self {
+            limit: metrics.calls.limit.clone(),
+            reloads: Family::default(),
+            went_well: Gauge::default(),
+            at: Gauge::default(),
+        };
+        ["done", "refused"].into_iter().for_each(|result| drop(this.reloads.get_or_create(&[("result", result)])));
+        this.went_well(clock);
+        metrics.register(|registry| {
+            registry.register("config_reloads", "Reloads of the configuration", this.reloads.clone());
+            let help = "1 if what the files said at the last reload, or at the start, counts";
+            registry.register("config_last_reload_successful", help, this.went_well.clone());
+            let help = "When what counts now was read, since 1970";
+            registry.register_with_unit("config_read_timestamp", help, Unit::Seconds, this.at.clone());
+        });
+        this
+    }
+
+    fn went_well(&self, clock: &dyn Clock) {
+        let at = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.at.set(i64::try_from(at.as_secs()).unwrap_or(i64::MAX));
+        self.went_well.set(1);
+    }
+
+    fn reloaded(&self, done: bool, max_calls: u32, clock: &dyn Clock) {
+        let result = if done { "done" } else { "refused" };
+        self.reloads.get_or_create(&[("result", result)]).inc();
+        self.limit.set(max_calls.into());
+        if done {
+            self.went_well(clock);
+        } else {
+            self.went_well.set(0);
+        }
+    }
 }
 
 /// As whoever gave the order is told.
@@ -105,6 +165,14 @@ impl Operator {
                     let _left = done.send(called.map_err(not_called));
                 });
             }
+            Order::LogLevel { wanted, done } => {
+                if let Some(level) = wanted.filter(|level| *level != self.config.log.level) {
+                    tracing::info!(level = level.as_str(), "the log's level is another until the next reload");
+                    self.config.log.level = level;
+                    telemetry::apply(&self.config.log);
+                }
+                let _left = done.send(self.config.log.level);
+            }
             Order::Reload { done } => {
                 let _left = done.send(self.reload().await);
             }
@@ -118,6 +186,7 @@ impl Operator {
         self.endpoint.drain().await;
         self.exchange.refuse_calls();
         tracing::info!(calls = self.exchange.calls(), "draining: new calls are refused");
+        self.storage.event("drain", "");
         self.go_on();
     }
 
@@ -128,6 +197,7 @@ impl Operator {
             self.endpoint.take_calls().await;
             self.readiness.ready(Latch::Drain);
             tracing::info!("the drain was cancelled: calls are taken again");
+            self.storage.event("resume", "");
         }
         self.go_on();
     }
@@ -144,7 +214,9 @@ impl Operator {
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         self.service.reloading();
         let done = self.try_reload().await;
+        self.metrics.reloaded(done.is_ok(), self.config.sip.limits.max_calls.get(), self.clock.as_ref());
         self.service.ready(if done.is_ok() { "reloaded" } else { "not reloaded" });
+        self.storage.event("reload", done.as_ref().err().map(ToString::to_string).unwrap_or_default());
         match &done {
             Ok(reloaded) => {
                 tracing::info!(
@@ -170,7 +242,10 @@ impl Operator {
         let (next, changed, needs_restart) = self.config.reload(&wanted).map_err(|error| wrong(&error))?;
         let agents = Agents::read(&next.agents.paths).map_err(|error| wrong(&error))?;
         agents.fit(&next.trunks).map_err(ReloadError::Configuration)?;
+        let rules = privacy::rules(&next, &agents).map_err(ReloadError::Configuration)?;
+        let recordings = privacy::recordings(&next, &agents).map_err(ReloadError::Configuration)?;
         let tls = certificates::read(&next).map_err(|error| wrong(&error))?;
+        let web = certificates::web(&next).map_err(|error| wrong(&error))?;
         let not_now = |why: &str| ReloadError::NotNow(why.to_owned());
         let late =
             "the engine did not render the new agents' phrases in time; try again when `callbox health` says ready";
@@ -183,15 +258,19 @@ impl Operator {
         // From here on nothing fails.
         let before = self.exchange.agents();
         let agents_changed =
-            agents.iter().filter(|agent| before.named(agent.name.as_str()).is_some_and(|known| *known != ***agent));
-        let agents_changed = agents_changed.map(|agent| agent.name.as_str().to_owned()).collect();
+            agents.names().filter(|name| before.named(name).is_some() && !agents.holds_as_is(&before, name));
+        let agents_changed = agents_changed.map(str::to_owned).collect();
         let missing = |from: &Agents, of: &Agents| {
             of.names().filter(|name| from.named(name).is_none()).map(str::to_owned).collect()
         };
         let (agents_added, agents_removed) = (missing(&before, &agents), missing(&agents, &before));
+        self.storage.set_rules(rules);
+        self.recordings.set(recordings);
         self.endpoint.limit(limits(&next)).await;
         self.endpoint.trunks(Trunks::new(&next.trunks)).await;
         certificates::renew(&self.endpoint, tls);
+        self.web.renew(web);
+        self.agents.send_replace(inventory::agents(&agents));
         self.exchange.replace(agents, next.sip.limits.retry_after_s.get());
         self.lines.set(&Trunks::new(&next.trunks));
         self.config = next;

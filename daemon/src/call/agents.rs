@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::trunk::Trunk;
 use crate::dialogue::{Agent, AgentError};
+use crate::knowledge::{self, Document, DocumentError};
 
 /// Why there are no agents.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum AgentsError {
         /// Why.
         source: std::io::Error,
     },
+    /// Its documents are wrong.
+    #[error("knowledge.folder of the agent `{0}`: {1}")]
+    Documents(String, DocumentError),
     /// Two files name the same agent.
     #[error("{0}: an agent `{1}` is there already, in another file of the same folder; rename one")]
     Twice(PathBuf, String),
@@ -31,7 +35,14 @@ pub enum AgentsError {
 
 /// All agents, by name.
 #[derive(Clone, Default, Debug)]
-pub struct Agents(BTreeMap<String, Arc<Agent>>);
+pub struct Agents(BTreeMap<String, Answering>);
+
+/// An agent, and what is in its folder of documents.
+#[derive(Clone, Debug)]
+struct Answering {
+    agent: Arc<Agent>,
+    documents: Arc<[Document]>,
+}
 
 impl Agents {
     /// Reads every `*.toml` of the folders. An agent of an earlier folder hides one of the same name in a later one; a
@@ -42,7 +53,7 @@ impl Agents {
     pub fn read(folders: &[PathBuf]) -> Result<Self, AgentsError> {
         let mut agents = BTreeMap::new();
         for folder in folders {
-            for (name, (agent, _)) in read_folder(folder)? {
+            for (name, agent) in read_folder(folder)? {
                 agents.entry(name).or_insert(agent);
             }
         }
@@ -55,7 +66,7 @@ impl Agents {
 
     /// The agent that answers a called number: one that names it before one that takes all.
     pub fn answering(&self, called: &str) -> Option<&Arc<Agent>> {
-        let mut answering = self.0.values().filter(|agent| agent.answers(called));
+        let mut answering = self.iter().filter(|agent| agent.answers(called));
         let first = answering.next()?;
         Some(std::iter::once(first).chain(answering).find(|agent| !agent.answers("")).unwrap_or(first))
     }
@@ -63,7 +74,7 @@ impl Agents {
     /// The agent that answers a number that was called through a trunk: the trunk's own rules come first.
     pub fn through(&self, trunk: Option<&Trunk>, called: &str) -> Option<&Arc<Agent>> {
         let rule = trunk.and_then(|trunk| rule(&trunk.agents, called));
-        rule.and_then(|name| self.0.get(name)).or_else(|| self.answering(called))
+        rule.and_then(|name| self.0.get(name)).map(|known| &known.agent).or_else(|| self.answering(called))
     }
 
     /// Whether every agent that a trunk names is there.
@@ -85,12 +96,12 @@ impl Agents {
 
     /// The agent of a name.
     pub fn named(&self, name: &str) -> Option<&Agent> {
-        self.0.get(name).map(AsRef::as_ref)
+        self.0.get(name).map(|known| known.agent.as_ref())
     }
 
     /// The agent of a name, to be held.
     pub(super) fn shared(&self, name: &str) -> Option<Arc<Agent>> {
-        self.0.get(name).cloned()
+        self.0.get(name).map(|known| Arc::clone(&known.agent))
     }
 
     /// Their names.
@@ -100,7 +111,20 @@ impl Agents {
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Agent>> {
-        self.0.values()
+        self.0.values().map(|known| &known.agent)
+    }
+
+    /// The documents in each one's folder.
+    pub(super) fn documents(&self) -> impl Iterator<Item = (&str, Arc<[Document]>)> {
+        self.0.iter().map(|(name, known)| (name.as_str(), Arc::clone(&known.documents)))
+    }
+
+    /// Whether an agent of this name is there with the same file and the same documents.
+    pub fn holds_as_is(&self, other: &Self, name: &str) -> bool {
+        match (self.0.get(name), other.0.get(name)) {
+            (Some(ours), Some(theirs)) => ours.agent == theirs.agent && ours.documents == theirs.documents,
+            _ => false,
+        }
     }
 }
 
@@ -114,7 +138,7 @@ fn rule<'a>(rules: &'a BTreeMap<String, String>, called: &str) -> Option<&'a str
     exact.or_else(|| longest().map(|(_, name)| name)).map(String::as_str)
 }
 
-type Folder = BTreeMap<String, (Arc<Agent>, PathBuf)>;
+type Folder = BTreeMap<String, Answering>;
 
 fn read_folder(folder: &Path) -> Result<Folder, AgentsError> {
     let failed = |source| AgentsError::Folder { path: folder.to_owned(), source };
@@ -134,9 +158,20 @@ fn read_folder(folder: &Path) -> Result<Folder, AgentsError> {
         if agents.contains_key(&name) {
             return Err(AgentsError::Twice(path, name));
         }
-        agents.insert(name, (Arc::new(agent), path));
+        let documents = documents(&agent, folder)?;
+        agents.insert(name, Answering { agent: Arc::new(agent), documents: documents.into() });
     }
     Ok(agents)
+}
+
+fn documents(agent: &Agent, beside: &Path) -> Result<Vec<Document>, AgentsError> {
+    let Some(folder) = &agent.knowledge.folder else { return Ok(Vec::new()) };
+    let (folder, name) = (beside.join(folder), || agent.name.as_str().to_owned());
+    if !folder.is_dir() {
+        let reason = "there is no such folder: make it, or take the key out".to_owned();
+        return Err(AgentsError::Documents(name(), DocumentError::File { path: folder, reason }));
+    }
+    knowledge::read(&folder).map_err(|error| AgentsError::Documents(name(), error))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! about packets. Audio passes from media to the engine and from the engine to media; nothing waits for the disk.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use callbox_wire::{Event, Request};
@@ -14,13 +15,18 @@ use super::exchange::{Exchange, media_stats};
 use super::handover::{self, Fate, Handover, Happening, TRANSFERRED};
 use super::hearing::Hearing;
 use super::keep::{Keep, KeptCall, Over, Parts};
+use super::librarian;
+use super::recall::{Recall, Step};
 use super::record;
-use super::shelf::{RATE, Shelf};
+use super::recording::{self, Tapped};
+use super::retrieval::Retrieval;
+use super::shelf::{Phrase, RATE, Shelf};
 use super::stream::{Agreed, Stream};
-use crate::base::CallId;
-use crate::control::{LiveEntry, LiveState, Wish};
-use crate::dialogue::{self, Action, Agent, Dialogue, HangupReason, Input, Mark, TurnKind, Unreached};
-use crate::engine::{EngineState, News, Port};
+use super::trace;
+use crate::base::{CallId, TurnId};
+use crate::control::{Happened, LiveEntry, LiveState, Wish};
+use crate::dialogue::{self, Action, Agent, Dialogue, Errand, HangupReason, Input, Mark, TurnKind, Unreached};
+use crate::engine::{EngineState, News, Port, Role};
 use crate::media::{self, MediaSession, PlayFrame, SessionParameters};
 use crate::sip::{self, CallEvent, EndReason};
 use crate::storage::{CallRecord, Record};
@@ -79,11 +85,18 @@ enum Wake {
     Wish(Wish),
 }
 
+/// Whether the far end still has to be told that it is over.
+#[derive(PartialEq, Eq)]
+enum Far {
+    Up,
+    Gone,
+}
+
 /// How a conversation went.
 pub(super) struct Ended {
     /// As it was when the conversation began, and when it ended.
-    pub(super) record: Box<CallRecord>,
-    pub(super) reason: String,
+    pub(super) record: CallRecord,
+    pub(super) reason: &'static str,
     pub(super) turns: u32,
     pub(super) media: media::SessionStats,
     /// To be dropped once the end is recorded.
@@ -94,8 +107,11 @@ pub(super) struct Ended {
 struct State {
     dialogue: Dialogue,
     shelf: Shelf,
-    actions: Vec<Action>,
     hearing: Hearing,
+    recall: Recall,
+    retrieval: Retrieval,
+    /// The turn whose words the engine was asked to embed last.
+    embedding: Option<TurnId>,
     /// A stored phrase was wanted that had not been rendered yet.
     unheard: bool,
     hang_up: Option<HangupReason>,
@@ -106,11 +122,13 @@ struct State {
     on_hold: bool,
     /// There is something new to be kept.
     changed: bool,
+    /// The call is recorded; true while nothing of it is.
+    paused: Option<Arc<AtomicBool>>,
 }
 
 impl Conversation {
     /// Holds the conversation to its end.
-    pub(super) async fn hold(mut self: Box<Self>) -> Ended {
+    pub(super) async fn hold(mut self: Box<Self>) -> Box<Ended> {
         let now = self.exchange.clock.now();
         self.enter();
         let before = self.before.take();
@@ -134,8 +152,10 @@ impl Conversation {
         let mut state = Box::new(State {
             dialogue,
             shelf: Shelf::default(),
-            actions: Vec::new(),
             hearing,
+            recall: Recall::default(),
+            retrieval: Retrieval::default(),
+            embedding: None,
             unheard: false,
             hang_up: None,
             wanted: None,
@@ -143,6 +163,7 @@ impl Conversation {
             turns: self.record.turns,
             on_hold: self.stream.on_hold(),
             changed: true,
+            paused: None,
         });
         // An engine that was lost, or became ready, before the call was attached is no news to its port.
         let ready = matches!(*self.exchange.engine.state().borrow(), EngineState::Ready(_));
@@ -165,28 +186,29 @@ impl Conversation {
         }
         // What was under way when the daemon before died, and was not joined yet, has come to nothing.
         if self.handover.is_none() && state.dialogue.is_away() {
-            self.tell(&mut state, Input::Unreached(Unreached::Failed));
+            self.back(&mut state, Unreached::Failed);
         }
         let drain = self.exchange.goodbye();
         let mut draining = false;
         let mut by_caller = false;
-        let reason = loop {
+        // Who waits for the end.
+        let mut asked = None;
+        let (reason, far) = loop {
             self.play_out(&mut state);
             if self.handover.as_mut().is_some_and(|handover| handover.pass_to(&mut self.session) == Media::Gone) {
-                self.sip.hangup().await;
-                break MEDIA_TIMEOUT.to_owned();
+                break (MEDIA_TIMEOUT, Far::Up);
             }
             if let Some(name) = state.wanted.take() {
                 Box::pin(self.hand_over(&mut state, &name)).await;
                 continue;
             }
             if let Some(reason) = state.hang_up {
-                self.sip.hangup().await;
-                break reason.as_str().to_owned();
+                break (reason.as_str(), Far::Up);
             }
+            self.record(&mut state);
             self.keep(&mut state);
             self.leave();
-            let deadline = state.dialogue.deadline();
+            let deadline = state.dialogue.deadline().into_iter().chain(state.retrieval.deadline()).min();
             let wake = tokio::select! {
                 event = self.sip.event() => Wake::Signal(event),
                 () = self.session.readable() => Wake::Media,
@@ -202,15 +224,14 @@ impl Conversation {
                     by_caller = reason == EndReason::RemoteHangup;
                     // Whose side has taken them over hangs up here.
                     let taken = by_caller && self.handover.as_ref().is_some_and(Handover::is_taken);
-                    break if taken { TRANSFERRED } else { ended_because(&reason) }.to_owned();
+                    break (if taken { TRANSFERRED } else { ended_because(&reason) }, Far::Gone);
                 }
                 Wake::Signal(CallEvent::Referred(news)) => {
                     let record = &self.record;
                     let fate = handover::referred(&self.exchange, &mut self.handover, &self.sip, news, record);
                     let fate = Box::pin(fate).await;
                     if let Some(reason) = self.fate(&mut state, fate) {
-                        self.sip.hangup().await;
-                        break reason.to_owned();
+                        break (reason, Far::Up);
                     }
                 }
                 Wake::Handover(Happening::Audio) => {}
@@ -218,25 +239,30 @@ impl Conversation {
                     let fate = handover::happened(&self.exchange, &mut self.handover, &self.sip, happening);
                     let fate = Box::pin(fate).await;
                     if let Some(reason) = self.fate(&mut state, fate) {
-                        self.sip.hangup().await;
-                        break reason.to_owned();
+                        break (reason, Far::Up);
                     }
                 }
                 Wake::Signal(event) => Box::pin(self.signalled(&mut state, event)).await,
                 Wake::Media => {
                     if self.media_arrived(&mut state) == Media::Gone {
-                        self.sip.hangup().await;
-                        break MEDIA_TIMEOUT.to_owned();
+                        break (MEDIA_TIMEOUT, Far::Up);
                     }
                 }
                 Wake::News(news) => self.engine_said(&mut state, news),
-                Wake::Time => self.tell(&mut state, Input::Tick),
-                Wake::Wish(Wish::HangUp(done)) => {
-                    self.sip.hangup().await;
-                    // Who has asked may not wait any more.
-                    done.send(()).unwrap_or_default();
-                    break OPERATOR.to_owned();
+                Wake::Time => {
+                    if let Some(turn) = state.retrieval.is_late(self.exchange.clock.now()) {
+                        self.embedded(&mut state, turn, None);
+                    }
+                    self.tell(&mut state, Input::Tick);
                 }
+                Wake::Wish(Wish::HangUp(done)) => {
+                    asked = Some(done);
+                    break (OPERATOR, Far::Up);
+                }
+                Wake::Wish(Wish::Say { words, done }) => {
+                    drop(done.send(self.run(&mut state, Errand::Say(words.into_revealed()))));
+                }
+                Wake::Wish(Wish::Transfer { to, done }) => drop(done.send(self.run(&mut state, Errand::Transfer(to)))),
                 Wake::Wish(Wish::Capture(done)) => {
                     if let Ok(capture) = self.session.capture(capture::WAITING) {
                         let clock = Arc::clone(&self.exchange.clock);
@@ -249,9 +275,17 @@ impl Conversation {
                 }
             }
         };
+        if far == Far::Up {
+            Box::pin(self.sip.hangup()).await;
+        }
+        if let Some(done) = asked {
+            // They may not wait any more.
+            done.send(()).unwrap_or_default();
+        }
         self.tell(&mut state, Input::HungUp);
+        self.live.ends(reason);
         let over = Over {
-            reason: reason.clone(),
+            reason: reason.to_owned(),
             ended_us: self.exchange.present(&self.record, self.began).0,
             by_us: !by_caller,
         };
@@ -260,9 +294,10 @@ impl Conversation {
         if let Some(leg) = self.handover.take().and_then(Handover::into_leg) {
             Box::pin(leg.end(&self.exchange)).await;
         }
-        let mut record = Box::new(self.record.clone());
+        let mut record = self.record.clone();
         record.ended = Some(self.exchange.present(&self.record, self.began));
-        Ended { record, reason, turns: state.turns, media: self.session.stats(), keep: self.keep.take() }
+        let keep = self.keep.take();
+        Box::new(Ended { record, reason, turns: state.turns, media: self.session.stats(), keep })
     }
 
     fn enter(&self) {
@@ -274,6 +309,19 @@ impl Conversation {
     fn leave(&self) {
         if let Some(keep) = &self.keep {
             keep.leave();
+        }
+    }
+
+    /// Has the call recorded from the moment on at which the caller knows, but nobody whom they were handed over to.
+    fn record(&mut self, state: &mut State) {
+        if let Some(paused) = &state.paused {
+            paused.store(self.handover.is_some(), Ordering::Relaxed);
+        } else if state.dialogue.is_recorded()
+            && let Ok(tap) = self.session.tap(recording::WAITING)
+        {
+            let paused = Arc::new(AtomicBool::new(self.handover.is_some()));
+            self.exchange.recordings.begin(self.call(), Box::new(Tapped::new(tap)), Arc::clone(&paused));
+            state.paused = Some(paused);
         }
     }
 
@@ -315,7 +363,7 @@ impl Conversation {
         };
         match begun {
             Ok(begun) => self.handover = Some(begun),
-            Err(why) => self.tell(state, Input::Unreached(why)),
+            Err(why) => self.back(state, why),
         }
         state.changed = true;
     }
@@ -337,11 +385,26 @@ impl Conversation {
                     self.ask(Request::Listen { call: self.call() });
                     state.hearing.begin_now();
                 }
-                self.tell(state, Input::Unreached(why));
+                self.back(state, why);
                 None
             }
             Fate::Gone(reason) => Some(reason),
         }
+    }
+
+    /// Whom the caller was to be handed over to was not reached.
+    fn back(&mut self, state: &mut State, why: Unreached) {
+        self.exchange.counts.unreached(why);
+        self.live.tell(Happened::TransferFailed { reason: why.as_str().to_owned() });
+        self.tell(state, Input::Unreached(why));
+    }
+
+    /// Has the agent do what an operator wants, once nobody has the floor.
+    fn run(&mut self, state: &mut State, errand: Errand) -> Result<(), String> {
+        state.dialogue.take_errand(errand).map_err(|why| why.to_string())?;
+        state.changed = true;
+        self.tell(state, Input::Tick);
+        Ok(())
     }
 
     /// A key of the caller's: for whom they were joined to, or for the agent.
@@ -358,13 +421,12 @@ impl Conversation {
     /// Gives the dialogue an input and does what it answers.
     fn tell(&mut self, state: &mut State, input: Input) {
         let now = self.exchange.clock.now();
-        let mut actions = std::mem::take(&mut state.actions);
+        let mut actions = Vec::new();
         state.dialogue.handle(now, input, &mut actions);
         state.changed |= !actions.is_empty();
-        for action in actions.drain(..) {
+        for action in actions {
             self.act(state, action);
         }
-        state.actions = actions;
     }
 
     fn act(&mut self, state: &mut State, action: Action) {
@@ -372,9 +434,12 @@ impl Conversation {
         match action {
             Action::Transcribe { turn, from, to } => self.ask(Request::Transcribe { call, turn, from, to }),
             Action::Think { turn, messages, sampling } => self.ask(Request::Think { call, turn, messages, sampling }),
-            Action::Speak { turn, clause, text } => match self.exchange.phrases.get(&text) {
+            Action::Recall { turn, words, asked } => self.recall(state, turn, words.reveal(), asked),
+            Action::Retrieve { turn, question } => self.retrieve(state, turn, question.into_revealed()),
+            Action::Speak { turn, clause, text } => match self.ready(state, &text) {
                 Some(phrase) => state.shelf.put(turn, clause, &phrase),
                 None => {
+                    state.recall.spoken_by_engine(&self.agent, turn, clause, &text);
                     let credit = state.shelf.ask(turn, clause);
                     self.ask(Request::Speak { call, turn, clause, text, rate: RATE, credit });
                 }
@@ -389,13 +454,18 @@ impl Conversation {
             },
             Action::Cancel { turn } => {
                 state.shelf.cancel(turn);
+                state.recall.cancelled(turn);
+                state.retrieval.cancelled(turn);
                 self.ask(Request::Cancel { call, turn });
             }
             Action::Flush => {
                 state.shelf.flush();
                 self.session.flush();
             }
-            Action::Transfer { name } => state.wanted = Some(name),
+            Action::Transfer { name } => {
+                self.live.tell(Happened::Transfer { to: name.clone() });
+                state.wanted = Some(name);
+            }
             Action::Hangup(reason) => state.hang_up = Some(reason),
             Action::Record(turn) => {
                 state.shelf.cancel(turn.turn);
@@ -405,10 +475,20 @@ impl Conversation {
                 let turns = state.turns;
                 self.live.update(|call| call.turns = turns);
                 let clock = self.exchange.clock.as_ref();
-                record::count(&turn, &self.exchange.metrics.calls);
-                let kept = record::turn(call, &turn, clock, state.began);
+                if record::counts(&self.record) {
+                    record::count(&turn, &self.exchange.metrics.calls);
+                    self.exchange.counts.turn(&turn);
+                }
+                state.recall.over(&self.exchange.answers, &self.agent, &turn);
+                let kept = record::turn(call, &turn, self.exchange.mind(), clock, state.began);
                 record::log(&kept);
-                self.exchange.storage.record(Record::Turn(Box::new(kept)));
+                if self.exchange.traces.is_on() {
+                    let when = |at| self.exchange.moment(&self.record, self.began, at);
+                    self.exchange.traces.send(trace::turn(&turn, &kept, when));
+                }
+                self.live.tell(Happened::turn(&kept));
+                let own = record::privacy(&self.record, Some(&self.agent));
+                self.exchange.storage.keep(Record::Turn(Box::new(kept)), own);
             }
             Action::Mark(mark) => self.mark(&mark),
         }
@@ -417,6 +497,12 @@ impl Conversation {
     /// What is waiting to be said, or a sound that was put on the shelf without the engine, is told to the dialogue as
     /// the engine would have told it.
     fn play_out(&mut self, state: &mut State) {
+        if let Some((turn, clauses, known)) = state.recall.take(&self.exchange.answers, &self.agent) {
+            self.tell(state, Input::Recalled { turn, answer: Some((clauses, known)) });
+        }
+        if let Some((turn, found)) = state.retrieval.take() {
+            self.tell(state, Input::Retrieved { turn, found });
+        }
         for ready in state.shelf.announcements() {
             let (turn, clause) = (ready.turn, ready.clause);
             self.tell(state, Input::Audio { turn, clause });
@@ -495,6 +581,7 @@ impl Conversation {
                 Event::Thought { turn, thought, .. } => self.tell(state, Input::Thought { turn, thought }),
                 Event::Audio { turn, clause, pcm, .. } => {
                     if state.shelf.arrived(turn, clause, &pcm.0) {
+                        state.recall.frame(turn, clause, &pcm.0);
                         self.tell(state, Input::Audio { turn, clause });
                     }
                 }
@@ -502,6 +589,9 @@ impl Conversation {
                     state.shelf.complete(turn, clause);
                     self.tell(state, Input::Spoken { turn, clause, frames, compute_us });
                 }
+                Event::Embedded { turn, vector, .. } => self.embedded(state, turn, Some(&vector)),
+                // Then nothing is known, and the mind answers.
+                Event::Failed { turn, role: Role::Embed, .. } => self.embedded(state, turn, None),
                 Event::Failed { turn, role, failure, reason, .. } => {
                     turn_span(turn)
                         .in_scope(|| tracing::warn!(?role, ?failure, reason, "the engine could not do its work"));
@@ -510,6 +600,54 @@ impl Conversation {
                 Event::Ready { .. } | Event::Pong { .. } => {}
             },
         }
+    }
+
+    /// Looks whether the answer is known.
+    fn recall(&self, state: &mut State, turn: TurnId, words: &str, asked: bool) {
+        let (answers, now) = (&self.exchange.answers, self.exchange.clock.now());
+        if matches!(state.recall.look(answers, &self.agent, turn, words, asked, now), Step::Embed)
+            && !self.embed(state, turn, words)
+        {
+            state.recall.embedded(answers, &self.agent, turn, None, now);
+        }
+    }
+
+    /// Looks what the agent's documents say.
+    fn retrieve(&self, state: &mut State, turn: TurnId, question: String) {
+        let (knowledge, now) = (&self.exchange.knowledge, self.exchange.clock.now());
+        // The same vector does for both, if the cache needs one, too.
+        if state.retrieval.ask(knowledge, &self.agent, turn, question.clone(), now)
+            && state.embedding != Some(turn)
+            && !self.embed(state, turn, &question)
+        {
+            state.retrieval.embedded(knowledge, &self.agent, turn, None);
+        }
+    }
+
+    /// Asks for the vector of a turn's words; false if none will come: an engine without an embedder knows the same words
+    /// only.
+    fn embed(&self, state: &mut State, turn: TurnId, words: &str) -> bool {
+        let request = Request::Embed { call: self.call(), turn, text: words.to_owned(), urgent: true };
+        let asked =
+            librarian::model_of(&self.exchange.engine, Role::Embed).is_some() && self.port.send(request).is_ok();
+        if asked {
+            state.embedding = Some(turn);
+        }
+        asked
+    }
+
+    fn embedded(&mut self, state: &mut State, turn: TurnId, vector: Option<&[f32]>) {
+        state.recall.embedded(&self.exchange.answers, &self.agent, turn, vector, self.exchange.clock.now());
+        state.retrieval.embedded(&self.exchange.knowledge, &self.agent, turn, vector);
+        // What was found is told with what is on the shelf; that there is nothing, ends the stage.
+        if !state.recall.has_found() {
+            self.tell(state, Input::Recalled { turn, answer: None });
+        }
+    }
+
+    /// Audio of a clause that needs no engine.
+    fn ready(&self, state: &State, text: &str) -> Option<Phrase> {
+        state.recall.ready(text).or_else(|| self.exchange.phrases.get(text))
     }
 
     /// There is an engine (again): it hears what was said while there was none.
@@ -573,6 +711,7 @@ impl Conversation {
         if state.on_hold != self.stream.on_hold() {
             state.on_hold = self.stream.on_hold();
             self.live.update(|call| call.state = if state.on_hold { LiveState::Held } else { LiveState::Listening });
+            self.live.tell(Happened::Hold { held: state.on_hold });
             self.tell(state, Input::Hold(state.on_hold));
         }
     }
@@ -585,6 +724,7 @@ impl Conversation {
     }
 
     fn mark(&self, mark: &Mark) {
+        self.live.tell(watched(mark));
         let state = match mark {
             Mark::CallerSpeaks | Mark::Listening | Mark::Interrupted { .. } => LiveState::Listening,
             Mark::EndOfTurn { .. } => LiveState::Thinking,
@@ -601,6 +741,24 @@ impl Conversation {
         if self.port.send(request).is_err() {
             tracing::warn!("the engine's queue is full; a request was lost");
         }
+    }
+}
+
+/// A mark, for who watches.
+fn watched(mark: &Mark) -> Happened {
+    match mark {
+        Mark::CallerSpeaks => Happened::CallerSpeaking,
+        Mark::CallerPaused { turn } => Happened::CallerPaused { turn: turn.0 },
+        Mark::CallerSaid { turn, text } => Happened::CallerSaid { turn: turn.0, text: Some(text.clone()) },
+        Mark::Revoked { turn } => Happened::TurnRevoked { turn: turn.0 },
+        Mark::EndOfTurn { turn, quiet } => {
+            Happened::EndOfTurn { turn: turn.0, quiet_ms: u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX) }
+        }
+        Mark::AgentSays { turn, clause, text } => {
+            Happened::AgentSays { turn: turn.0, clause: clause.0, text: Some(text.clone()) }
+        }
+        Mark::Interrupted { turn } => Happened::Interrupted { turn: turn.0 },
+        Mark::Listening => Happened::Listening,
     }
 }
 

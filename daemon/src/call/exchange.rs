@@ -13,24 +13,30 @@ use tracing::{Instrument as _, Span};
 
 use super::agents::Agents;
 use super::conversation::{Before, Conversation, Ended};
+use super::counts::Counts;
 use super::handover::{Handover, Leg};
 use super::keep::{Keep, KeptCall, Parts as KeptParts};
+use super::librarian;
 use super::phrases::{self, PhraseBook};
 use super::quality::Quality;
-use super::record::timestamp;
+use super::record::{counts, privacy, timestamp};
 use super::rendered::Rendered;
 use super::stream::{MediaPolicy, Stream, StreamNames, address_towards};
+use super::trace;
 use crate::base::trunk::Trunk;
 use crate::base::{Advertised, Clock, Pii};
+use crate::cache::Answers;
 use crate::control::{LiveCall, LiveCalls, LiveEntry, LiveState, Readiness};
 use crate::dialogue::{Agent, prime_messages};
-use crate::engine::{Engine, EngineState};
+use crate::engine::{Engine, EngineState, Role};
+use crate::knowledge::Knowledge;
 use crate::media::{self, Media, MediaSession, SessionParameters};
+use crate::recording::Recordings;
 use crate::service::Service;
 use crate::sip::outbound::Lines;
 use crate::sip::{Call, DialogState, IncomingCall, Phase};
 use crate::storage::{CallRecord, Direction, MediaStats, Record, StorageHandle, Timestamp};
-use crate::telemetry::{Metrics, Refusal, agent_span, call_span};
+use crate::telemetry::{Metrics, Refusal, Traces, While, agent_span, call_span};
 
 /// Random numbers for names of streams.
 pub type Random = Box<dyn FnMut() -> u64 + Send>;
@@ -71,6 +77,18 @@ pub struct Parts {
     pub rendered: Option<Rendered>,
     /// Calls out.
     pub lines: Lines,
+    /// Audio of calls whose agents record.
+    pub recordings: Recordings,
+    /// Answers that are known.
+    pub answers: Answers,
+    /// Where traces of calls go.
+    pub traces: Traces,
+    /// What agents know beside their facts.
+    pub knowledge: Knowledge,
+    /// What names the voice, and the language model: other files make other answers.
+    pub speaks: (String, String),
+    /// SHA-256 of the language model's file, if it is one.
+    pub weights: Option<String>,
 }
 
 /// What all calls share.
@@ -80,8 +98,15 @@ pub struct Exchange {
     pub(super) storage: StorageHandle,
     pub(super) metrics: Metrics,
     quality: Quality,
+    pub(super) counts: Counts,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) lines: Lines,
+    pub(super) recordings: Recordings,
+    pub(super) answers: Answers,
+    pub(super) traces: Traces,
+    pub(super) knowledge: Knowledge,
+    speaks: (String, String),
+    weights: Option<String>,
     doors: Mutex<Doors>,
     agents: Mutex<Arc<Agents>>,
     /// Agents of before, as long as a call has them.
@@ -123,9 +148,26 @@ const NO_PORT: Refuse = Refuse { status: 503, reason: "Service Unavailable", ret
 impl Exchange {
     /// Nothing is answered before [`Exchange::serve`].
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { agents, engine, media, storage, live, readiness, metrics, clock, random, service, lines, .. } =
-            parts;
-        let quality = metrics.register(Quality::register);
+        let Parts {
+            agents,
+            engine,
+            media,
+            storage,
+            live,
+            readiness,
+            metrics,
+            clock,
+            random,
+            service,
+            lines,
+            answers,
+            knowledge,
+            ..
+        } = parts;
+        let speaks = parts.speaks;
+        let (quality, counts) = (metrics.register(Quality::register), metrics.register(Counts::register));
+        knowledge.serve(agents.documents());
+        answers.serve(librarian::rules(&agents, &knowledge, &speaks.0, &speaks.1));
         let phrases = PhraseBook::new(parts.rendered, &fixed_texts(&agents), clock.wall());
         Arc::new(Self {
             engine,
@@ -133,8 +175,15 @@ impl Exchange {
             storage,
             metrics,
             quality,
+            counts,
             clock,
             lines,
+            recordings: parts.recordings,
+            answers,
+            traces: parts.traces,
+            knowledge,
+            speaks,
+            weights: parts.weights,
             doors: Mutex::default(),
             agents: Mutex::new(Arc::new(agents)),
             retired: Mutex::default(),
@@ -231,6 +280,8 @@ impl Exchange {
     pub fn replace(&self, agents: Agents, retry_after: u32) {
         self.retry_after.store(retry_after, Ordering::Relaxed);
         self.engine.prime(Self::prime(&agents));
+        self.knowledge.serve(agents.documents());
+        self.refresh_answers(&agents);
         let mut texts = fixed_texts(&agents);
         let mut known = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *known, Arc::new(agents));
@@ -244,6 +295,18 @@ impl Exchange {
             retired.iter().filter_map(Weak::upgrade).flat_map(|agent| phrases::fixed_texts(&agent).collect::<Vec<_>>()),
         );
         self.phrases.keep(&texts);
+    }
+
+    /// What answers are worth depends on what agents are told and know.
+    pub(super) fn refresh_answers(&self, agents: &Agents) {
+        self.answers.serve(librarian::rules(agents, &self.knowledge, &self.speaks.0, &self.speaks.1));
+    }
+
+    /// What the language model is recorded as: its file, and the beginning of its hash.
+    pub(super) fn mind(&self) -> Option<String> {
+        let name = librarian::model_of(&self.engine, Role::Mind)?;
+        let hash = self.weights.as_ref().and_then(|sha256| sha256.get(..12));
+        Some(hash.map_or_else(|| name.clone(), |hash| format!("{name} {hash}")))
     }
 
     /// Calls that are up.
@@ -375,8 +438,11 @@ impl Exchange {
                 return Ok(None);
             }
         };
-        self.metrics.calls.answered.inc();
-        self.storage.record(Record::Call(Box::new(record.clone())));
+        if counts(&record) {
+            self.metrics.calls.answered.inc();
+            self.counts.set_up(self.clock.now().saturating_duration_since(invited));
+        }
+        self.record(record.clone());
         tracing::info!(codec = record.codec, "answered");
         Ok(Some(Box::new(Up {
             record,
@@ -476,15 +542,17 @@ impl Exchange {
     /// Holds a conversation to its end, and records that.
     async fn converse(conversation: Box<Conversation>) {
         let exchange = Arc::clone(&conversation.exchange);
-        let active = Active::new(&exchange.metrics);
-        let Ended { mut record, reason, turns, media: stats, keep } = conversation.hold().await;
+        let active = While::new(&exchange.metrics.calls.active);
+        let ended = conversation.hold().await;
         drop(active);
+        let Ended { mut record, reason, turns, media: stats, keep } = *ended;
         tracing::info!(reason, turns, "ended");
         record.turns = turns;
         record.media = media_stats(record.media, &stats);
         exchange.quality.observe(&stats);
-        record.end_reason = Some(reason);
-        exchange.record_end(*record, keep).await;
+        exchange.counts.ended(&record, reason);
+        record.end_reason = Some(reason.to_owned());
+        Box::pin(exchange.record_end(record, keep)).await;
     }
 
     /// The machine's uptime at this instant.
@@ -494,12 +562,26 @@ impl Exchange {
 
     /// Now, counted from the start of a call: whoever sets the calendar clock meanwhile does not change how long it was.
     pub(super) fn present(&self, record: &CallRecord, began: Duration) -> Timestamp {
-        record.started + self.clock.uptime().saturating_sub(began)
+        self.moment(record, began, self.clock.now())
+    }
+
+    /// The same of another instant.
+    pub(super) fn moment(&self, record: &CallRecord, began: Duration, at: Instant) -> Timestamp {
+        record.started + self.uptime_at(at).saturating_sub(began)
+    }
+
+    /// Records a call, as its agent wants it; as the owner does, if there is no such agent any more.
+    pub(super) fn record(&self, record: CallRecord) {
+        let own = privacy(&record, self.agents().named(&record.agent));
+        self.storage.keep(Record::Call(Box::new(record)), own);
     }
 
     /// Records the end of a call; nothing of it is kept from then on.
     pub(super) async fn record_end(&self, record: CallRecord, keep: Option<Keep>) {
-        self.storage.record(Record::Call(Box::new(record)));
+        if self.traces.is_on() {
+            self.traces.send(trace::call(&record));
+        }
+        self.record(record);
         if keep.is_some() {
             let storage = self.storage.clone();
             // Whoever dies until then leaves it to the next daemon.
@@ -538,22 +620,6 @@ pub(super) struct Up {
 
 fn fixed_texts(agents: &Agents) -> Vec<String> {
     agents.iter().flat_map(|agent| phrases::fixed_texts(agent)).collect()
-}
-
-/// Counts a call as active until it is dropped, also by a panic.
-struct Active(Metrics);
-
-impl Active {
-    fn new(metrics: &Metrics) -> Self {
-        metrics.calls.active.inc();
-        Self(metrics.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.calls.active.dec();
-    }
 }
 
 enum Unanswered {

@@ -22,7 +22,7 @@ use crate::media::{self, FRAME, MediaSession, PlayFrame, RATE, SessionParameters
 use crate::sip::outbound::Order;
 use crate::sip::uri::Uri;
 use crate::sip::{self, CallEvent, DialogState, EndReason, Progress, Referral};
-use crate::storage::{CallRecord, Direction, Record};
+use crate::storage::{CallRecord, Direction};
 
 /// How long a REFER may stay without any news.
 const REFER_LIMIT: Duration = Duration::from_secs(60);
@@ -90,11 +90,18 @@ impl Handover {
     pub(super) async fn next(this: &mut Option<Self>) -> Happening {
         match this {
             None => std::future::pending().await,
-            Some(Self::Referring { deadline, .. }) => {
+            // In a box: this is a part of every call's task, and most calls never need it.
+            Some(handover) => Box::pin(handover.happening()).await,
+        }
+    }
+
+    async fn happening(&mut self) -> Happening {
+        match self {
+            Self::Referring { deadline, .. } => {
                 sleep_until((*deadline).into()).await;
                 Happening::Late
             }
-            Some(Self::Ringing { ringing, early, deadline, .. }) => {
+            Self::Ringing { ringing, early, deadline, .. } => {
                 let audio = async {
                     match early {
                         Some(early) => early.session.readable().await,
@@ -107,7 +114,7 @@ impl Handover {
                     () = until(Some(*deadline)) => Happening::Late,
                 }
             }
-            Some(Self::Joined { leg }) => tokio::select! {
+            Self::Joined { leg } => tokio::select! {
                 event = leg.sip.event() => Happening::Leg(event),
                 () = leg.session.readable() => Happening::Audio,
             },
@@ -353,7 +360,7 @@ async fn join(
     };
     record.id = sip.id();
     record.answered = Some(exchange.present(&record, began));
-    exchange.storage.record(Record::Call(Box::new(record.clone())));
+    exchange.record(record.clone());
     tracing::info!(leg = %record.id, codec = record.codec, "the caller is joined to the target of the transfer");
     let live = exchange.list(&record);
     let leg = Leg { sip, session, stream, parameters, record, began, live, sockets };
@@ -426,6 +433,7 @@ impl Leg {
         record.media = media_stats(record.media, &self.session.stats());
         record.ended = Some(exchange.present(&record, self.began));
         record.end_reason = Some(TRANSFERRED.to_owned());
+        self.live.ends(TRANSFERRED);
         drop(self.live);
         exchange.record_end(record, None).await;
     }

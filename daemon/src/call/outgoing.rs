@@ -15,7 +15,7 @@ use crate::engine::EngineState;
 use crate::media::Reservation;
 use crate::sip::outbound::{Dialling, Order, Undialled};
 use crate::sip::{EndReason, Progress};
-use crate::storage::{CallRecord, Direction, MediaStats, Record};
+use crate::storage::{CallRecord, Direction, MediaStats};
 use crate::telemetry::{agent_span, call_span};
 
 /// How long a call of ours may ring.
@@ -103,6 +103,12 @@ impl Exchange {
     /// # Errors
     /// [`NotReached`], in one sentence.
     pub async fn call_out(self: &Arc<Self>, wanted: CallOut) -> Result<CallId, NotReached> {
+        let placed = self.place(wanted).await;
+        self.counts.placed(&placed);
+        placed
+    }
+
+    async fn place(self: &Arc<Self>, wanted: CallOut) -> Result<CallId, NotReached> {
         let agent = self.agents().shared(&wanted.agent).ok_or_else(|| NotReached::NoAgent(wanted.agent.clone()))?;
         let engine_ready = matches!(*self.engine.state().borrow(), EngineState::Ready(_));
         if !engine_ready || !self.takes_calls() {
@@ -143,7 +149,7 @@ impl Exchange {
         };
         record.answered = Some(self.present(&record, began));
         self.metrics.calls.answered.inc();
-        self.storage.record(Record::Call(Box::new(record.clone())));
+        self.record(record.clone());
         let span = call_span(id);
         let span = span.in_scope(|| agent_span(agent.name.as_str()));
         span.in_scope(|| tracing::info!(codec = record.codec, "a call of ours was answered"));

@@ -13,7 +13,7 @@ use callbox_wire::{CallId, ClauseId, Event, Request, TurnId};
 use super::rendered::Rendered;
 use super::shelf::{Phrase, RATE, Samples};
 use crate::dialogue::{Agent, Cutter, StoredPhrase};
-use crate::engine::{Engine, EngineState, News};
+use crate::engine::{Engine, EngineState, News, Port};
 
 /// The phrase book's own line to the engine; no call has this id.
 const RENDERER: CallId = CallId(u64::MAX);
@@ -32,18 +32,12 @@ pub(super) fn clauses(text: &str) -> Vec<String> {
 /// All that an agent may say without having been asked.
 pub(super) fn fixed_texts(agent: &Agent) -> impl Iterator<Item = String> + '_ {
     let stored = StoredPhrase::ALL.map(|phrase| agent.stored(phrase));
-    let spoken = [agent.greeting.as_str(), agent.not_understood.as_str(), agent.repeat.as_str()];
+    let spoken = [agent.not_understood.as_str(), agent.repeat.as_str()];
     let prompts = agent.silence_prompts.iter().map(|prompt| prompt.as_str());
     let transfers = agent.transfers.iter().flat_map(|target| [target.announce.as_str(), target.unreached.as_str()]);
     // What is needed first is rendered first: the greeting, then what covers for a missing engine.
-    spoken
-        .into_iter()
-        .take(1)
-        .chain(stored)
-        .chain(spoken.into_iter().skip(1))
-        .chain(prompts)
-        .chain(transfers)
-        .flat_map(clauses)
+    let others = stored.into_iter().chain(spoken).chain(prompts).chain(transfers);
+    clauses(&agent.opening()).into_iter().chain(others.flat_map(clauses))
 }
 
 /// Phrases by their text.
@@ -142,25 +136,7 @@ impl PhraseBook {
             if self.get(text).is_some() {
                 continue;
             }
-            let credit = u32::try_from(LONGEST).unwrap_or(u32::MAX);
-            let request =
-                Request::Speak { call: RENDERER, turn, clause: ClauseId(0), text: text.clone(), rate: RATE, credit };
-            port.send(request).map_err(|_| RenderError::Full)?;
-            let mut frames: Vec<Samples> = Vec::new();
-            loop {
-                match port.recv().await {
-                    Some(News::Event(Event::Audio { turn: of, pcm, .. })) if of == turn => {
-                        if frames.len() == LONGEST {
-                            return Err(RenderError::TooLong);
-                        }
-                        frames.extend(Samples::try_from(pcm.0.as_slice()));
-                    }
-                    Some(News::Event(Event::Spoken { turn: of, .. })) if of == turn => break,
-                    Some(News::Event(Event::Failed { reason, .. })) => return Err(RenderError::Failed(reason)),
-                    Some(News::Event(_) | News::Ready) => {}
-                    Some(News::Lost) | None => return Err(RenderError::Lost),
-                }
-            }
+            let frames = speak(&mut port, turn, text).await?;
             if let Some(rendered) = &self.rendered
                 && let Err(error) = rendered.store(text, &frames)
             {
@@ -169,5 +145,28 @@ impl PhraseBook {
             self.lock().insert(text.clone(), frames.into());
         }
         Ok(())
+    }
+}
+
+/// Has a text spoken on a line that no caller hears.
+pub(super) async fn speak(port: &mut Port, turn: TurnId, text: &str) -> Result<Vec<Samples>, RenderError> {
+    let (call, clause, rate) = (port.call(), ClauseId(0), RATE);
+    let credit = u32::try_from(LONGEST).unwrap_or(u32::MAX);
+    let request = Request::Speak { call, turn, clause, text: text.to_owned(), rate, credit };
+    port.send(request).map_err(|_| RenderError::Full)?;
+    let mut frames: Vec<Samples> = Vec::new();
+    loop {
+        match port.recv().await {
+            Some(News::Event(Event::Audio { turn: of, pcm, .. })) if of == turn => {
+                if frames.len() == LONGEST {
+                    return Err(RenderError::TooLong);
+                }
+                frames.extend(Samples::try_from(pcm.0.as_slice()));
+            }
+            Some(News::Event(Event::Spoken { turn: of, .. })) if of == turn => return Ok(frames),
+            Some(News::Event(Event::Failed { reason, .. })) => return Err(RenderError::Failed(reason)),
+            Some(News::Event(_) | News::Ready) => {}
+            Some(News::Lost) | None => return Err(RenderError::Lost),
+        }
     }
 }

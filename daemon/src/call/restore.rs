@@ -131,6 +131,8 @@ impl Exchange {
         if let Some(leg) = &call.leg {
             self.record_end(over(leg, TRANSFERRED), None).await;
         }
-        self.record_end(over(call, reason), Some(keep)).await;
+        let record = over(call, reason);
+        self.counts.ended(&record, reason);
+        self.record_end(record, Some(keep)).await;
     }
 }

@@ -60,6 +60,8 @@ pub(super) fn check(config: &Config, ports: PortCheck) -> Vec<Finding> {
         }
     }
     super::trunks::check(config, &mut found);
+    super::privacy::check(config, &mut found);
+    super::recordings::check(config, &mut found);
     if !config.agents.paths.iter().any(|folder| holds_agent(folder)) {
         let folders: Vec<_> = config.agents.paths.iter().map(|folder| folder.display().to_string()).collect();
         found.push(Finding(format!("agents.paths: no agent file (*.toml) in {}; put one there", folders.join(" or "))));

@@ -7,20 +7,27 @@
 
 mod check;
 mod parse;
+mod privacy;
+mod recordings;
 mod reload;
+mod secrets;
 mod sections;
+mod telemetry;
 mod trunks;
 
 use std::path::{Path, PathBuf};
 
 pub use check::{Finding, PortCheck};
 pub use parse::ConfigError;
+pub use privacy::Privacy;
+pub use recordings::Recordings;
 pub use reload::Change;
 pub use sections::{
     Agents, ClientCertificates, Engine, EngineKind, Http, Log, LogFormat, LogLevel, Media, Models, PortRange, Sip,
     SipLimits, Storage, Threads,
 };
 use serde::{Deserialize, Serialize};
+pub use telemetry::{Collector, Telemetry};
 
 use crate::base::trunk::Trunk;
 
@@ -46,8 +53,14 @@ pub struct Config {
     pub models: Models,
     /// The database.
     pub storage: Storage,
+    /// Where recordings of calls lie.
+    pub recordings: Recordings,
+    /// What is kept of callers.
+    pub privacy: Privacy,
     /// Log lines.
     pub log: Log,
+    /// Traces of calls.
+    pub telemetry: Telemetry,
     /// Who answers.
     pub agents: Agents,
     /// Who may call, and who is called; nobody named means that every address may call.
@@ -76,12 +89,15 @@ impl Config {
         reload::reload(self, wanted)
     }
 
-    /// Reads the trunks' passwords. A daemon does; who asks it a question need not be allowed to.
+    /// Reads the trunks' passwords and the keys. A daemon does; who asks it a question need not be allowed to.
     ///
     /// # Errors
-    /// One sentence about the first password that cannot be had.
-    pub fn unlock(self) -> Result<Self, ConfigError> {
-        trunks::unlock(self)
+    /// One sentence about the first secret that cannot be had.
+    pub fn unlock(mut self) -> Result<Self, ConfigError> {
+        trunks::unlock(&mut self)?;
+        privacy::unlock(&mut self)?;
+        recordings::unlock(&mut self)?;
+        Ok(self)
     }
 
     /// The engine's executable: the configured one; else the one beside the running executable, as in a build folder;

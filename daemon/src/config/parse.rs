@@ -36,6 +36,14 @@ pub enum ConfigError {
     /// What may change at once does not go with what may not.
     #[error("{0}; or restart callboxd")]
     Contradiction(String),
+    /// A key cannot be had.
+    #[error("{key}: {sentence}")]
+    Secret {
+        /// The key that names it.
+        key: &'static str,
+        /// What is wrong, what to do.
+        sentence: String,
+    },
     /// A trunk's password cannot be had.
     #[error("trunk.{key}: {sentence}")]
     Password {
@@ -243,12 +251,13 @@ fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 /// Keys that are right alone and wrong together: the one to change, and why.
 fn contradiction(config: &Config) -> Option<(String, String)> {
     main_contradiction(config)
+        .or_else(|| super::privacy::contradiction(&config.privacy))
         .map(|(key, why)| (key.to_owned(), why))
         .or_else(|| super::trunks::contradiction(&config.trunks))
 }
 
 fn main_contradiction(config: &Config) -> Option<(&'static str, String)> {
-    let Config { sip, media, engine, .. } = config;
+    let Config { sip, media, engine, http, .. } = config;
     if sip.udp.is_empty() && sip.tcp.is_empty() && sip.tls.is_empty() {
         let sentence = "no transport is left, so no call can come: give an address here, in tcp or in tls";
         return Some(("sip.udp", sentence.into()));
@@ -259,6 +268,11 @@ fn main_contradiction(config: &Config) -> Option<(&'static str, String)> {
     if sip.certificate.is_some() != sip.key.is_some() {
         let (key, other) =
             if sip.key.is_none() { ("sip.certificate", "sip.key") } else { ("sip.key", "sip.certificate") };
+        return Some((key, format!("is of no use without {other}: set both")));
+    }
+    if http.certificate.is_some() != http.key.is_some() {
+        let (key, other) =
+            if http.key.is_none() { ("http.certificate", "http.key") } else { ("http.key", "http.certificate") };
         return Some((key, format!("is of no use without {other}: set both")));
     }
     if sip.client_ca.is_some() && sip.certificate.is_none() {
@@ -291,10 +305,19 @@ fn main_contradiction(config: &Config) -> Option<(&'static str, String)> {
 
 /// Every path, begun at `base` where it was relative.
 fn absolute(mut config: Config, base: &Path) -> Config {
-    let Config { sip, http, engine, models, storage, agents, trunks, .. } = &mut config;
-    let tls = [&mut sip.certificate, &mut sip.key, &mut sip.client_ca, &mut sip.ca].into_iter().flatten();
+    let Config { sip, http, engine, models, storage, recordings, privacy, agents, trunks, .. } = &mut config;
+    let tls =
+        [&mut sip.certificate, &mut sip.key, &mut sip.client_ca, &mut sip.ca, &mut http.certificate, &mut http.key];
+    let tls = tls.into_iter().flatten();
     let passwords = trunks.iter_mut().filter_map(|trunk| trunk.password_file.as_mut());
-    let optional = engine.program.iter_mut().chain(&mut engine.script).chain(tls).chain(passwords);
+    let optional = engine
+        .program
+        .iter_mut()
+        .chain(&mut engine.script)
+        .chain(tls)
+        .chain(passwords)
+        .chain(&mut privacy.key_file)
+        .chain(&mut recordings.key_file);
     let fixed = [
         &mut http.socket,
         &mut engine.run,
@@ -302,6 +325,7 @@ fn absolute(mut config: Config, base: &Path) -> Config {
         &mut models.cache,
         &mut storage.path,
         &mut storage.backups,
+        &mut recordings.path,
     ]
     .into_iter();
     for path in fixed.chain(optional).chain(&mut agents.paths) {
@@ -363,8 +387,14 @@ mod tests {
         all.sip.key = Some("k".into());
         all.sip.client_ca = Some("a".into());
         all.sip.ca = Some("s".into());
+        all.http.certificate = Some("h".into());
+        all.http.key = Some("i".into());
         all.engine.program = Some("p".into());
         all.engine.script = Some("s".into());
+        all.privacy.credential = Some("c".parse().expect("a name"));
+        all.privacy.key_file = Some("k".into());
+        all.recordings.credential = Some("c".parse().expect("a name"));
+        all.recordings.key_file = Some("k".into());
         let only_needed = Trunk::new(example.name.clone());
         let same =
             Trunk { caller_id: example.caller_id.clone(), agents: example.agents.clone(), ..only_needed.clone() };
@@ -424,6 +454,15 @@ mod tests {
             (
                 "[sip]\nudp = []\ntcp = []",
                 "callbox.toml:2: sip.udp: no transport is left, so no call can come: give an address here, in tcp or in tls",
+            ),
+            (
+                "[privacy]\ncallers = \"hashed\"",
+                "callbox.toml:2: privacy.callers: needs a key: set privacy.credential or privacy.key_file",
+            ),
+            (
+                "[privacy]\ncallers = \"nobody\"",
+                "callbox.toml:2: privacy.callers: unknown variant `nobody`, expected `plain` or `hashed`; its default shows \
+                 the form: \"plain\"",
             ),
             (
                 "[engine]\nkind = \"scripted\"",

@@ -8,10 +8,22 @@ use toml::{Table, Value};
 use super::{Config, ConfigError, parse};
 
 /// Keys that a running daemon can take. All others are bound to something that is open: a port, a file, a process.
-const AT_ONCE: [&str; 15] = [
+const AT_ONCE: [&str; 27] = [
     "agents.paths",
+    "http.certificate",
+    "http.key",
     "log.allow_pii",
     "log.level",
+    "privacy.callers",
+    "privacy.credential",
+    "privacy.keep_audit_days",
+    "privacy.keep_calls_days",
+    "privacy.keep_recordings_days",
+    "privacy.keep_transcripts_days",
+    "privacy.key_file",
+    "privacy.transcripts",
+    "recordings.credential",
+    "recordings.key_file",
     "sip.ca",
     "sip.certificate",
     "sip.client_ca",
@@ -37,8 +49,14 @@ pub(super) fn reload(current: &Config, wanted: &Config) -> Result<Change, Config
     next.sip.client_ca.clone_from(&wanted.sip.client_ca);
     next.sip.client_certificates = wanted.sip.client_certificates;
     next.sip.key.clone_from(&wanted.sip.key);
+    next.http.certificate.clone_from(&wanted.http.certificate);
+    next.http.key.clone_from(&wanted.http.key);
     next.log.level = wanted.log.level;
     next.log.allow_pii = wanted.log.allow_pii;
+    next.privacy.clone_from(&wanted.privacy);
+    next.recordings.credential.clone_from(&wanted.recordings.credential);
+    next.recordings.key_file.clone_from(&wanted.recordings.key_file);
+    next.recordings.keys.clone_from(&wanted.recordings.keys);
     next.agents.clone_from(&wanted.agents);
     next.trunks.clone_from(&wanted.trunks);
     // What was wanted fits together; what counts next is a mixture.
@@ -93,7 +111,11 @@ mod tests {
         let file = "[sip]\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\nca = \"s\"\n\
                     client_certificates = \"optional\"\n[sip.limits]\nmax_calls = 1\ninvites_per_second = 1\n\
                     burst = 1\nunacked = 1\nretry_after_s = 1\ndrain_s = 1\n[log]\nlevel = \"error\"\n\
-                    allow_pii = true\n[agents]\npaths = []\n[[trunk]]\nname = \"a\"\npeers = [\"10.0.0.1\"]";
+                    allow_pii = true\n[http]\ncertificate = \"h\"\nkey = \"i\"\n[privacy]\ntranscripts = \"off\"\n\
+                    callers = \"hashed\"\ncredential = \"c\"\nkey_file = \"k\"\nkeep_calls_days = 1\n\
+                    keep_transcripts_days = 1\nkeep_audit_days = 1\nkeep_recordings_days = 1\n[recordings]\n\
+                    credential = \"c\"\nkey_file = \"k\"\n[agents]\npaths = []\n[[trunk]]\nname = \"a\"\n\
+                    peers = [\"10.0.0.1\"]";
         let (next, mut changed, restart) = reload(&Config::default(), &wanted(file)).expect("taken");
         changed.sort();
         assert_eq!((changed, restart), (AT_ONCE.map(str::to_owned).to_vec(), Vec::new()));

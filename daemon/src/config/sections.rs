@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use crate::base::trunk::Network;
 
@@ -219,11 +220,17 @@ impl<'de> Deserialize<'de> for PortRange {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// TCP address; reading only.
+    /// TCP address; with `certificate` and `key` it speaks TLS.
     pub listen: SocketAddr,
+    /// Its certificate, with those that lead to its authority behind it, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
     /// Unix socket that the command line uses; mode 0660.
     pub socket: PathBuf,
-    /// Whether numbers and words of callers are shown on the TCP address too. The socket always shows them.
+    /// Whether numbers and words of callers are shown to tokens with scope viewer too. Others are always shown them.
     pub show_callers: bool,
 }
 
@@ -231,6 +238,8 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8090)),
+            certificate: None,
+            key: None,
             socket: "/run/callbox/control.sock".into(),
             show_callers: false,
         }
@@ -399,7 +408,7 @@ pub struct Log {
 }
 
 /// How important a line is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// Something failed.

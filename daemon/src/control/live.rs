@@ -1,14 +1,15 @@
-//! Calls that are up. Enters: each call's task says what it does, operators what they want of it; leaves: a list, and
-//! their wishes, to that task. Bounded: a call too many is carried all the same, and not listed.
+//! Calls that are up. Enters: each call's task says what it does, operators what they want of it; leaves: a list, events,
+//! and their wishes, to that task. Bounded: a call too many is carried all the same, and not listed.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::events::{Events, Happened};
 use super::trace::TracedPacket;
-use crate::base::{CallId, Pii};
+use crate::base::{CallId, Clock, Pii};
 use crate::storage::{Direction, Timestamp};
 
 /// What a call is doing.
@@ -55,6 +56,20 @@ pub enum Wish {
     Capture(oneshot::Sender<mpsc::Receiver<TracedPacket>>),
     /// Its end, at once.
     HangUp(oneshot::Sender<()>),
+    /// That the agent says something.
+    Say {
+        /// What.
+        words: Pii<String>,
+        /// Told whether it will, or why not.
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// That the caller is handed over.
+    Transfer {
+        /// To which of the agent's transfers.
+        to: String,
+        /// Told whether they will be, or why not.
+        done: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// Wishes that wait for a call's task; one more is refused.
@@ -73,25 +88,33 @@ type Listed = HashMap<CallId, (LiveCall, Arc<Inbox>)>;
 pub struct LiveCalls {
     calls: Arc<Mutex<Listed>>,
     most: usize,
+    events: Events,
 }
 
 impl LiveCalls {
     /// A list that holds at most so many.
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self { calls: Arc::default(), most }
+    pub fn new(most: usize, clock: Arc<dyn Clock>) -> Self {
+        Self { calls: Arc::default(), most, events: Events::new(clock) }
+    }
+
+    /// What happens to them.
+    #[must_use]
+    pub const fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Lists a call until the entry is dropped.
     #[must_use = "dropping the entry takes the call off the list"]
     pub fn enter(&self, call: LiveCall) -> LiveEntry {
         let (id, inbox) = (call.id, Arc::<Inbox>::default());
+        self.events.publish(id, Happened::started(&call));
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         if calls.len() < self.most {
             calls.insert(id, (call, Arc::clone(&inbox)));
         }
         drop(calls);
-        LiveEntry { id, list: self.clone(), inbox }
+        LiveEntry { id, list: self.clone(), inbox, end: OnceLock::new() }
     }
 
     /// All of them, in no order.
@@ -138,9 +161,21 @@ pub struct LiveEntry {
     id: CallId,
     list: LiveCalls,
     inbox: Arc<Inbox>,
+    /// Why it ends.
+    end: OnceLock<String>,
 }
 
 impl LiveEntry {
+    /// For whoever watches.
+    pub fn tell(&self, happened: Happened) {
+        self.list.events.publish(self.id, happened);
+    }
+
+    /// Why it ends, for whoever watches; the first reason counts.
+    pub fn ends(&self, reason: &str) {
+        self.end.get_or_init(|| reason.to_owned());
+    }
+
     /// Changes what is listed; does nothing where the list was full.
     pub fn update(&self, change: impl FnOnce(&mut LiveCall)) {
         if let Some((call, _)) = self.list.calls.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&self.id) {
@@ -163,5 +198,8 @@ impl LiveEntry {
 impl Drop for LiveEntry {
     fn drop(&mut self) {
         self.list.calls.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        // Without a reason its task has panicked, or the daemon goes down.
+        let reason = self.end.take().unwrap_or_else(|| "lost".to_owned());
+        self.tell(Happened::CallEnded { reason });
     }
 }

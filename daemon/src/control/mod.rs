@@ -1,35 +1,55 @@
 //! What operators ask a running daemon. Enters: HTTP requests, on a TCP address and on a Unix socket; leaves: health,
-//! metrics, calls, and orders carried out. All of it on one thread with a runtime of its own, so that it answers while
-//! every worker is busy. Never here: a change of a call; on TCP an order, or a caller's number or words, unless
-//! `http.show_callers` says so.
+//! metrics, calls and what happens to them, and orders carried out. All of it on one thread with a runtime of its own, so
+//! that it answers while every worker is busy. Never here: a change of a call; a caller's number or words for whoever may
+//! not see them.
 //!
-//! | path | answer |
-//! |---|---|
-//! | `/health` | 200 if calls are answered, else 503; every latch, live calls, the database's state |
-//! | `/health/live` | 200: this process runs |
-//! | `/health/ready` | 200 if calls are answered, else 503 with the latches that are not ready and why |
-//! | `/health/startup` | 200 once everything has been ready, for good |
-//! | `/metrics` | OpenMetrics text |
-//! | `/api/v1/calls?limit=&before=` | calls, newest first, live ones among them; `next` continues. POST places a call |
-//! | `/api/v1/calls/{id}` | one call with its exchanges |
-//! | `/api/v1/calls/{id}/trace` | its signalling, without secrets; 403 where callers are not shown |
-//! | `/api/v1/reports/{summary,calls,turns,latency}?since_s=` | what the last so many seconds looked like, without callers |
-//! | `/api/v1/drain` | how far a drain is; POST with `limit_s=` begins one, DELETE takes calls again |
-//! | `/api/v1/reload` | POST reads configuration and agents again: what changed, what needs a restart; 422 if a file is wrong |
+//! ```text
+//!  serve       connections, each with who is at its other end
+//!    counts      how many of them, and of requests
+//!    guard       who may pass, and what is noted of what they did
+//!      who, keys   tokens and users
+//!      again       the same order twice
+//!    routes      every path, by who may use it
+//!      calls, recordings, cache, knowledge, privacy, orders, trace, reports, inventory, tokens, health
+//!        looks       what is noted of who sees callers, before they do
+//!      stream      events, as they happen
+//!    openapi     what the paths say of themselves
+//!  live        calls that are up; `events` what happens to them
+//!  ready       the latches
+//! ```
 //!
-//! POST and DELETE are for the Unix socket.
-//!
-//! Errors are `application/problem+json` (RFC 9457).
+//! On the Unix socket everybody is an administrator: its mode says who gets there. Over TCP a token says who it is, but for
+//! health, metrics and the document. Errors are `application/problem+json` (RFC 9457).
 
+mod again;
+mod answers;
+mod cache;
 mod calls;
+mod console;
+mod counts;
+mod events;
+mod extract;
+mod guard;
 mod health;
+mod inventory;
+mod keys;
+mod knowledge;
 mod live;
+mod looks;
+mod openapi;
 mod orders;
+mod privacy;
 mod problem;
 mod ready;
+mod recordings;
 mod reports;
+mod routes;
+mod selftest;
 mod serve;
+mod stream;
+mod tokens;
 mod trace;
+mod who;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -39,19 +59,21 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+pub use events::{Batch, Event, Events, Happened, Watcher};
+pub use inventory::{AgentCard, ModelCard, Models, PackCard};
 pub use live::{LiveCall, LiveCalls, LiveEntry, LiveState, Wish};
 pub use orders::{CallOrder, DrainState, DrainStatus, NotCalled, Order, Orders, ReloadError, Reloaded};
 pub use problem::Problem;
 pub use ready::{Latch, Readiness, Status};
+pub use recordings::{Audio, AudioError, Recorded};
+pub use serve::Certificates;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 pub use trace::{Captured, Trace, TracedMessage, TracedPacket, Traces};
 
 use crate::base::{Clock, Pulse};
+use crate::cache::Answers;
+use crate::knowledge::Knowledge;
 use crate::storage::StorageHandle;
 use crate::telemetry::Metrics;
 
@@ -61,7 +83,9 @@ pub struct ControlConfig {
     pub http: SocketAddr,
     /// Unix socket; created with mode 0660, removed at the end.
     pub socket: PathBuf,
-    /// Whether numbers and words of callers are shown on TCP too.
+    /// What TLS is made with on the TCP address; none for plain HTTP. A later one counts for later connections.
+    pub certificates: Certificates,
+    /// Whether numbers and words of callers are shown to viewers too.
     pub show_callers: bool,
     /// What is told.
     pub state: ControlState,
@@ -86,6 +110,16 @@ pub struct ControlState {
     pub clock: Arc<dyn Clock>,
     /// Tells how the trunks are: an object for each, by name.
     pub trunks: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Who answers.
+    pub agents: watch::Receiver<Arc<[AgentCard]>>,
+    /// What the engine loads.
+    pub models: Models,
+    /// Recordings of calls.
+    pub recorded: Recorded,
+    /// Answers that are known.
+    pub answers: Answers,
+    /// Documents that agents know.
+    pub knowledge: Knowledge,
 }
 
 /// Why the control thread could not be started; its `Display` is one sentence.
@@ -131,7 +165,7 @@ impl Control {
     /// # Errors
     /// An address that cannot be had, see [`ControlError`].
     pub fn start(config: ControlConfig) -> Result<Self, ControlError> {
-        let ControlConfig { http, socket, show_callers, state } = config;
+        let ControlConfig { http, socket, certificates, show_callers, state } = config;
         let http_error = |source| ControlError::Http { address: http, source };
         let tcp = TcpListener::bind(http).map_err(http_error)?;
         tcp.set_nonblocking(true).map_err(http_error)?;
@@ -144,17 +178,30 @@ impl Control {
             .build()
             .map_err(ControlError::Thread)?;
         let stop = CancellationToken::new();
-        let shared = Shared { started: state.clock.now(), state };
-        let (open, closed) = (
-            router(shared.clone(), View { callers: true, orders: true }),
-            router(shared, View { callers: show_callers, orders: false }),
-        );
+        let counts = state.metrics.register(|registry| counts::Counts::register(registry, Arc::clone(&state.clock)));
+        let selftests = selftest::SelfTests::new(Arc::clone(&state.clock));
+        state.metrics.register(|registry| registry.register_collector(Box::new(selftests.clone())));
+        let shared = Shared {
+            selftests,
+            counts: counts.clone(),
+            started: state.clock.now(),
+            state,
+            show_callers,
+            keys: Arc::default(),
+            failures: Arc::default(),
+            answers: Arc::default(),
+            streams: Arc::new(Semaphore::new(stream::STREAMS)),
+            document: Arc::default(),
+            noted: looks::Noted::default(),
+        };
+        let router = routes::router(shared);
         let (ended, pulse) = (stop.clone(), Pulse::default());
         let beating = pulse.clone();
         let thread = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || {
-                let served = runtime.block_on(serve::serve((tcp, closed), (unix, open), ended, beating));
+                let served =
+                    runtime.block_on(serve::serve((tcp, certificates), unix, (router, counts), ended, beating));
                 if let Err(error) = served {
                     tracing::error!(%error, "the control thread has ended");
                 }
@@ -220,48 +267,17 @@ fn bind_socket(path: &Path) -> Result<UnixListener, ControlError> {
 
 #[derive(Clone)]
 struct Shared {
+    counts: counts::Counts,
     started: Instant,
     state: ControlState,
-}
-
-/// What one of the two listeners may show.
-#[derive(Clone, Copy)]
-struct View {
-    callers: bool,
-    orders: bool,
-}
-
-fn router(shared: Shared, view: View) -> Router {
-    Router::new()
-        .route("/health", get(health::summary))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/health/startup", get(health::startup))
-        .route("/metrics", get(metrics))
-        .route("/api/v1/calls", get(calls::list).post(orders::call))
-        .route("/api/v1/calls/{id}", get(calls::one).delete(calls::hang_up))
-        .route("/api/v1/calls/{id}/capture", get(trace::capture))
-        .route("/api/v1/calls/{id}/trace", get(trace::trace))
-        .route("/api/v1/reports/{kind}", get(reports::report))
-        .route("/api/v1/drain", get(orders::drain_status).post(orders::drain).delete(orders::resume))
-        .route("/api/v1/reload", post(orders::reload))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
-        .method_not_allowed_fallback(|| async {
-            Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "this path does not take this method: most can only be read, with GET",
-            )
-        })
-        .layer(axum::Extension(view))
-        .with_state(shared)
-}
-
-async fn metrics(State(shared): State<Shared>) -> Response {
-    const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match shared.state.metrics.encode() {
-        Ok(page) => ([(header::CONTENT_TYPE, TEXT)], page).into_response(),
-        Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    show_callers: bool,
+    keys: Arc<keys::Keys>,
+    failures: Arc<keys::Failures>,
+    answers: Arc<again::Answers>,
+    streams: Arc<Semaphore>,
+    document: Arc<utoipa::openapi::OpenApi>,
+    noted: looks::Noted,
+    selftests: selftest::SelfTests,
 }
 
 #[cfg(test)]

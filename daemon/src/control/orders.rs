@@ -1,20 +1,22 @@
-//! What operators order. Enters: requests on the Unix socket; leaves: orders, through a bounded queue, to whoever runs
-//! the daemon, and the answers back. Never here: the doing of it; an order that came over TCP.
+//! What operators order. Enters: requests of who may; leaves: orders, through a bounded queue, to whoever runs the daemon,
+//! and the answers back. Never here: the doing of it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::{Extension, Json};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
+use utoipa::ToSchema;
 
-use super::{Problem, Shared, View};
+use super::calls::Done;
+use super::extract::{Asked, Brought};
+use super::{Problem, Shared};
 use crate::base::trunk::TrunkName;
 use crate::base::{CallId, Pii};
+use crate::config::LogLevel;
 
 /// Orders that wait; one more is refused with 503.
 const QUEUE: usize = 16;
@@ -44,6 +46,13 @@ pub enum Order {
         /// Told which call it is, or why nobody was reached.
         done: oneshot::Sender<Result<CallId, NotCalled>>,
     },
+    /// Say how much is logged; and change it, until the next reload or restart.
+    LogLevel {
+        /// What is wanted; none changes nothing.
+        wanted: Option<LogLevel>,
+        /// Told what counts then.
+        done: oneshot::Sender<LogLevel>,
+    },
     /// Read the configuration and the agents again.
     Reload {
         /// Told what came of it.
@@ -52,7 +61,7 @@ pub enum Order {
 }
 
 /// How far a drain is.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DrainState {
     /// Calls are taken.
@@ -67,7 +76,7 @@ pub enum DrainState {
 }
 
 /// A drain, seen from outside.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, ToSchema)]
 pub struct DrainStatus {
     /// How far it is.
     pub state: DrainState,
@@ -79,7 +88,7 @@ pub struct DrainStatus {
 }
 
 /// What a reload has changed.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, ToSchema)]
 pub struct Reloaded {
     /// Keys whose new value counts from now on.
     pub changed: Vec<String>,
@@ -94,15 +103,18 @@ pub struct Reloaded {
 }
 
 /// A call to be placed.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallOrder {
     /// A number, or a SIP URI.
+    #[schema(value_type = String, example = "+4930123456")]
     pub to: Pii<String>,
     /// Who speaks.
+    #[schema(example = "frontdesk")]
     pub agent: String,
     /// Through which trunk; none lets the box choose.
     #[serde(default)]
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._-]{1,32}$")]
     pub trunk: Option<TrunkName>,
 }
 
@@ -162,74 +174,99 @@ impl Orders {
     }
 }
 
-#[derive(Deserialize)]
+/// How long calls go on.
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Limit {
+    /// Seconds; as configured where it is absent.
+    #[param(maximum = 86_400)]
     limit_s: Option<u64>,
 }
 
+/// How far a drain is.
+#[utoipa::path(get, path = "/api/v1/drain", tag = "box", responses((status = 200, description = "The drain", body = DrainStatus)))]
 pub(super) async fn drain_status(State(shared): State<Shared>) -> Json<DrainStatus> {
     let status = *shared.state.orders.drain().borrow();
     Json(status)
 }
 
+/// Refuses new calls; those that are up go on for a while, then their agents take leave.
+#[utoipa::path(post, path = "/api/v1/drain", tag = "box", params(Limit),
+    responses((status = 200, description = "New calls are refused", body = DrainStatus)))]
 pub(super) async fn drain(
     State(shared): State<Shared>,
-    Extension(view): Extension<View>,
-    limit: Result<Query<Limit>, QueryRejection>,
+    Asked(Limit { limit_s }): Asked<Limit>,
 ) -> Result<Json<DrainStatus>, Problem> {
-    permitted(view)?;
-    let Query(limit) = limit.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-    if limit.limit_s.is_some_and(|seconds| seconds > LONGEST) {
+    if limit_s.is_some_and(|seconds| seconds > LONGEST) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit_s: at most {LONGEST} seconds")));
     }
-    let limit = limit.limit_s.map(Duration::from_secs);
+    let limit = limit_s.map(Duration::from_secs);
     shared.state.orders.give(|done| Order::Drain { limit, done }).await.ok_or_else(busy)?;
     Ok(drain_status(State(shared)).await)
 }
 
-pub(super) async fn resume(
-    State(shared): State<Shared>,
-    Extension(view): Extension<View>,
-) -> Result<Json<DrainStatus>, Problem> {
-    permitted(view)?;
+/// Takes calls again.
+#[utoipa::path(delete, path = "/api/v1/drain", tag = "box", responses((status = 200, description = "Calls are taken", body = DrainStatus)))]
+pub(super) async fn resume(State(shared): State<Shared>) -> Result<Json<DrainStatus>, Problem> {
     shared.state.orders.give(|done| Order::Resume { done }).await.ok_or_else(busy)?;
     Ok(drain_status(State(shared)).await)
 }
 
-pub(super) async fn reload(
-    State(shared): State<Shared>,
-    Extension(view): Extension<View>,
-) -> Result<Json<Value>, Problem> {
-    permitted(view)?;
+/// Reads configuration and agents again; no call that is up is touched.
+#[utoipa::path(post, path = "/api/v1/reload", tag = "box",
+    responses((status = 200, description = "What has changed", body = Reloaded),
+        (status = 422, description = "A file is wrong; nothing was changed")))]
+pub(super) async fn reload(State(shared): State<Shared>) -> Result<Json<Reloaded>, Problem> {
     match shared.state.orders.give(|done| Order::Reload { done }).await.ok_or_else(busy)? {
-        Ok(reloaded) => Ok(Json(json!(reloaded))),
+        Ok(reloaded) => Ok(Json(reloaded)),
         Err(ReloadError::Configuration(sentence)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, sentence)),
         Err(ReloadError::NotNow(sentence)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence)),
     }
 }
 
-/// Comes back when somebody has answered, or nobody will.
+/// Places a call, and lets an agent speak once somebody answers. Comes back when somebody has, or nobody will.
+#[utoipa::path(post, path = "/api/v1/calls", tag = "calls", request_body = CallOrder,
+    responses((status = 201, description = "Somebody has answered", body = Done, headers(("location" = String, description = "The call"))),
+        (status = 422, description = "There is no such agent, trunk or number"),
+        (status = 502, description = "Whoever was called did not answer")))]
 pub(super) async fn call(
     State(shared): State<Shared>,
-    Extension(view): Extension<View>,
-    wanted: Result<Json<CallOrder>, JsonRejection>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    permitted(view)?;
-    let Json(call) = wanted.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    Brought(call): Brought<CallOrder>,
+) -> Result<(StatusCode, [(HeaderName, String); 1], Json<Done>), Problem> {
     match shared.state.orders.give(|done| Order::Call { call, done }).await.ok_or_else(busy)? {
-        Ok(id) => Ok((StatusCode::CREATED, Json(json!({ "id": id.to_string() })))),
+        Ok(id) => Ok((StatusCode::CREATED, [(header::LOCATION, format!("/api/v1/calls/{id}"))], Json(Done::of(id)))),
         Err(NotCalled::Wrong(sentence)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, sentence)),
         Err(NotCalled::NotNow(sentence)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence)),
         Err(NotCalled::NotReached(sentence)) => Err(Problem::new(StatusCode::BAD_GATEWAY, sentence)),
     }
 }
 
-pub(super) fn permitted(view: View) -> Result<(), Problem> {
-    if view.orders {
-        return Ok(());
-    }
-    Err(Problem::new(StatusCode::FORBIDDEN, "orders are taken on the control socket only: use the command callbox"))
+/// How much is logged.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Logged {
+    /// The least important lines that are written.
+    level: LogLevel,
+}
+
+/// How much is logged.
+#[utoipa::path(get, path = "/api/v1/log-level", tag = "box", responses((status = 200, description = "The level", body = Logged)))]
+pub(super) async fn log_level(State(shared): State<Shared>) -> Result<Json<Logged>, Problem> {
+    let level = shared.state.orders.give(|done| Order::LogLevel { wanted: None, done }).await.ok_or_else(busy)?;
+    Ok(Json(Logged { level }))
+}
+
+/// Logs more or less from now on, until the next reload or restart.
+#[utoipa::path(put, path = "/api/v1/log-level", tag = "box", request_body = Logged,
+    responses((status = 200, description = "The level that counts", body = Logged)))]
+pub(super) async fn set_log_level(
+    State(shared): State<Shared>,
+    Brought(Logged { level }): Brought<Logged>,
+) -> Result<Json<Logged>, Problem> {
+    let wanted = Some(level);
+    let level = shared.state.orders.give(|done| Order::LogLevel { wanted, done }).await.ok_or_else(busy)?;
+    Ok(Json(Logged { level }))
 }
 
 fn busy() -> Problem {

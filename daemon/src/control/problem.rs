@@ -1,6 +1,6 @@
 //! Errors of the API. Enters: a status and one sentence; leaves: `application/problem+json` (RFC 9457).
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -9,12 +9,18 @@ use serde_json::json;
 pub struct Problem {
     status: StatusCode,
     detail: String,
+    header: Option<(HeaderName, String)>,
 }
 
 impl Problem {
     /// `detail` is one sentence for whoever sent the request.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), header: None }
+    }
+
+    /// The same with a header.
+    pub(super) fn with(self, name: HeaderName, value: String) -> Self {
+        Self { header: Some((name, value)), ..self }
     }
 }
 
@@ -26,6 +32,13 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+        let content = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (self.status, content, body.to_string()).into_response();
+        if let Some((name, value)) = self.header
+            && let Ok(value) = HeaderValue::from_str(&value)
+        {
+            response.headers_mut().insert(name, value);
+        }
+        response
     }
 }

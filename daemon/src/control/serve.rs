@@ -1,5 +1,6 @@
 //! The listeners. Enters: connections of anybody who can reach them; leaves: requests with a bounded head, in bounded
-//! time, from a bounded number of peers. Whoever is slow loses the connection, not the others their answers.
+//! time, from a bounded number of peers, each with who sent it. Whoever is slow loses the connection, not the others their
+//! answers.
 
 use std::io;
 use std::net::TcpListener;
@@ -9,13 +10,23 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
+use super::counts::{Counts, Listener};
+use super::stream::Lasting;
+use super::who::Peer;
 use crate::base::Pulse;
+use crate::telemetry::While;
+
+/// What TLS handshakes are made with; none for a listener without TLS.
+pub type Certificates = watch::Receiver<Option<Arc<ServerConfig>>>;
 
 /// Connections per listener; one more is closed at once.
 const CONNECTIONS: usize = 128;
@@ -31,8 +42,9 @@ const HEAD_BYTES: usize = 16 * 1024;
 
 /// Serves both until `stop`.
 pub(super) async fn serve(
-    (tcp, closed): (TcpListener, Router),
-    (unix, open): (UnixListener, Router),
+    (tcp, certificates): (TcpListener, Certificates),
+    unix: UnixListener,
+    (router, counts): (Router, Counts),
     stop: CancellationToken,
     pulse: Pulse,
 ) -> io::Result<()> {
@@ -46,11 +58,47 @@ pub(super) async fn serve(
             () = stop.cancelled() => return Ok(()),
             _ = idle.tick() => {}
             accepted = tcp.accept() => match accepted {
-                Ok((stream, _)) => connection(stream, closed.clone(), &places[0], &stop),
+                Ok((stream, from)) => {
+                    let tls = certificates.borrow().clone();
+                    let peer = Peer::Address { ip: from.ip().to_canonical(), sealed: tls.is_some() };
+                    let Ok(place) = Arc::clone(&places[0]).try_acquire_owned() else {
+                        counts.no_place();
+                        continue;
+                    };
+                    let (router, stop, failed) = (router.clone(), stop.clone(), counts.handshakes_failed.clone());
+                    let open = While::new(&counts.connections(Listener::Tcp));
+                    tokio::spawn(async move {
+                        match tls {
+                            None => connection(stream, peer, router, stop).await,
+                            // Who cannot do TLS is told so by TLS.
+                            Some(tls) => {
+                                let handshake = TlsAcceptor::from(tls).accept(stream);
+                                match tokio::time::timeout(HEAD, handshake).await {
+                                    Ok(Ok(stream)) => connection(stream, peer, router, stop).await,
+                                    _ => drop(failed.inc()),
+                                }
+                            }
+                        }
+                        drop((place, open));
+                    });
+                }
                 Err(error) => pause(&error).await,
             },
             accepted = unix.accept() => match accepted {
-                Ok((stream, _)) => connection(stream, open.clone(), &places[1], &stop),
+                Ok((stream, _)) => {
+                    // The kernel says who it is.
+                    let Ok(user) = stream.peer_cred() else { continue };
+                    let Ok(place) = Arc::clone(&places[1]).try_acquire_owned() else {
+                        counts.no_place();
+                        continue;
+                    };
+                    let (router, stop) = (router.clone(), stop.clone());
+                    let open = While::new(&counts.connections(Listener::Unix));
+                    tokio::spawn(async move {
+                        connection(stream, Peer::User(user.uid()), router, stop).await;
+                        drop((place, open));
+                    });
+                }
                 Err(error) => pause(&error).await,
             },
         }
@@ -63,24 +111,34 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-fn connection<S>(stream: S, router: Router, places: &Arc<Semaphore>, stop: &CancellationToken)
+async fn connection<S>(stream: S, peer: Peer, router: Router, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ok(place) = Arc::clone(places).try_acquire_owned() else { return };
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
-            .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        tokio::select! {
-            // What a peer did wrong is its own affair.
-            _ = served => {}
-            () = tokio::time::sleep(WHOLE) => {}
-            () = stop.cancelled() => {}
-        }
-        drop(place);
+    let (lasting, paths) = (Lasting::default(), TowerToHyperService::new(router));
+    let known = lasting.clone();
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(known.clone());
+        paths.call(request)
     });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let too_long = async {
+        loop {
+            tokio::time::sleep(WHOLE).await;
+            if !lasting.is_lasting() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        // What a peer did wrong is its own affair.
+        _ = served => {}
+        () = too_long => {}
+        () = stop.cancelled() => {}
+    }
 }

@@ -6,19 +6,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::calls::asked;
-use super::orders::permitted;
-use super::{Problem, Shared, View, Wish};
+use super::extract::{Asked, CallPath, Named};
+use super::looks::{look, note};
+use super::who::Who;
+use super::{Problem, Shared, Wish};
 use crate::base::CallId;
 
 /// One message of a call.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TracedMessage {
     /// Microseconds since 1970, UTC.
     pub at_us: u64,
@@ -27,15 +29,17 @@ pub struct TracedMessage {
     /// `UDP`, `TCP` or `TLS`.
     pub transport: String,
     /// Our socket.
+    #[schema(value_type = String)]
     pub local: SocketAddr,
     /// The peer's.
+    #[schema(value_type = String)]
     pub peer: SocketAddr,
     /// The message; secrets in it are overwritten with `*`.
     pub message: String,
 }
 
 /// What a client of the control socket is told.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Trace {
     /// The call, as log lines show it.
     pub id: String,
@@ -44,15 +48,17 @@ pub struct Trace {
 }
 
 /// One datagram of RTP or RTCP, as it was on the wire: what is encrypted stays so.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TracedPacket {
     /// Microseconds since 1970, UTC.
     pub at_us: u64,
     /// We sent it.
     pub sent: bool,
     /// Our address, as the peer knows it.
+    #[schema(value_type = String)]
     pub local: SocketAddr,
     /// The peer's.
+    #[schema(value_type = String)]
     pub peer: SocketAddr,
     /// Its true length.
     pub length: usize,
@@ -61,7 +67,7 @@ pub struct TracedPacket {
 }
 
 /// What a capture has found.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Captured {
     /// The call, as log lines show it.
     pub id: String,
@@ -75,25 +81,31 @@ const LONGEST: u64 = 45;
 /// Most packets of one capture: a flood must not fill the memory.
 const MOST: usize = 50_000;
 
-#[derive(Deserialize)]
+/// For how long.
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Time {
+    /// From now on.
+    #[param(minimum = 1, maximum = 45)]
     seconds: u64,
 }
 
-/// Comes back when the time is over, or the call.
+/// The RTP and RTCP of a call that is up, as they are on the wire. Comes back when the time is over, or the call.
+#[utoipa::path(get, path = "/api/v1/calls/{id}/capture", tag = "calls", params(CallPath, Time),
+    responses((status = 200, description = "Its datagrams", body = Captured), (status = 404, description = "It is not up"),
+        (status = 409, description = "It takes no orders")))]
 pub(super) async fn capture(
     State(shared): State<Shared>,
-    Extension(view): Extension<View>,
-    Path(id): Path<String>,
-    time: Result<Query<Time>, QueryRejection>,
+    Extension(who): Extension<Who>,
+    Named(id): Named,
+    Asked(Time { seconds }): Asked<Time>,
 ) -> Result<Json<Captured>, Problem> {
-    permitted(view)?;
-    let Query(Time { seconds }) = time.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
     if !(1..=LONGEST).contains(&seconds) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, format!("seconds: 1 to {LONGEST}")));
     }
-    let (call, mut stream) = asked(&shared.state.live, &id, Wish::Capture).await?;
+    note(&shared, &who, "call.capture", id.to_string())?;
+    let mut stream = asked(&shared.state.live, id, Wish::Capture).await?;
     let mut packets = Vec::new();
     let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
     while packets.len() < MOST
@@ -101,7 +113,7 @@ pub(super) async fn capture(
     {
         packets.push(packet);
     }
-    Ok(Json(Captured { id: call.to_string(), packets }))
+    Ok(Json(Captured { id: id.to_string(), packets }))
 }
 
 /// Finds the messages of a call; none if it is not, or no longer, known.
@@ -121,16 +133,20 @@ impl fmt::Debug for Traces {
     }
 }
 
+/// The signalling of a call that is up or was not long ago, without secrets.
+#[utoipa::path(get, path = "/api/v1/calls/{id}/trace", tag = "calls", params(CallPath),
+    responses((status = 200, description = "Its messages", body = Trace),
+        (status = 404, description = "No signalling of such a call is remembered")))]
 pub(super) async fn trace(
     State(shared): State<Shared>,
-    Extension(view): Extension<View>,
-    Path(id): Path<String>,
+    Extension(who): Extension<Who>,
+    Named(call): Named,
 ) -> Result<Json<Trace>, Problem> {
-    if !view.callers {
-        let why = "signalling names the caller: ask on the control socket, or set http.show_callers";
+    if !who.callers {
+        let why = "signalling names the caller: it takes a token with scope operator, or http.show_callers";
         return Err(Problem::new(StatusCode::FORBIDDEN, why));
     }
-    let call: CallId = id.parse().map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("{error}")))?;
+    look(&shared, &who, "call.trace", call.to_string())?;
     let messages = (shared.state.traces.0)(call);
     if messages.is_empty() {
         let why =

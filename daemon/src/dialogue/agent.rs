@@ -3,15 +3,18 @@
 //! Enters: TOML. Leaves: an [`Agent`] in which every value is in its range, or one sentence that says what is wrong and
 //! where. An unknown key is an error. Never here: a default that contradicts the documentation of its field.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use callbox_wire::Sampling;
 use serde::Deserialize;
 
+use super::faq::{CacheRules, Faq};
 use super::io::StoredPhrase;
 use super::prompt::system_prompt;
 use super::transfer::{MOST_TRANSFERS, Transfer};
+use crate::base::Privacy;
 
 /// Tokens that one conversation may hold: instructions, facts, the history that is kept, and the answer.
 pub const CONTEXT: usize = 2048;
@@ -54,9 +57,18 @@ pub struct Agent {
     /// Said when an answer takes long; rendered ahead of time.
     #[serde(default = "defaults::one_moment")]
     pub one_moment: Phrase<300>,
+    /// Whether its calls are recorded, once `consent` was heard. Default no.
+    #[serde(default)]
+    pub record: bool,
+    /// What tells callers that they are recorded; said before the greeting, and cannot be talked over.
+    #[serde(default)]
+    pub consent: Option<Phrase<300>>,
     /// Whom callers can be handed over to. Default nobody.
     #[serde(default)]
     pub transfers: Vec<Transfer>,
+    /// What is kept of its calls and callers, where that differs from the configuration's `[privacy]`.
+    #[serde(default)]
+    pub privacy: Privacy,
     /// When it is whose turn.
     #[serde(default)]
     pub turns: TurnTaking,
@@ -66,6 +78,31 @@ pub struct Agent {
     /// What ends a call or shortens a conversation.
     #[serde(default)]
     pub limits: Limits,
+    /// Answers that are known.
+    #[serde(default)]
+    pub cache: CacheRules,
+    /// Documents that it knows beside its facts.
+    #[serde(default)]
+    pub knowledge: KnowledgeRules,
+    /// What the file of questions says, see [`CacheRules::faq`].
+    #[serde(skip)]
+    pub faq: Vec<Faq>,
+}
+
+/// How it uses documents: its own, and what operators have added.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KnowledgeRules {
+    /// A folder of Markdown, text and CSV files, beside the agent's own file. Default none.
+    pub folder: Option<PathBuf>,
+    /// Tokens of a prompt that passages of documents may take, about. Default 200; at most 600, and 0 for never.
+    pub tokens: usize,
+}
+
+impl Default for KnowledgeRules {
+    fn default() -> Self {
+        Self { folder: None, tokens: 200 }
+    }
 }
 
 /// When it is whose turn. All times in milliseconds.
@@ -187,10 +224,16 @@ impl Agent {
     /// If it cannot be read, or [`Agent::parse`] says so.
     pub fn read(path: &Path) -> Result<Self, AgentError> {
         let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&name, &text),
-            Err(source) => Err(AgentError::Read { path: name, source }),
+        let read = |path: &Path| {
+            std::fs::read_to_string(path)
+                .map_err(|source| AgentError::Read { path: path.display().to_string(), source })
+        };
+        let mut agent = Self::parse(&name, &read(path)?)?;
+        if let Some(faq) = &agent.cache.faq {
+            let path = path.parent().unwrap_or_else(|| Path::new("")).join(faq);
+            agent.faq = Faq::parse(&path.display().to_string(), &read(&path)?)?;
         }
+        Ok(agent)
     }
 
     /// Reads an agent from TOML; `path` only names it in errors.
@@ -207,9 +250,13 @@ impl Agent {
 
     /// What the types alone cannot hold.
     fn check(&self) -> Result<(), &'static str> {
-        let Self { turns, sampling, limits, transfers, .. } = self;
+        let Self { turns, sampling, limits, transfers, cache, knowledge, .. } = self;
         let rules = [
             (!self.numbers.is_empty(), "numbers must name at least one; \"*\" is all"),
+            (
+                self.consent.is_some() || !self.record,
+                "record needs consent, the sentence that tells callers that they are recorded",
+            ),
             (self.facts.len() <= 100, "facts must be at most 100"),
             (self.silence_prompts.len() <= 10, "silence_prompts must be at most 10"),
             (transfers.len() <= MOST_TRANSFERS, "transfers must be at most 20"),
@@ -241,13 +288,17 @@ impl Agent {
             ((200..=100_000).contains(&limits.history_chars), "limits.history_chars must be 200 to 100000"),
             ((1..=300).contains(&limits.drain_seconds), "limits.drain_seconds must be 1 to 300"),
             ((1..=300).contains(&limits.engine_seconds), "limits.engine_seconds must be 1 to 300"),
+            ((0.3..=1.0).contains(&cache.threshold), "cache.threshold must be 0.3 to 1"),
+            ((1..=8760).contains(&cache.ttl_hours), "cache.ttl_hours must be 1 to 8760"),
+            ((1..=20_000).contains(&cache.most), "cache.most must be 1 to 20000"),
+            (knowledge.tokens <= 600, "knowledge.tokens must be at most 600"),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, reason)| Err(reason))
     }
 
     /// A prompt that is too long for the model would be refused in every turn of every call.
     fn fits(&self) -> Result<(), String> {
-        let room = CONTEXT - TALK - self.sampling.max_tokens as usize;
+        let room = CONTEXT - TALK - self.knowledge.tokens - self.sampling.max_tokens as usize;
         match tokens(&system_prompt(self)) {
             few if few <= room => Ok(()),
             many => Err(format!(
@@ -261,6 +312,15 @@ impl Agent {
     #[must_use]
     pub fn answers(&self, called: &str) -> bool {
         self.numbers.iter().any(|pattern| pattern.matches(called))
+    }
+
+    /// What is said first: that the call is recorded, if it is, and the greeting.
+    #[must_use]
+    pub fn opening(&self) -> String {
+        match &self.consent {
+            Some(consent) if self.record => format!("{} {}", consent.as_str(), self.greeting.as_str()),
+            _ => self.greeting.as_str().to_owned(),
+        }
     }
 
     /// The text of a stored phrase, for whoever renders it.
@@ -297,7 +357,7 @@ fn is_callable(to: &str) -> bool {
 
 /// About how many tokens a model makes of a text, rather too many: one of three letters, as short words are, and one of
 /// each digit, mark and byte beyond ASCII.
-fn tokens(text: &str) -> usize {
+pub(super) fn tokens(text: &str) -> usize {
     let (letters, others) = text.chars().fold((0, 0), |(letters, others), c| match c {
         ' ' | 'A'..='Z' | 'a'..='z' => (letters + 1, others),
         other => (letters, others + other.len_utf8()),
@@ -306,7 +366,7 @@ fn tokens(text: &str) -> usize {
 }
 
 /// The parser's message as one sentence with its line; toml's own form is a picture of several lines.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
+pub(super) fn one_line(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().trim().replace('\n', ", ");
     match error.span() {
         Some(span) => {
@@ -453,6 +513,13 @@ impl NumberPattern {
     }
 }
 
+impl fmt::Display for NumberPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.prefix)?;
+        if self.open { f.write_str("*") } else { Ok(()) }
+    }
+}
+
 impl TryFrom<String> for NumberPattern {
     type Error = &'static str;
 
@@ -541,6 +608,7 @@ mod tests {
             (SMALL.replace("'Hello.'", "''"), "desk.toml: line 4: a text here has 1 to 300 characters, this one has 0"),
             (SMALL.replace("'desk'\nn", "'a desk'\nn"), "desk.toml: line 1: a name is 1 to 40 letters"),
             (SMALL.replace("+1555*", "+1 555"), "desk.toml: line 2: a number is up to 64 characters"),
+            (format!("{SMALL}record = true\n"), "desk.toml: record needs consent, the sentence that tells callers"),
             (SMALL.replace("goodbye", "farewell"), "desk.toml: line 5: unknown field `farewell`"),
         ] {
             let error = error(&text);

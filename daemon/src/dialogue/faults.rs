@@ -95,11 +95,11 @@ impl Dialogue {
                 return self.leave(reason, out);
             }
             resume = match (&turn.caller, turn.kind) {
-                // A greeting of which a second was heard is not said twice.
-                (_, TurnKind::Greeting) if turn.frames_played() > 50 => Resume::Listen,
-                (Some(words), _) if !words.is_empty() => Resume::Again(Box::new(turn)),
+                // A greeting of which a second was heard is not said twice, but whoever is recorded is told so.
+                (_, TurnKind::Greeting) if turn.frames_played() > 50 && !self.must_announce() => Resume::Listen,
+                (Some(words), _) if !words.is_empty() => Resume::Again(turn),
                 (_, TurnKind::Answer) => Resume::Repeat,
-                _ => Resume::Again(Box::new(turn)),
+                _ => Resume::Again(turn),
             };
         } else if was_speaking {
             phrase = Some(StoredPhrase::OneMoment);
@@ -107,7 +107,7 @@ impl Dialogue {
         }
         if matches!(resume, Resume::Repeat) && !folded.is_empty() {
             // The beginning of a long question was understood.
-            self.history.interrupted(&folded, "");
+            self.history.interrupted(&folded, &[], "");
         }
         self.engine = Engine::Down { since: self.now, resume };
         if self.phase == Phase::Live && self.leaving.is_none() {
@@ -120,9 +120,9 @@ impl Dialogue {
     }
 
     /// A turn that waits for an engine.
-    pub(super) fn owe(&mut self, turn: Turn) {
+    pub(super) fn owe(&mut self, turn: Box<Turn>) {
         if let Engine::Down { since, resume } = &mut self.engine {
-            (*since, *resume) = (self.now, Resume::Again(Box::new(turn)));
+            (*since, *resume) = (self.now, Resume::Again(turn));
             self.soothe_at.get_or_insert(self.now);
         }
     }
@@ -154,13 +154,13 @@ impl Dialogue {
                 turn.decided = true;
                 turn.moment = true;
                 turn.times.endpoint.get_or_insert(self.now);
-                self.turn = Some(*turn);
+                self.turn = Some(turn);
             }
             Resume::Rest(mut turn) => {
                 turn.id = self.new_id();
                 turn.retry_at = Some(self.now);
                 turn.progress = self.now;
-                self.turn = Some(*turn);
+                self.turn = Some(turn);
             }
             Resume::Repeat => self.say(TurnKind::Repeat, self.agent.repeat.as_str().to_owned(), None, out),
             Resume::Listen => {}

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::TurnRecord;
 use super::transfer::Unreached;
-use crate::base::Pii;
+use crate::base::{Known, Passage, Pii};
 
 /// Something that happened. `Debug` prints no words.
 #[derive(Clone, PartialEq)]
@@ -97,6 +97,21 @@ pub enum Input {
     Unreached(Unreached),
     /// The daemon is going to stop: end the call politely.
     Drain,
+    /// Answers [`Action::Recall`]: what is known, clause by clause. If nothing is known, nobody need say so. The turn goes
+    /// on under a new name then.
+    Recalled {
+        /// The turn.
+        turn: TurnId,
+        /// What to say, and where it comes from.
+        answer: Option<(Vec<String>, Known)>,
+    },
+    /// Answers [`Action::Retrieve`], always.
+    Retrieved {
+        /// The turn.
+        turn: TurnId,
+        /// Passages, the nearest first; none if the agent has no documents.
+        found: Option<Vec<Passage>>,
+    },
     /// The call is over, whoever ended it.
     HungUp,
     /// [`super::Dialogue::deadline`] has come.
@@ -123,6 +138,23 @@ pub enum Action {
         messages: Vec<ChatMessage>,
         /// How to answer.
         sampling: Sampling,
+    },
+    /// Look whether the answer is known. The dialogue does not wait for that: it asks to [`Action::Think`], too, and takes
+    /// what comes first.
+    Recall {
+        /// The turn.
+        turn: TurnId,
+        /// What the caller said.
+        words: Pii<String>,
+        /// The agent has asked something last.
+        asked: bool,
+    },
+    /// Look what the agent's documents say of a question; [`Action::Think`] waits for that.
+    Retrieve {
+        /// The turn.
+        turn: TurnId,
+        /// What it is about.
+        question: Pii<String>,
     },
     /// Turn a clause into audio, and hold that back until [`Action::Play`].
     Speak {
@@ -194,6 +226,9 @@ pub enum HangupReason {
 }
 
 impl HangupReason {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Farewell, Self::Silence, Self::MaxDuration, Self::Drain, Self::EngineLost];
+
     /// A word for records and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -275,6 +310,10 @@ impl fmt::Debug for Input {
             Self::EngineReady => f.write_str("EngineReady"),
             Self::Hold(held) => write!(f, "Hold({held})"),
             Self::Unreached(why) => write!(f, "Unreached({why:?})"),
+            Self::Retrieved { turn, found } => {
+                write!(f, "Retrieved({turn}, {:?})", found.as_ref().map(Vec::len))
+            }
+            Self::Recalled { turn, answer } => write!(f, "Recalled({turn}, {})", answer.is_some()),
             Self::Drain => f.write_str("Drain"),
             Self::HungUp => f.write_str("HungUp"),
             Self::Tick => f.write_str("Tick"),
@@ -287,6 +326,8 @@ impl fmt::Debug for Action {
         match self {
             Self::Transcribe { turn, from, to } => write!(f, "Transcribe({turn}, {from}..{to})"),
             Self::Think { turn, .. } => write!(f, "Think({turn})"),
+            Self::Retrieve { turn, .. } => write!(f, "Retrieve({turn})"),
+            Self::Recall { turn, .. } => write!(f, "Recall({turn})"),
             Self::Speak { turn, clause, .. } => write!(f, "Speak({turn}, {})", clause.0),
             Self::Play { turn } => write!(f, "Play({turn})"),
             Self::PlayStored(phrase) => write!(f, "PlayStored({phrase:?})"),

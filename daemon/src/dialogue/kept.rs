@@ -1,6 +1,7 @@
 //! A conversation that outlives its process. Enters: a dialogue, or what was kept of one; leaves: the other. Kept is what
 //! the caller would miss: what was said, what is owed to them. Speech that was going on is with whoever keeps the audio.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::agent::Agent;
 use super::endpoint::samples;
+use super::errand::Errand;
 use super::io::HangupReason;
 use super::machine::{Dialogue, Engine, PREROLL, Phase, Resume, TAIL};
 use super::prompt::History;
 use super::record::TurnKind;
 use super::turn::Turn;
+use crate::base::Source;
 
 /// A caller who is owed something is asked for patience if there is no engine so soon. One that has outlived the daemon
 /// is there at once.
@@ -39,6 +42,10 @@ pub struct Kept {
     /// The caller was handed over.
     #[serde(default)]
     away: Option<String>,
+    #[serde(default)]
+    announced: bool,
+    #[serde(default)]
+    errands: VecDeque<Errand>,
 }
 
 /// The turn in progress.
@@ -50,6 +57,8 @@ pub(super) struct KeptTurn {
     pub(super) closes: Option<HangupReason>,
     #[serde(default)]
     pub(super) connects: Option<String>,
+    #[serde(default)]
+    pub(super) source: Source,
     /// Its audio was allowed to play, and no more words are to come.
     pub(super) telling: bool,
     pub(super) clauses: Vec<KeptClause>,
@@ -98,10 +107,12 @@ impl Dialogue {
             slack: self.slack,
             keys: self.keys.clone(),
             speaking: self.ears.utterance().is_some() || asks_again,
-            turn: self.turn.as_ref().map(Turn::keep).or(owed),
+            turn: self.turn.as_deref().map(Turn::keep).or(owed),
             closing: self.closing.map(|(reason, _)| reason),
             leaving: self.leaving.map(|(reason, _)| reason),
             away: self.away.clone(),
+            announced: self.announced,
+            errands: self.errands.clone(),
         })
     }
 
@@ -132,13 +143,15 @@ impl Dialogue {
         dialogue.phase = Phase::Live;
         dialogue.answered = now.checked_sub(kept.answered_ago + gap).unwrap_or(now);
         dialogue.next_turn = kept.next_turn;
-        dialogue.history = History::resume(&agent, kept.messages, kept.pending, kept.interrupted);
+        dialogue.history = History::resume(Arc::clone(&agent), kept.messages, kept.pending, kept.interrupted);
         dialogue.prompts = kept.prompts;
         dialogue.misses = kept.misses;
         dialogue.slack = kept.slack;
         dialogue.keys_by = (!kept.keys.is_empty()).then_some(now);
         dialogue.keys = kept.keys;
         dialogue.away = kept.away;
+        dialogue.announced = kept.announced;
+        dialogue.errands = kept.errands;
         dialogue.leaving = kept.leaving.map(|reason| (reason, now + TAIL));
         if let Some(reason) = kept.closing {
             dialogue.close(reason);
@@ -161,17 +174,18 @@ fn owed(kept: KeptTurn, id: TurnId, agent: &Agent, now: Instant) -> Resume {
     turn.script = kept.script;
     turn.closes = kept.closes;
     turn.connects = kept.connects;
+    turn.source = kept.source;
     if kept.telling && !kept.clauses.is_empty() {
         turn.tell_rest(kept.clauses);
-        return Resume::Rest(Box::new(turn));
+        return Resume::Rest(turn);
     }
     match (kept.kind, &turn.caller) {
         (TurnKind::Greeting, _) => {
-            turn.script.get_or_insert_with(|| agent.greeting.as_str().to_owned());
-            Resume::Again(Box::new(turn))
+            turn.script.get_or_insert_with(|| agent.opening());
+            Resume::Again(turn)
         }
         (TurnKind::Answer, None) => Resume::Repeat,
-        _ => Resume::Again(Box::new(turn)),
+        _ => Resume::Again(turn),
     }
 }
 
@@ -184,6 +198,7 @@ impl Turn {
             script: self.script.clone(),
             closes: self.closes,
             connects: self.connects.clone(),
+            source: self.source,
             telling: (self.playing || self.rest) && !self.hearing && !self.thinking,
             clauses: self.clauses(),
         }

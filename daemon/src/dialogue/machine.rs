@@ -3,6 +3,7 @@
 //! There is at most one turn of the agent at a time. It is *undecided* while the caller may still go on, *decided* once
 //! their turn has ended, and *playing* once its first audio was let out; until then it can be revoked without a trace.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use callbox_wire::{CallId, Failure, Role, TurnId};
 
 use super::agent::Agent;
 use super::endpoint::{Edge, Endpointer, samples};
+use super::errand::Errand;
 use super::io::{Action, HangupReason, Input, Mark, StoredPhrase};
 use super::prompt::History;
 use super::record::{Outcome, TurnKind};
@@ -71,7 +73,8 @@ pub struct Dialogue {
     pub(super) answered: Instant,
     pub(super) next_turn: TurnId,
     pub(super) ears: Endpointer,
-    pub(super) turn: Option<Turn>,
+    /// In a box: most of a call there is none.
+    pub(super) turn: Option<Box<Turn>>,
     pub(super) history: History,
     pub(super) idle_since: Instant,
     /// Silence prompts since the caller last said something.
@@ -103,6 +106,10 @@ pub struct Dialogue {
     pub(super) held: bool,
     /// The caller was handed over to this target, and may come back.
     pub(super) away: Option<String>,
+    /// The caller was told that the call is recorded.
+    pub(super) announced: bool,
+    /// What operators want, the first first.
+    pub(super) errands: VecDeque<Errand>,
 }
 
 /// Prints no words.
@@ -129,7 +136,7 @@ impl Dialogue {
             next_turn: TurnId(0),
             ears: Endpointer::new(agent.turns.clone()),
             turn: None,
-            history: History::new(&agent),
+            history: History::new(Arc::clone(&agent)),
             idle_since: now,
             prompts: 0,
             misses: 0,
@@ -147,6 +154,8 @@ impl Dialogue {
             drained: true,
             held: false,
             away: None,
+            announced: false,
+            errands: VecDeque::new(),
             agent,
         }
     }
@@ -190,6 +199,8 @@ impl Dialogue {
                 }
                 self.speak(clauses, out);
             }
+            Input::Recalled { turn, answer } => self.recalled(turn, answer, out),
+            Input::Retrieved { turn, found } => self.retrieved(turn, found, out),
             Input::Thought { turn, thought } => {
                 let mut clauses = Vec::new();
                 let Some(current) = self.current(turn).filter(|current| current.thinking) else { return };
@@ -217,6 +228,7 @@ impl Dialogue {
                 if let Some(current) = self.current(turn) {
                     current.clause_played(clause, frames, now);
                 }
+                self.note_announcement();
             }
             Input::PlayoutDrained => {
                 self.drained = true;
@@ -245,7 +257,7 @@ impl Dialogue {
     pub(super) fn current(&mut self, id: TurnId) -> Option<&mut Turn> {
         let now = self.now;
         let waits = |turn: &&mut Turn| turn.id == id && turn.retry_at.is_none() && turn.failure.is_none();
-        let turn = self.turn.as_mut().filter(waits)?;
+        let turn = self.turn.as_deref_mut().filter(waits)?;
         turn.progress = now;
         Some(turn)
     }
@@ -274,6 +286,7 @@ impl Dialogue {
                 self.ears.take();
             }
             Timer::Patience => self.ask_for_patience(out),
+            Timer::Errand => self.run_errand(out),
             Timer::Keys => self.ask_keys(out),
             Timer::Silence => self.break_silence(out),
         }
@@ -342,8 +355,12 @@ impl Dialogue {
             }
             return;
         };
-        // Of the goodbyes only the one to a silent line can be talked out of.
-        if turn.owns_utterance || turn.closes.is_some_and(|reason| reason != HangupReason::Silence) {
+        // Of the goodbyes only the one to a silent line can be talked out of, and nobody out of being told that they are
+        // recorded.
+        if turn.owns_utterance
+            || (turn.kind == TurnKind::Greeting && self.must_announce())
+            || turn.closes.is_some_and(|reason| reason != HangupReason::Silence)
+        {
             return;
         }
         if let (TurnKind::Answer, Some(spoke), Some(words)) = (turn.kind, turn.times.end_of_speech, &turn.caller) {

@@ -5,8 +5,9 @@
 //! same actions, so a ten-minute call replays in milliseconds.
 //!
 //! ```text
-//! Activity ─► endpoint ─ pause ─► Transcribe ─► Heard ─► Think ─► Token ─► clause ─► Speak ─► Audio ─► Play
-//!                 │     (at once, before it is known that the turn has ended: speculation)              ▲
+//! Activity ─► endpoint ─ pause ─► Transcribe ─► Heard ┬ Think ─► Token ─► clause ┬► Speak ─► Audio ─► Play
+//!                 │                                    └ Recall ─► Recalled ────┘                    ▲
+//!                 │     (at once, before it is known that the turn has ended: speculation)              │
 //!                 └──── quiet for as long as `ending` says the words allow ── end of turn ──────────────┘
 //! ```
 //!
@@ -22,6 +23,8 @@ mod agent;
 mod clause;
 mod ending;
 mod endpoint;
+mod errand;
+mod faq;
 mod faults;
 mod io;
 mod kept;
@@ -42,6 +45,8 @@ pub use agent::{
 pub use clause::Cutter;
 pub use ending::{Ending, ending, is_farewell};
 pub use endpoint::{Edge, Endpointer};
+pub use errand::{Errand, NoErrand};
+pub use faq::{CacheRules, Faq};
 pub use io::{Action, HangupReason, Input, Mark, StoredPhrase};
 pub use kept::Kept;
 pub use machine::Dialogue;

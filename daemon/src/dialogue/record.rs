@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use callbox_wire::{CallId, Failure, Role, Thought, TurnId};
 use serde::{Deserialize, Serialize};
 
-use crate::base::Pii;
+use crate::base::{Pii, Source};
 
 /// Why the agent spoke.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -25,11 +25,26 @@ pub enum TurnKind {
     Transfer,
     /// It said that nobody was reached.
     Unreached,
+    /// It said what an operator wanted.
+    Operator,
     /// It said goodbye.
     Goodbye,
 }
 
 impl TurnKind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Greeting,
+        Self::Answer,
+        Self::SilencePrompt,
+        Self::NotUnderstood,
+        Self::Repeat,
+        Self::Transfer,
+        Self::Unreached,
+        Self::Operator,
+        Self::Goodbye,
+    ];
+
     /// A word for records and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -41,6 +56,7 @@ impl TurnKind {
             Self::Repeat => "repeat",
             Self::Transfer => "transfer",
             Self::Unreached => "unreached",
+            Self::Operator => "operator",
             Self::Goodbye => "goodbye",
         }
     }
@@ -60,6 +76,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Completed, Self::Interrupted, Self::Failed, Self::Abandoned];
+
     /// A word for records and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -79,6 +98,10 @@ pub enum Stage {
     Endpoint,
     /// Transcription asked for → words.
     Stt,
+    /// Known answers asked → what they say.
+    Cache,
+    /// Documents asked → what they say.
+    Knowledge,
     /// Answer asked for → first clause complete.
     Llm,
     /// First clause asked for → its first frame.
@@ -94,6 +117,8 @@ impl Stage {
         match self {
             Self::Endpoint => "endpoint",
             Self::Stt => "stt",
+            Self::Cache => "cache",
+            Self::Knowledge => "knowledge",
             Self::Llm => "llm",
             Self::Tts => "tts",
             Self::Playout => "playout",
@@ -112,7 +137,15 @@ pub struct StageTimes {
     pub transcribe: Option<Instant>,
     /// The words came.
     pub heard: Option<Instant>,
-    /// The answer was asked for.
+    /// Whether the answer is known was asked.
+    pub recall: Option<Instant>,
+    /// The answer to that came.
+    pub recalled: Option<Instant>,
+    /// The documents were asked, if the agent has any.
+    pub retrieve: Option<Instant>,
+    /// What they say came.
+    pub retrieved: Option<Instant>,
+    /// The answer was asked for; not if it was known.
     pub think: Option<Instant>,
     /// The first token came.
     pub first_token: Option<Instant>,
@@ -134,6 +167,8 @@ impl StageTimes {
         [
             (Stage::Endpoint, self.end_of_speech, self.endpoint),
             (Stage::Stt, self.transcribe, self.heard),
+            (Stage::Cache, self.recall, self.recalled),
+            (Stage::Knowledge, self.retrieve.filter(|_| self.think.is_some()), self.retrieved),
             (Stage::Llm, self.think, self.first_clause),
             (Stage::Tts, self.first_clause, self.first_audio),
             (Stage::Playout, self.play, self.first_played),
@@ -172,6 +207,12 @@ pub struct TurnRecord {
     pub caller: Option<Pii<String>>,
     /// All that was generated.
     pub generated: Pii<String>,
+    /// Who has chosen these words.
+    pub source: Source,
+    /// Names of the passages that the model was shown.
+    pub knowledge: Vec<String>,
+    /// Nothing was said before that could matter to the answer.
+    pub alone: bool,
     /// The part of it that the caller heard.
     pub heard: Pii<String>,
     /// Where the caller's words lie in the listening stream (samples at 16 kHz).

@@ -9,6 +9,7 @@ use super::ending::{Ending, ending};
 use super::machine::{Dialogue, Engine, Phase};
 use super::record::TurnKind;
 use super::turn::Turn;
+use crate::base::Source;
 
 /// Work of which nothing comes for this long has failed.
 const STUCK: Duration = Duration::from_secs(10);
@@ -43,10 +44,17 @@ pub(super) enum Timer {
     Backchannel,
     /// The answer takes long.
     Patience,
+    /// An operator wants something, and nobody has the floor.
+    Errand,
     /// The last key was pressed.
     Keys,
     /// Nobody speaks.
     Silence,
+}
+
+/// Whether its answer was known.
+const fn is_known(turn: &Turn) -> bool {
+    matches!(turn.source, Source::Known(_))
 }
 
 impl Dialogue {
@@ -86,10 +94,10 @@ impl Dialogue {
         matches!(self.engine, Engine::Up)
     }
 
-    fn call_timers(&self) -> [Option<(Instant, Timer)>; 8] {
+    fn call_timers(&self) -> [Option<(Instant, Timer)>; 9] {
         let stored = self.stored_until.map(|at| (at, Timer::StoredOver));
         if let Some((_, by)) = self.leaving {
-            return [Some((by, Timer::Leave)), stored, None, None, None, None, None, None];
+            return [Some((by, Timer::Leave)), stored, None, None, None, None, None, None, None];
         }
         let limits = &self.agent.limits;
         let rules = &self.agent.turns;
@@ -112,10 +120,11 @@ impl Dialogue {
         };
         let idle = self.is_idle() && self.closing.is_none() && self.away.is_none();
         let keys = self.keys_by.filter(|_| idle).map(|at| (at, Timer::Keys));
+        let errand = (idle && self.has_errand()).then_some((self.now, Timer::Errand));
         let silence =
             (idle && keys.is_none() && !self.held).then(|| (self.idle_since + rules.silence_ms.get(), Timer::Silence));
         let speculate = self.ears.quiet_at(rules.speculate_ms.get()).filter(|_| self.is_up() && self.turn.is_none());
-        [stored, soothe, give_up, longest, close, keys, silence, speculate.map(|at| (at, Timer::Speculate))]
+        [stored, soothe, give_up, longest, close, errand, keys, silence, speculate.map(|at| (at, Timer::Speculate))]
     }
 
     fn turn_timers(&self, turn: &Turn) -> [Option<(Instant, Timer)>; 7] {
@@ -131,6 +140,10 @@ impl Dialogue {
         let mut backchannel = None;
         if turn.owns_utterance {
             let silence = match (&turn.caller, turn.failure) {
+                // Behind a whole question that is known the ears have written a word that nobody said.
+                (Some(words), None) if is_known(turn) && words.contains(['.', '!', '?']) => {
+                    Some(rules.complete_ms.get() + self.slack)
+                }
                 (Some(words), None) => Some(self.hold(words)),
                 (_, Some(_)) => Some(rules.end_of_turn_ms.get()),
                 (None, None) => None,

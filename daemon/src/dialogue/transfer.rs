@@ -115,6 +115,9 @@ pub enum Unreached {
 }
 
 impl Unreached {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Busy, Self::NoAnswer, Self::Declined, Self::Failed];
+
     /// For the model's history, and for records.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

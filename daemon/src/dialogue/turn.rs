@@ -9,7 +9,7 @@ use super::clause::{Cutter, is_speakable};
 use super::io::HangupReason;
 use super::kept::KeptClause;
 use super::record::{Outcome, StageTimes, TurnKind, TurnRecord};
-use crate::base::Pii;
+use crate::base::{Passage, Pii, Source};
 
 /// Frames of 20 ms per character of text, while the length of a clause is not known: 15 characters a second.
 const FRAMES_PER_CHAR: u32 = 3;
@@ -57,14 +57,20 @@ pub(super) struct Turn {
     pub(super) stt_compute_us: u64,
     pub(super) thought: Option<Thought>,
     pub(super) cutter: Cutter,
+    /// What the documents say of it; none before they were asked.
+    pub(super) passages: Option<Vec<Passage>>,
+    /// Who has chosen its words.
+    pub(super) source: Source,
+    /// Nothing was said before it.
+    pub(super) alone: bool,
     answer_chars: usize,
     clauses: Vec<Clause>,
     tts_compute_us: u64,
 }
 
 impl Turn {
-    pub(super) fn new(id: TurnId, kind: TurnKind, now: Instant) -> Self {
-        Self {
+    pub(super) fn new(id: TurnId, kind: TurnKind, now: Instant) -> Box<Self> {
+        Box::new(Self {
             id,
             kind,
             caller: None,
@@ -88,10 +94,13 @@ impl Turn {
             stt_compute_us: 0,
             thought: None,
             cutter: Cutter::default(),
+            passages: None,
+            source: Source::Script,
+            alone: false,
             answer_chars: 0,
             clauses: Vec::new(),
             tts_compute_us: 0,
-        }
+        })
     }
 
     /// Forgets all work but the words of the caller; it goes on under a new name.
@@ -155,6 +164,22 @@ impl Turn {
                 _ => Clause { text: clause.text, arrived: 0, frames: None, played: 0 },
             })
             .collect();
+    }
+
+    /// The answer is known: nobody thinks about it any more. It goes on under a new name.
+    pub(super) fn recalled(&mut self, id: TurnId, source: Source, now: Instant) {
+        self.id = id;
+        self.thinking = false;
+        self.source = source;
+        self.cutter = Cutter::default();
+        self.times.think = None;
+        self.times.first_token = None;
+        self.times.first_clause = Some(now);
+    }
+
+    /// What the model is shown beside the agent's facts.
+    pub(super) fn passages(&self) -> &[Passage] {
+        self.passages.as_deref().filter(|_| self.source == Source::Mind).unwrap_or_default()
     }
 
     pub(super) fn has_clauses(&self) -> bool {
@@ -249,6 +274,9 @@ impl Turn {
             failure: self.failure,
             caller: self.caller.clone().map(Pii::new),
             generated: Pii::new(generated),
+            source: self.source,
+            knowledge: self.passages().iter().map(|passage| passage.name.clone()).collect(),
+            alone: self.alone,
             heard: Pii::new(heard),
             span: self.span.clone(),
             times: StageTimes { finished: Some(now), ..self.times },

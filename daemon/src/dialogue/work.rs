@@ -11,7 +11,7 @@ use super::machine::{Dialogue, Engine, Phase, Resume, TAIL};
 use super::prompt::shortened;
 use super::record::{Outcome, TurnKind};
 use super::turn::Turn;
-use crate::base::{Pii, TurnId};
+use crate::base::{Known, Passage, Pii, Source, TurnId};
 
 /// Words of the caller that one question may hold, the last ones.
 const MOST_WORDS_CHARS: usize = 1500;
@@ -36,15 +36,56 @@ impl Dialogue {
             cutter.finish(&mut clauses);
             self.speak(clauses, out);
         } else if let Some(words) = &turn.caller {
+            let id = turn.id;
+            // What was said and not answered belongs to the question; a key is no question.
+            let recall = (turn.span.is_some() && !self.history.is_open()).then(|| Pii::new(words.clone()));
             turn.thinking = true;
-            turn.times.think = Some(now);
-            let messages = self.history.ask(words);
-            out.push(Action::Think { turn: turn.id, messages, sampling: self.agent.sampling() });
+            turn.source = Source::Mind;
+            turn.alone = self.history.is_new();
+            turn.times.recall = recall.is_some().then_some(now);
+            let look_up = turn.span.is_some() && turn.passages.is_none() && self.agent.knowledge.tokens > 0;
+            let question = look_up.then(|| Pii::new(self.history.about(words)));
+            // First: what the words mean is known sooner than a prompt is read.
+            if let Some(words) = recall {
+                out.push(Action::Recall { turn: id, words, asked: self.history.asks() });
+            }
+            match question {
+                Some(question) => {
+                    turn.times.retrieve = Some(now);
+                    out.push(Action::Retrieve { turn: id, question });
+                }
+                None => self.think(out),
+            }
         } else if let Some(span) = &turn.span {
             turn.hearing = true;
             turn.times.transcribe = Some(now);
             out.push(Action::Transcribe { turn: turn.id, from: span.start, to: span.end });
         }
+    }
+
+    /// What the documents say is known: now the mind can be asked.
+    pub(super) fn retrieved(&mut self, id: TurnId, found: Option<Vec<Passage>>, out: &mut Vec<Action>) {
+        let now = self.now;
+        let waits = |turn: &&mut Turn| turn.thinking && turn.times.retrieve.is_some() && turn.times.think.is_none();
+        if self.current(id).filter(waits).is_none() {
+            return;
+        }
+        let chosen = found.map(|found| self.history.choose(found));
+        if let Some(turn) = &mut self.turn {
+            // An agent without documents has spent no time on them.
+            turn.times.retrieve = turn.times.retrieve.filter(|_| chosen.is_some());
+            turn.times.retrieved = chosen.is_some().then_some(now);
+            turn.passages = Some(chosen.unwrap_or_default());
+        }
+        self.think(out);
+    }
+
+    fn think(&mut self, out: &mut Vec<Action>) {
+        let Some(turn) = &mut self.turn else { return };
+        let Some(words) = &turn.caller else { return };
+        turn.times.think = Some(self.now);
+        let messages = self.history.ask(words, turn.passages());
+        out.push(Action::Think { turn: turn.id, messages, sampling: self.agent.sampling() });
     }
 
     pub(super) fn heard(&mut self, id: TurnId, transcript: &Transcript, out: &mut Vec<Action>) {
@@ -73,6 +114,21 @@ impl Dialogue {
         }
         out.push(Action::Mark(Mark::CallerSaid { turn: id, text: Pii::new(words) }));
         self.work(out);
+    }
+
+    /// The answer is known, or is not. The mind's own first clause, if it was earlier, is not taken back.
+    pub(super) fn recalled(&mut self, id: TurnId, answer: Option<(Vec<String>, Known)>, out: &mut Vec<Action>) {
+        let now = self.now;
+        let Some(turn) = self.current(id).filter(|turn| turn.thinking && !turn.has_clauses()) else { return };
+        turn.times.recalled.get_or_insert(now);
+        if let Some((clauses, known)) = answer.filter(|(clauses, _)| !clauses.is_empty()) {
+            let fresh = self.new_id();
+            if let Some(turn) = &mut self.turn {
+                turn.recalled(fresh, Source::Known(known), now);
+            }
+            out.push(Action::Cancel { turn: id });
+            self.speak(clauses, out);
+        }
     }
 
     pub(super) fn speak(&mut self, clauses: Vec<String>, out: &mut Vec<Action>) {
@@ -150,9 +206,10 @@ impl Dialogue {
         if turn.owns_utterance {
             self.utterance_over();
         }
-        if matches!(turn.kind, TurnKind::Answer | TurnKind::Transfer | TurnKind::Unreached) {
+        self.announced |= turn.kind == TurnKind::Greeting && self.agent.record;
+        if matches!(turn.kind, TurnKind::Answer | TurnKind::Transfer | TurnKind::Unreached | TurnKind::Operator) {
             self.losses = 0;
-            self.history.answered(turn.caller.as_deref().unwrap_or_default(), &turn.generated());
+            self.history.answered(turn.caller.as_deref().unwrap_or_default(), turn.passages(), &turn.generated());
             self.prompts = 0;
             self.slack = self.slack * 3 / 4;
         }
@@ -186,7 +243,7 @@ impl Dialogue {
     /// Into the history goes what was heard.
     pub(super) fn keep(&mut self, turn: &Turn) {
         if let (TurnKind::Answer, Some(words)) = (turn.kind, turn.caller.as_deref().filter(|words| !words.is_empty())) {
-            self.history.interrupted(words, &turn.heard());
+            self.history.interrupted(words, turn.passages(), &turn.heard());
         }
     }
 
@@ -213,7 +270,23 @@ impl Dialogue {
     }
 
     pub(super) fn greet(&mut self, out: &mut Vec<Action>) {
-        self.say(TurnKind::Greeting, self.agent.greeting.as_str().to_owned(), None, out);
+        self.say(TurnKind::Greeting, self.agent.opening(), None, out);
+    }
+
+    /// Whether the caller has been told that the call is recorded, and it is.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.announced
+    }
+
+    pub(super) fn must_announce(&self) -> bool {
+        self.agent.record && !self.announced
+    }
+
+    /// As soon as the announcement was heard to its end, the greeting behind it need not be.
+    pub(super) fn note_announcement(&mut self) {
+        let (Some(turn), Some(consent), true) = (&self.turn, &self.agent.consent, self.must_announce()) else { return };
+        self.announced = turn.kind == TurnKind::Greeting && turn.heard().len() >= consent.as_str().len();
     }
 
     pub(super) fn say(&mut self, kind: TurnKind, text: String, closes: Option<HangupReason>, out: &mut Vec<Action>) {

@@ -8,6 +8,7 @@
 //!  call ◄─ Port ─── router   ◄──────────────────────┘
 //! ```
 
+mod counts;
 mod link;
 pub mod placement;
 mod process;
@@ -26,10 +27,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use counts::role_name;
 pub use process::{EngineProcess, Launch, RestartPolicy, identity};
 pub use router::{Port, Refused};
 pub use scripted::{Script, ScriptedAnswer, ScriptedEngine};
 
+use counts::Counts;
+use prometheus_client::registry::Registry;
 use router::Router;
 
 /// Requests of all calls that wait for the engine; some seconds of audio of many calls. When full, a call's request is
@@ -79,6 +83,7 @@ pub struct Wiring {
     router: Arc<Router>,
     state: watch::Sender<EngineState>,
     prime: watch::Receiver<Prime>,
+    counts: Counts,
     stop: CancellationToken,
 }
 
@@ -98,12 +103,19 @@ impl Engine {
     pub fn start(driver: impl Driver, prime: Vec<Vec<ChatMessage>>) -> Self {
         let (requests, queue) = mpsc::channel(REQUESTS);
         let (sender, state) = watch::channel(EngineState::Starting);
-        let router = Arc::new(Router::default());
+        let counts = Counts::default();
+        let router = Arc::new(Router::new(counts.clone()));
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (prime, primed) = watch::channel(Arc::new(prime));
-        let wiring =
-            Wiring { requests: queue, router: Arc::clone(&router), state: sender, prime: primed, stop: stop.clone() };
+        let wiring = Wiring {
+            requests: queue,
+            router: Arc::clone(&router),
+            state: sender,
+            prime: primed,
+            counts,
+            stop: stop.clone(),
+        };
         tasks.spawn(Box::new(driver).drive(wiring));
         tasks.close();
         Self { requests, router, state, prime: Arc::new(prime), stop, tasks }
@@ -145,6 +157,21 @@ impl Engine {
             Ok(Err(_)) => Err("the engine was stopped".into()),
             Err(_) => Err(format!("the engine was not ready within {} s", limit.as_secs())),
         }
+    }
+
+    /// Adds what is counted to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        self.router.counts.register(registry);
+    }
+
+    /// Requests that wait for the engine.
+    pub fn waiting(&self) -> usize {
+        REQUESTS.saturating_sub(self.requests.capacity())
+    }
+
+    /// The process that serves; none of a script.
+    pub fn process(&self) -> Option<i32> {
+        self.router.counts.process()
     }
 
     /// Calls that are attached.

@@ -21,6 +21,8 @@ pub struct ModelFiles {
     pub llm: PathBuf,
     /// Piper voice.
     pub voice: PathBuf,
+    /// MiniLM weights; an engine without them does not offer the role `embed`.
+    pub embed: Option<PathBuf>,
 }
 
 /// What the engine may use of the machine.
@@ -73,6 +75,7 @@ pub fn on_processor(
                 option("--voice", &models.voice);
                 option("--espeak", &resources.espeak);
             }
+            Role::Embed => models.embed.iter().for_each(|model| option("--embed", model)),
         }
     }
     option("--cache", &resources.cache);

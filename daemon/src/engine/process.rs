@@ -233,6 +233,7 @@ impl EngineProcess {
     }
 
     async fn converse(&self, stream: UnixStream, wiring: &mut Wiring) -> String {
+        wiring.counts.serves(stream.peer_cred().ok().and_then(|peer| peer.pid()));
         let (mut link, roles) = match Link::greet(stream, self.policy.patience).await {
             Ok(greeted) => greeted,
             Err(error) => return format!("the engine was refused: {error}"),
@@ -281,6 +282,7 @@ impl Driver for EngineProcess {
                 reason = self.live(&mut wiring) => reason,
                 () = stop.cancelled() => return,
             };
+            wiring.counts.serves(None);
             times += 1;
             tracing::error!(times, reason, "the engine was lost");
             wiring.state.send_replace(EngineState::Lost { reason, times });

@@ -7,6 +7,7 @@ use callbox_wire::{CallId, Event, Request};
 use tokio::sync::mpsc;
 
 use super::News;
+use super::counts::Counts;
 
 /// News that wait for one call: more than the credit of audio that it can have asked for, and a turn's tokens. When
 /// full, the call is stuck; its news are dropped and counted, and its own watchdog ends it.
@@ -17,8 +18,8 @@ const NEWS: usize = 2048;
 #[error("the engine's queue is full")]
 pub struct Refused;
 
-#[derive(Default)]
 pub(super) struct Router {
+    pub(super) counts: Counts,
     /// In boxes: a channel takes the room of 32 messages at once.
     ports: Mutex<HashMap<CallId, mpsc::Sender<Box<News>>>>,
 }
@@ -32,6 +33,10 @@ pub struct Port {
 }
 
 impl Router {
+    pub(super) fn new(counts: Counts) -> Self {
+        Self { counts, ports: Mutex::default() }
+    }
+
     pub(super) fn attach(router: &Arc<Self>, call: CallId, requests: mpsc::Sender<Request>) -> Port {
         let (sender, news) = mpsc::channel(NEWS);
         router.lock().insert(call, sender);
@@ -39,6 +44,7 @@ impl Router {
     }
 
     pub(super) fn event(&self, event: Event) {
+        self.counts.heard(&event);
         let Some(call) = event.call() else { return };
         if let Some(port) = self.lock().get(&call)
             && let Err(mpsc::error::TrySendError::Full(_)) = port.try_send(Box::new(News::Event(event)))
@@ -75,7 +81,11 @@ impl Port {
     /// # Errors
     /// If the engine's queue is full, or the driver has ended.
     pub fn send(&self, request: Request) -> Result<(), Refused> {
-        self.requests.try_send(request).map_err(|_| Refused)
+        self.router.counts.asked(&request);
+        self.requests.try_send(request).map_err(|_| {
+            self.router.counts.refused();
+            Refused
+        })
     }
 
     /// The next news; `None` never comes while the port is attached.

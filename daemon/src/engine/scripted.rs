@@ -24,6 +24,9 @@ use super::{Driver, EngineState, News, Wiring};
 /// The window of the voice activity detector, in samples, as Silero has it.
 const WINDOW: usize = 512;
 
+/// Numbers of a sentence's vector.
+const EMBEDDED: usize = 384;
+
 /// Mean square of a window (full scale is 1) above which the caller counts as speaking: −40 dB.
 const LOUD: f32 = 1e-4;
 
@@ -78,7 +81,8 @@ impl ScriptedEngine {
 
 #[derive(Default)]
 struct Call {
-    window: Vec<f32>,
+    /// Energy and length of the window that is being heard.
+    window: (f32, usize),
     heard: u64,
     asked: usize,
     turns: HashMap<TurnId, Turn>,
@@ -107,7 +111,7 @@ impl Drop for Turn {
 impl Driver for ScriptedEngine {
     async fn drive(self: Box<Self>, mut wiring: Wiring) {
         let info = |role| RoleInfo { role, model: "scripted".into(), load_ms: 0, warmup_ms: 0 };
-        let roles = [Role::Ears, Role::Mind, Role::Voice].map(info).into();
+        let roles = [Role::Ears, Role::Mind, Role::Voice, Role::Embed].map(info).into();
         wiring.state.send_replace(EngineState::Ready(roles));
         wiring.router.broadcast(&News::Ready);
         let mut calls = HashMap::new();
@@ -127,7 +131,7 @@ impl ScriptedEngine {
             Request::Hello { .. } | Request::Ping { .. } | Request::Prime { .. } => {}
             Request::Listen { call } => {
                 let listening = calls.entry(call).or_default();
-                listening.window.clear();
+                listening.window = (0.0, 0);
                 listening.heard = 0;
             }
             Request::Hear { call, pcm } => calls.entry(call).or_default().hear(call, &pcm, router),
@@ -216,6 +220,9 @@ impl ScriptedEngine {
                     call.turns.remove(&turn);
                 }
             }
+            Request::Embed { call, turn, text, .. } => {
+                router.event(Event::Embedded { call, turn, vector: bag(&text), queue_us: 0, compute_us: 0 });
+            }
             Request::Forget { call } => {
                 calls.remove(&call);
             }
@@ -240,6 +247,18 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// The words of a sentence without their order, as a vector of length 1.
+fn bag(text: &str) -> Vec<f32> {
+    let mut vector = vec![0.0_f32; EMBEDDED];
+    for word in text.to_lowercase().split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        let digest = word.bytes().fold(5381_usize, |sum, byte| sum.wrapping_mul(33) ^ usize::from(byte));
+        vector[digest % EMBEDDED] += 1.0;
+    }
+    let length = vector.iter().map(|number| number * number).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    vector.iter_mut().for_each(|number| *number /= length);
+    vector
+}
+
 /// 20 ms of 300 Hz at −12 dB, in phase with the frame before.
 fn tone(rate: u32, index: u32) -> Pcm {
     let len = rate / 50;
@@ -251,13 +270,14 @@ fn tone(rate: u32, index: u32) -> Pcm {
 impl Call {
     fn hear(&mut self, call: CallId, pcm: &Pcm, router: &Router) {
         for &sample in &pcm.0 {
-            self.window.push(f32::from(sample) / 32768.0);
+            let (energy, samples) = &mut self.window;
+            *energy += (f32::from(sample) / 32768.0).powi(2);
+            *samples += 1;
             self.heard += 1;
-            if self.window.len() == WINDOW {
-                let energy: f32 = self.window.iter().map(|sample| sample * sample).sum();
-                let loud = energy / WINDOW as f32 > LOUD;
+            if *samples == WINDOW {
+                let loud = *energy / WINDOW as f32 > LOUD;
                 router.event(Event::Activity { call, at: self.heard, speech: if loud { 0.95 } else { 0.02 } });
-                self.window.clear();
+                self.window = (0.0, 0);
             }
         }
     }

@@ -98,7 +98,7 @@ async fn an_engine_that_stops_answering_is_noticed() {
     let (link, roles) = Link::greet(near, Duration::from_secs(1)).await.expect("greeted");
     assert_eq!(roles.len(), 1);
     let (_requests, mut queue) = mpsc::channel(8);
-    let router = Router::default();
+    let router = Router::new(Counts::default());
     let (beat, patience) = (Duration::from_secs(1), Duration::from_secs(5));
     let answering = async {
         let (mut decoder, mut buffer, mut answers) = (Decoder::default(), [0; 4096], 0);

@@ -36,6 +36,17 @@ pub struct Pack {
     pub llm: String,
     /// Model of the synthesiser.
     pub voice: String,
+    /// Model of the embedder; without one only questions in the same words are found in the cache of answers.
+    #[serde(default)]
+    pub embed: Option<String>,
+}
+
+impl Pack {
+    /// Its models by name, with what each must be.
+    fn models(&self) -> impl Iterator<Item = (&String, Use)> {
+        let needed = [(&self.vad, Use::Vad), (&self.stt, Use::Stt), (&self.llm, Use::Llm), (&self.voice, Use::Voice)];
+        needed.into_iter().chain(self.embed.iter().map(|embed| (embed, Use::Embed)))
+    }
 }
 
 /// What a model does.
@@ -50,10 +61,12 @@ pub enum Use {
     Llm,
     /// Text to speech.
     Voice,
+    /// What sentences mean.
+    Embed,
 }
 
 impl Use {
-    /// All that a daemon needs.
+    /// All that a daemon cannot be without.
     pub const ALL: [Self; 4] = [Self::Vad, Self::Stt, Self::Llm, Self::Voice];
 }
 
@@ -64,6 +77,7 @@ impl fmt::Display for Use {
             Self::Stt => "stt",
             Self::Llm => "llm",
             Self::Voice => "voice",
+            Self::Embed => "embed",
         })
     }
 }
@@ -174,11 +188,11 @@ impl Catalogue {
         &self.models
     }
 
-    /// The models of a pack: vad, stt, llm, voice.
+    /// The models of a pack: vad, stt, llm, voice and, if it has one, embed.
     ///
     /// # Errors
     /// [`ModelError::UnknownPack`].
-    pub fn pack(&self, name: &str) -> Result<[&Model; 4], ModelError> {
+    pub fn pack(&self, name: &str) -> Result<Vec<&Model>, ModelError> {
         let pack = self.packs.get(name).ok_or_else(|| {
             let known: Vec<_> = self.packs.keys().map(|name| format!("`{name}`")).collect();
             ModelError::UnknownPack(name.to_owned(), known.join(", "))
@@ -186,21 +200,17 @@ impl Catalogue {
         let find = |name: &String| {
             self.models.iter().find(|model| model.name == *name).expect("checked when parsed. This is a bug.")
         };
-        Ok([find(&pack.vad), find(&pack.stt), find(&pack.llm), find(&pack.voice)])
+        Ok(pack.models().map(|(model, _)| find(model)).collect())
     }
 
     /// Names of the packs that hold a model.
     pub fn packs_of<'a>(&'a self, model: &'a Model) -> impl Iterator<Item = &'a str> {
-        self.packs()
-            .filter(|(_, pack)| [&pack.vad, &pack.stt, &pack.llm, &pack.voice].contains(&&model.name))
-            .map(|(name, _)| name)
+        self.packs().filter(|(_, pack)| pack.models().any(|(name, _)| *name == model.name)).map(|(name, _)| name)
     }
 
     fn check(&self) -> Result<(), String> {
         for (name, pack) in &self.packs {
-            let wanted =
-                [(&pack.vad, Use::Vad), (&pack.stt, Use::Stt), (&pack.llm, Use::Llm), (&pack.voice, Use::Voice)];
-            for (model, role) in wanted {
+            for (model, role) in pack.models() {
                 if !self.models.iter().any(|known| known.name == *model && known.role == role) {
                     return Err(format!("pack {name}: no model `{model}` of role {role}"));
                 }
@@ -235,7 +245,8 @@ mod tests {
             assert!(catalogue.packs_of(model).next().is_some(), "{} is in no pack: delete it", model.name);
         }
         let starter = catalogue.pack("starter").expect("there");
-        assert_eq!(starter.map(|model| model.role), [Use::Vad, Use::Stt, Use::Llm, Use::Voice]);
+        let roles: Vec<_> = starter.iter().map(|model| model.role).collect();
+        assert_eq!(roles, [Use::Vad, Use::Stt, Use::Llm, Use::Voice, Use::Embed]);
         assert_eq!(starter[2].archives.len(), 22);
     }
 

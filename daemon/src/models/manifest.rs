@@ -2,14 +2,18 @@
 //! folder, and how to find out whether they work. Never here: a file.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Model, Use, is_plain};
 
-/// The form of manifest that this version of Callbox reads.
-pub(super) const FORMAT: u32 = 1;
+/// The form of manifest that this version of Callbox writes. The second one may hold an embedder.
+pub(super) const FORMAT: u32 = 2;
+
+/// The forms that it reads.
+const FORMATS: RangeInclusive<u32> = 1..=FORMAT;
 
 /// MAJOR.MINOR.PATCH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
@@ -104,9 +108,9 @@ impl Manifest {
         }
         // First of all the form: a later one may have keys that are unknown here.
         let form: Form = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        if form.format != FORMAT {
+        if !FORMATS.contains(&form.format) {
             return Err(format!(
-                "it has form {} and this Callbox reads form {FORMAT}: upgrade Callbox first",
+                "it has form {} and this Callbox reads up to form {FORMAT}: upgrade Callbox first",
                 form.format
             ));
         }
@@ -114,10 +118,14 @@ impl Manifest {
         if !is_plain(&manifest.pack) {
             return Err(format!("`{}` is no name of a pack", manifest.pack));
         }
+        let count = |role| manifest.models.iter().filter(|model| model.role == role).count();
         for role in Use::ALL {
-            if manifest.models.iter().filter(|model| model.role == role).count() != 1 {
+            if count(role) != 1 {
                 return Err(format!("it must hold one model of role {role}"));
             }
+        }
+        if count(Use::Embed) > 1 {
+            return Err(format!("it must hold at most one model of role {}", Use::Embed));
         }
         manifest.models.iter().try_for_each(Model::check)?;
         Ok(manifest)
@@ -126,11 +134,6 @@ impl Manifest {
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
         self.models.iter().flat_map(|model| &model.files).map(|file| file.bytes).sum()
-    }
-
-    /// The model of a role.
-    pub(super) fn model(&self, role: Use) -> &Model {
-        self.models.iter().find(|model| model.role == role).expect("checked when parsed. This is a bug.")
     }
 }
 

@@ -46,8 +46,40 @@ pub struct PackFiles {
     pub stt: PathBuf,
     /// GGUF of the language model.
     pub llm: PathBuf,
+    /// What that hashes to.
+    pub llm_sha256: String,
     /// ONNX file of the synthesiser; its configuration lies beside it, with `.json` appended.
     pub voice: PathBuf,
+    /// Weights of the embedder, with its tokenizer beside them; none if the pack has none or it was not pulled.
+    pub embed: Option<PathBuf>,
+}
+
+impl PackFiles {
+    /// The first file of each model; `of` says where that is.
+    fn new<'a>(models: impl IntoIterator<Item = &'a Model>, of: impl Fn(&Model) -> PathBuf) -> Self {
+        let mut files = Self {
+            vad: PathBuf::new(),
+            stt: PathBuf::new(),
+            llm: PathBuf::new(),
+            llm_sha256: String::new(),
+            voice: PathBuf::new(),
+            embed: None,
+        };
+        for model in models {
+            let path = of(model);
+            match model.role {
+                Use::Vad => files.vad = path,
+                Use::Stt => files.stt = path,
+                Use::Llm => {
+                    files.llm = path;
+                    files.llm_sha256 = model.files.first().map(|file| file.sha256.clone()).unwrap_or_default();
+                }
+                Use::Voice => files.voice = path,
+                Use::Embed => files.embed = Some(path),
+            }
+        }
+        files
+    }
 }
 
 /// Whether a model is there.
@@ -78,16 +110,30 @@ pub fn resolve(dir: &Path, pack: &str, uses: &[Use]) -> Result<PackFiles, ModelE
 
 fn resolve_in(catalogue: &Catalogue, dir: &Path, pack: &str, uses: &[Use]) -> Result<PackFiles, ModelError> {
     let models = catalogue.pack(pack)?;
-    for model in models.iter().filter(|model| uses.contains(&model.role)) {
-        for file in &model.files {
-            let path = model.path(dir, file);
-            if !path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == file.bytes) {
+    let mut there = Vec::new();
+    for model in models {
+        match lacks(model, dir) {
+            Some(path) if uses.contains(&model.role) => {
                 return Err(ModelError::Missing { path, pack: pack.to_owned() });
             }
+            // Who has upgraded and not pulled again goes on without it.
+            Some(_) if model.role == Use::Embed => {}
+            _ => there.push(model),
         }
     }
-    let [vad, stt, llm, voice] = models.map(|model| model.path(dir, &model.files[0]));
-    Ok(PackFiles { vad, stt, llm, voice })
+    Ok(PackFiles::new(there, |model| model.path(dir, &model.files[0])))
+}
+
+/// The first file of a model that is not under `dir` with its length.
+fn lacks(model: &Model, dir: &Path) -> Option<PathBuf> {
+    let sound =
+        |file: &ModelFile, path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == file.bytes);
+    model
+        .files
+        .iter()
+        .map(|file| (file, model.path(dir, file)))
+        .find(|(file, path)| !sound(file, path))
+        .map(|(_, path)| path)
 }
 
 /// Looks at a model's files under `dir`; with `hash`, reads every byte of them.

@@ -32,7 +32,7 @@ pub fn write(
     dir: &Path,
     out: &Path,
 ) -> Result<PathBuf, ModelError> {
-    let models = catalogue.pack(pack)?.map(Clone::clone).to_vec();
+    let models: Vec<_> = catalogue.pack(pack)?.into_iter().cloned().collect();
     for model in &models {
         let path = model.path(dir, &model.files[0]);
         match super::state(model, dir, true)? {

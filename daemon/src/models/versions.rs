@@ -50,18 +50,11 @@ impl Installed {
     /// [`ModelError::Lost`] for the first file that is not as it should be.
     pub fn files(&self, uses: &[Use]) -> Result<PackFiles, ModelError> {
         for model in self.manifest.models.iter().filter(|model| uses.contains(&model.role)) {
-            for file in &model.files {
-                let path = model.path(&self.folder, file);
-                if !path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == file.bytes) {
-                    return Err(ModelError::Lost { path, pack: self.manifest.pack.clone() });
-                }
+            if let Some(path) = super::lacks(model, &self.folder) {
+                return Err(ModelError::Lost { path, pack: self.manifest.pack.clone() });
             }
         }
-        let [vad, stt, llm, voice] = Use::ALL.map(|role| {
-            let model = self.manifest.model(role);
-            model.path(&self.folder, &model.files[0])
-        });
-        Ok(PackFiles { vad, stt, llm, voice })
+        Ok(PackFiles::new(&self.manifest.models, |model| model.path(&self.folder, &model.files[0])))
     }
 }
 

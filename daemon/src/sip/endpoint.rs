@@ -22,6 +22,7 @@ use super::offences::Offence;
 use super::reason;
 use super::tls::Tls;
 use super::trace::{Seen, Tracer};
+use super::traffic::Traffic;
 use super::transaction::{self, Flow, NextHop, Timers, Transport, TxId, TxnEvent, TxnLayer, TxnStats};
 use super::uri::Uri;
 use crate::base::trunk::{TrunkName, Trunks};
@@ -368,6 +369,11 @@ impl Endpoint {
     /// What the names of a trunk's hosts mean: these addresses may call, too. They stay until others are named.
     pub async fn hosts(&self, trunk: TrunkName, addresses: Vec<IpAddr>) {
         drop(self.asks.send(Ask::Hosts(trunk, addresses)).await);
+    }
+
+    /// How much is signalled.
+    pub fn traffic(&self) -> &Traffic {
+        self.tracer.traffic()
     }
 
     /// Figures, a moment old.

@@ -32,7 +32,7 @@ pub enum Method {
     Subscribe,
 }
 
-const METHODS: [(Method, &str); 14] = [
+pub(super) const METHODS: [(Method, &str); 14] = [
     (Method::Invite, "INVITE"),
     (Method::Ack, "ACK"),
     (Method::Bye, "BYE"),

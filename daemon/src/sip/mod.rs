@@ -18,6 +18,7 @@ mod reason;
 pub mod sdp;
 mod tls;
 mod trace;
+mod traffic;
 pub mod transaction;
 pub mod uri;
 
@@ -29,6 +30,7 @@ pub use dialog::{DialogState, EndReason, Phase, Referral, Refused, Role};
 pub use endpoint::{DialRequest, Endpoint, EndpointConfig, SipError, Stats, TrunkStats};
 pub use handle::{Call, CallEvent, CallGone, IncomingCall, OfferReply, OutgoingCall, Progress};
 pub use offences::Offence;
-pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles};
+pub use tls::{ClientCertificates, Tls, TlsError, TlsFiles, web_server};
 pub use trace::Seen;
+pub use traffic::Traffic;
 pub use transaction::{Timers, Transport};

@@ -56,8 +56,10 @@ pub enum TlsError {
         reason: io::ErrorKind,
     },
     /// Everybody may read a private key.
-    #[error("sip.key: {} may be read by everybody on this machine; run: chmod o= {}", path.display(), path.display())]
+    #[error("{setting}: {} may be read by everybody on this machine; run: chmod o= {}", path.display(), path.display())]
     Exposed {
+        /// Key of the configuration.
+        setting: &'static str,
         /// The file.
         path: PathBuf,
     },
@@ -74,8 +76,10 @@ pub enum TlsError {
         advice: &'static str,
     },
     /// Certificate and key do not belong together.
-    #[error("sip.key: {} is not the key of the certificate in {}; give both from one issue", key.display(), certificate.display())]
+    #[error("{setting}: {} is not the key of the certificate in {}; give both from one issue", key.display(), certificate.display())]
     Mismatch {
+        /// Key of the configuration.
+        setting: &'static str,
         /// The key's file.
         key: PathBuf,
         /// The certificate's.
@@ -118,7 +122,7 @@ impl Tls {
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let own = match (&files.certificate, &files.key) {
-            (Some(certificate), Some(key)) => Some(identity(certificate, key, &provider)?),
+            (Some(certificate), Some(key)) => Some(identity(SIP, certificate, key, &provider)?),
             (None, None) => None,
             (Some(_), None) => return Err(TlsError::Half { missing: "sip.key", given: "sip.certificate" }),
             (None, Some(_)) => return Err(TlsError::Half { missing: "sip.certificate", given: "sip.key" }),
@@ -158,19 +162,56 @@ impl Tls {
     }
 }
 
-fn identity(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
-    let chain = certificates("sip.certificate", certificate)?;
-    let text = read("sip.key", key)?;
+/// The keys of the configuration that name a certificate and its private key.
+type Names = (&'static str, &'static str);
+
+const SIP: Names = ("sip.certificate", "sip.key");
+
+/// What a server needs for TLS that asks nobody for a certificate, and when its own ends. `names` are the keys of the
+/// configuration, for errors.
+///
+/// # Errors
+/// [`TlsError`], one sentence.
+pub fn web_server(
+    names: (&'static str, &'static str),
+    certificate: &Path,
+    key: &Path,
+) -> Result<(ServerConfig, Option<SystemTime>), TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let own = identity(names, certificate, key, &provider)?;
+    let expires = own.cert.first().and_then(|leaf| not_after(leaf));
+    let refused = |error: rustls::Error| TlsError::Refused {
+        key: names.0,
+        path: certificate.to_owned(),
+        reason: error.to_string(),
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(refused)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own)));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok((config, expires))
+}
+
+fn identity(
+    (for_certificate, for_key): Names,
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = certificates(for_certificate, certificate)?;
+    let text = read(for_key, key)?;
     let wanted = "private key";
-    let advice = "an encrypted key must be decrypted first, and a certificate belongs in sip.certificate";
-    let content = || TlsError::Content { key: "sip.key", path: key.to_owned(), wanted, advice };
+    let advice = "an encrypted key must be decrypted first, and a certificate belongs in the other key";
+    let content = || TlsError::Content { key: for_key, path: key.to_owned(), wanted, advice };
     let key_der = PrivateKeyDer::from_pem_slice(&text).map_err(|_| content())?;
     if std::fs::metadata(key).is_ok_and(|meta| meta.permissions().mode() & 0o007 != 0) {
-        return Err(TlsError::Exposed { path: key.to_owned() });
+        return Err(TlsError::Exposed { setting: for_key, path: key.to_owned() });
     }
-    let mismatch = || TlsError::Mismatch { key: key.to_owned(), certificate: certificate.to_owned() };
+    let mismatch = || TlsError::Mismatch { setting: for_key, key: key.to_owned(), certificate: certificate.to_owned() };
     let refused =
-        |error: rustls::Error| TlsError::Refused { key: "sip.key", path: key.to_owned(), reason: error.to_string() };
+        |error: rustls::Error| TlsError::Refused { key: for_key, path: key.to_owned(), reason: error.to_string() };
     match CertifiedKey::from_der(chain, key_der, provider) {
         Ok(own) => Ok(Arc::new(own)),
         Err(rustls::Error::InconsistentKeys(_)) => Err(mismatch()),

@@ -1,5 +1,6 @@
 //! The signalling of live and recent calls, in memory. Enters: every message that was let in and every one that was sent;
-//! leaves: those of one call, without secrets, for the control socket. Bounded in bytes; the oldest call goes first, and
+//! leaves: those of one call, without secrets, for the control socket,
+//! and how many there were. Bounded in bytes; the oldest call goes first, and
 //! whoever never became a call takes nothing from those who did. Never here: a file, a log line, a password.
 
 use std::borrow::Cow;
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::message::{raw_header, split_head};
+use super::traffic::Traffic;
 use super::transaction::Flow;
 use crate::base::{CallId, Clock};
 
@@ -20,6 +22,8 @@ const ONE: usize = 48 << 10;
 const OVERHEAD: usize = 128;
 /// Messages of a call's beginning that stay when a long call has to forget some.
 const BEGINNING: usize = 12;
+/// How far back a message is looked for that comes again.
+const REPEATED: usize = 8;
 /// Calls that one Call-ID may have; whoever makes more with it loses the first ones' traces.
 const NAMESAKES: usize = 8;
 
@@ -66,20 +70,29 @@ struct Ring {
 #[derive(Clone)]
 pub(super) struct Tracer {
     ring: Arc<Mutex<Ring>>,
+    traffic: Arc<Traffic>,
     clock: Arc<dyn Clock>,
 }
 
 impl Tracer {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { ring: Arc::default(), clock }
+        Self { ring: Arc::default(), traffic: Arc::default(), clock }
     }
 
     /// A message was let in, or sent.
     pub(super) fn record(&self, sent: bool, flow: Flow, raw: &[u8]) {
+        self.traffic.count(sent, raw);
         let Some(id) = call_id(raw) else { return };
         let seen = Seen { at: self.clock.wall(), sent, flow, bytes: masked(raw) };
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.record(&id, seen);
+        if ring.record(&id, seen) {
+            self.traffic.repeated(sent);
+        }
+    }
+
+    /// How many messages there were.
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// This Call-ID is that call.
@@ -105,7 +118,8 @@ impl Tracer {
 }
 
 impl Ring {
-    fn record(&mut self, id: &[u8], seen: Seen) {
+    /// Whether the same was there a moment ago.
+    fn record(&mut self, id: &[u8], seen: Seen) -> bool {
         let id: Arc<[u8]> = match self.dialogs.get_key_value(id) {
             Some((id, _)) => Arc::clone(id),
             None => id.into(),
@@ -117,6 +131,8 @@ impl Ring {
         order.by_age.insert(self.touches, id);
         dialog.touched = self.touches;
         let size = seen.bytes.len() + OVERHEAD;
+        let mut latest = dialog.messages.iter().rev().take(REPEATED);
+        let again = latest.any(|before| before.sent == seen.sent && before.bytes == seen.bytes);
         dialog.messages.push_back(seen);
         (dialog.bytes, order.bytes) = (dialog.bytes + size, order.bytes + size);
         while dialog.bytes > ONE && dialog.messages.len() > 1 {
@@ -125,6 +141,7 @@ impl Ring {
             (dialog.bytes, order.bytes) = (dialog.bytes - gone, order.bytes - gone);
         }
         self.forget();
+        again
     }
 
     fn name(&mut self, call: CallId, id: &[u8]) {
@@ -283,6 +300,16 @@ mod tests {
         assert_eq!((ring.names.len(), ring.dialogs[b"mine".as_slice()].calls.len()), (NAMESAKES, NAMESAKES));
         drop(ring);
         assert_eq!((tracer.of(CallId(999)).len(), tracer.of(CallId(7)).len()), (2, 0));
+    }
+
+    #[test]
+    fn what_comes_again_is_told_from_what_is_new() {
+        let tracer = Tracer::new(Arc::new(ManualClock::default()));
+        for (sent, body) in [(false, "a"), (false, "a"), (true, "a"), (false, "b"), (false, "a"), (true, "c")] {
+            tracer.record(sent, flow(), &message("mine", body));
+        }
+        tracer.record(false, flow(), &message("another", "a"));
+        assert_eq!((tracer.traffic().repetitions(false), tracer.traffic().repetitions(true)), (2, 0));
     }
 
     #[test]

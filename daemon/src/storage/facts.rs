@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
-use super::{BUSY, StorageError, StoredCall, Timestamp, read};
+use super::{BUSY, StorageError, StoredCall, Timestamp, Wanted, read};
 
 /// Counts of a database.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -35,7 +35,7 @@ pub fn facts(path: &Path) -> Result<Facts, StorageError> {
         let database = open(path)?;
         let number = |pragma| database.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
         let mut rows = BTreeMap::new();
-        for table in ["calls", "turns", "stages"] {
+        for table in ["calls", "turns", "stages", "events", "audit", "recordings"] {
             let count = database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
             rows.insert(table, count);
         }
@@ -65,7 +65,7 @@ pub fn facts(path: &Path) -> Result<Facts, StorageError> {
 pub fn recent(path: &Path, limit: u32) -> Result<Vec<StoredCall>, StorageError> {
     let read = || -> Result<Vec<StoredCall>, rusqlite::Error> {
         let reader = read::Reader::new(open(path)?);
-        let calls = reader.calls(limit, None)?;
+        let calls = reader.calls(&Wanted::default(), None, limit, None)?;
         calls.into_iter().map(|call| reader.call(call.id)).collect()
     };
     read().map_err(|error| StorageError::from_sqlite(path, error))

@@ -1,34 +1,45 @@
-//! The database of calls. Enters: records of calls and turns, from any task; leaves: the same, to the control API and
-//! the command line. One thread writes, batch by batch; readers have a connection of their own (WAL). Never here: a wait
-//! of a call for the disk. A full queue or a failing disk costs records, and both are counted.
+//! The database of calls. Enters: records of calls and turns, and of who did what, from any task; leaves: the same, to the
+//! control API and the command line. One thread writes, batch by batch; readers have a connection of their own (WAL). Never
+//! here: a wait of a call for the disk. A full queue or a failing disk costs records, and both are counted.
 
+mod audit;
 pub mod backup;
 mod facts;
+mod house;
+mod insert;
 mod lock;
 mod open;
+mod privacy;
 mod read;
 mod record;
 mod report;
+mod search;
 mod timestamp;
+mod tokens;
 mod upgrade;
 mod writer;
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+pub use audit::AuditRecord;
 pub use facts::{Facts, facts, recent};
-pub use read::{Cursor, ParseCursorError, StoredCall};
-pub use record::{CallRecord, Direction, MediaStats, Record, Timing, TurnRecord};
-pub use report::{AgentTurns, Percentiles, Period, Report, ReportKind, Stage, Summary};
+pub use house::Erasure;
+pub use privacy::{HashKey, Retention, Rules, party, redacted};
+pub use read::{Cursor, Known, ParseCursorError, StoredCall};
+pub use record::{CallRecord, Direction, EventRecord, MediaStats, Record, RecordingRecord, Timing, TurnRecord};
+pub use report::{AgentTurns, Answered, Event, Outcome, Percentiles, Period, Report, ReportKind, Stage, Summary};
 use rusqlite::ErrorCode;
-pub use timestamp::Timestamp;
+pub use search::Wanted;
+pub use timestamp::{ParseTimestampError, Timestamp};
+pub use tokens::{Scope, TokenRecord};
 use tokio::sync::oneshot;
 pub use writer::StorageMetrics;
 
-use crate::base::{CallId, Clock};
+use crate::base::{CallId, Clock, Privacy};
 
 /// How long SQLite waits for someone else's lock, as of an operator's `sqlite3`, before a write or read fails.
 const BUSY: Duration = Duration::from_secs(5);
@@ -175,9 +186,81 @@ impl Storage {
 }
 
 impl StorageHandle {
-    /// Queues a record; never blocks. A full queue drops it and counts.
+    /// Queues a record as it is; never blocks. A full queue drops it and counts.
     pub fn record(&self, record: Record) {
         self.writer.record(record);
+    }
+
+    /// Queues what the rules leave of a record, where an agent may want others; never blocks. A full queue drops it and
+    /// counts.
+    pub fn keep(&self, record: Record, own: Privacy) {
+        let kept = self.writer.rules.read().unwrap_or_else(PoisonError::into_inner).apply(record, own);
+        self.writer.record(kept);
+    }
+
+    /// Notes something that befell the box; never blocks.
+    pub fn event(&self, kind: &'static str, detail: impl Into<String>) {
+        let event = EventRecord { at: self.writer.now(), kind, detail: detail.into() };
+        self.writer.record(Record::Event(Box::new(event)));
+    }
+
+    /// Notes that somebody is about to look at callers or to delete them; false if it could not be queued: then it must not
+    /// be done. `object` names no caller.
+    #[must_use = "what was not noted must not be done"]
+    pub fn audit(&self, who: &str, action: &str, object: impl Into<String>) -> bool {
+        self.audit_done(who, action, object, "")
+    }
+
+    /// Notes what somebody has changed, and what came of it; false if it could not be queued. `object` names no caller.
+    #[must_use = "what was not noted is in no list"]
+    pub fn audit_done(&self, who: &str, action: &str, object: impl Into<String>, result: &str) -> bool {
+        let [who, action, result] = [who, action, result].map(str::to_owned);
+        let entry = AuditRecord { at: self.writer.now(), who, action, object: object.into(), result };
+        self.writer.record(Record::Audit(Box::new(entry)))
+    }
+
+    /// Other rules for what is recorded from now on, and for how long all of it is kept.
+    pub fn set_rules(&self, rules: Rules) {
+        *self.writer.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// Every name under which a far end may have been recorded.
+    #[must_use]
+    pub fn names(&self, number: &str) -> Vec<String> {
+        self.writer.rules.read().unwrap_or_else(PoisonError::into_inner).names(number)
+    }
+
+    /// What there is of whoever has one of these names. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn known(&self, names: &[String]) -> Result<Known, rusqlite::Error> {
+        self.reader.known(names)
+    }
+
+    /// Deletes everything of whoever has one of these names, and of these calls, which are up: of those nothing more is
+    /// recorded. Blocks on the disk.
+    ///
+    /// # Errors
+    /// One sentence; a part may be deleted then.
+    pub fn erase(&self, names: Vec<String>, live: Vec<CallId>) -> Result<Erasure, String> {
+        self.writer.erase(names, live)
+    }
+
+    /// Parts of recordings that began since then, newest first. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn recordings(&self, since: Timestamp, limit: u32) -> Result<Vec<RecordingRecord>, rusqlite::Error> {
+        self.reader.recordings(since, limit)
+    }
+
+    /// Whether a call was erased. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn is_erased(&self, call: CallId) -> Result<bool, rusqlite::Error> {
+        self.reader.is_erased(call)
     }
 
     /// Blocks until all that was recorded before is committed or lost.
@@ -189,8 +272,36 @@ impl StorageHandle {
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn calls(&self, limit: u32, before: Option<Cursor>) -> Result<Vec<CallRecord>, rusqlite::Error> {
-        self.reader.calls(limit, before)
+    pub fn calls(
+        &self,
+        wanted: &Wanted,
+        limit: u32,
+        before: Option<Cursor>,
+    ) -> Result<Vec<CallRecord>, rusqlite::Error> {
+        let parties = wanted.caller.as_ref().map(|caller| self.names(caller.reveal()));
+        self.reader.calls(wanted, parties.as_deref(), limit, before)
+    }
+
+    /// Who has looked at callers and who has changed something since then, newest first, from below the number `before`;
+    /// each with its number. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn audited(
+        &self,
+        since: Timestamp,
+        limit: u32,
+        before: Option<i64>,
+    ) -> Result<Vec<(i64, AuditRecord)>, rusqlite::Error> {
+        self.reader.audit(since, limit, before)
+    }
+
+    /// Every token, by name; those that have expired included. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn tokens(&self) -> Result<Vec<TokenRecord>, rusqlite::Error> {
+        self.reader.tokens()
     }
 
     /// One call with its turns; empty if it is unknown. Blocks on the disk.

@@ -7,21 +7,34 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde::{Deserialize, Deserializer};
 
 use super::report::report;
-use super::{CallRecord, Direction, MediaStats, Report, ReportKind, Timestamp, Timing, TurnRecord};
-use crate::base::{CallId, Pii, TurnId};
+use super::{
+    AuditRecord, CallRecord, Direction, MediaStats, RecordingRecord, Report, ReportKind, Timestamp, Timing,
+    TokenRecord, TurnRecord, Wanted, audit, search, tokens,
+};
+use crate::base::{self, CallId, Origin, Pii, Source, TurnId};
 
-const CALL: &str = "SELECT id, agent, direction, caller, callee, codec, started_us, answered_us, ended_us, end_reason, \
+pub(super) const CALL: &str = "SELECT id, agent, direction, caller, callee, codec, started_us, answered_us, ended_us, end_reason, \
                     turns, packets_in, packets_lost, packets_late, packets_out, jitter_us FROM calls";
 
 /// What is kept of one call.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug)]
 pub struct StoredCall {
     /// The call; absent if it is unknown, or was not recorded yet.
     pub call: Option<CallRecord>,
     /// Its turns, in order; those that were lost on the way to the disk are absent.
     pub turns: Vec<TurnRecord>,
+}
+
+/// What there is of one person.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Known {
+    /// Their calls, newest first.
+    pub calls: Vec<CallRecord>,
+    /// Turns of them.
+    pub turns: u64,
 }
 
 /// A place in the list of calls, newest first; written `1767225600000000-00000000000000ab`.
@@ -56,6 +69,12 @@ impl FromStr for Cursor {
     }
 }
 
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// Has no connection while the database cannot be opened.
 #[derive(Default)]
 pub(super) struct Reader(Mutex<Option<Connection>>);
@@ -69,16 +88,33 @@ impl Reader {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }
 
-    pub(super) fn calls(&self, limit: u32, before: Option<Cursor>) -> Result<Vec<CallRecord>, rusqlite::Error> {
+    pub(super) fn calls(
+        &self,
+        wanted: &Wanted,
+        parties: Option<&[String]>,
+        limit: u32,
+        before: Option<Cursor>,
+    ) -> Result<Vec<CallRecord>, rusqlite::Error> {
+        self.ask(|connection| search::calls(connection, wanted, parties, limit, before))
+    }
+
+    /// Who has looked at callers, and who has changed something, newest first.
+    pub(super) fn audit(
+        &self,
+        since: Timestamp,
+        limit: u32,
+        before: Option<i64>,
+    ) -> Result<Vec<(i64, AuditRecord)>, rusqlite::Error> {
+        self.ask(|connection| audit::read(connection, since, limit, before))
+    }
+
+    pub(super) fn tokens(&self) -> Result<Vec<TokenRecord>, rusqlite::Error> {
+        self.ask(tokens::read)
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, rusqlite::Error> {
         let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = connection.as_ref().ok_or_else(closed)?;
-        let before = before.unwrap_or(Cursor { started: Timestamp(i64::MAX), id: CallId(u64::MAX) });
-        connection
-            .prepare_cached(&format!(
-                "{CALL} WHERE (started_us, id) < (?1, ?2) ORDER BY started_us DESC, id DESC LIMIT ?3"
-            ))?
-            .query_map(params![before.started.0, before.id.to_string(), limit], call)?
-            .collect()
+        question(connection.as_ref().ok_or_else(closed)?)
     }
 
     pub(super) fn call(&self, id: CallId) -> Result<StoredCall, rusqlite::Error> {
@@ -90,8 +126,9 @@ impl Reader {
         let call = at_once.prepare_cached(&format!("{CALL} WHERE id = ?1"))?.query_row([&name], call).optional()?;
         let mut turns: Vec<TurnRecord> = at_once
             .prepare_cached(
-                "SELECT turn, started_us, caller_text, agent_text, heard_text, interrupted, prompt_tokens, cached_tokens, \
-                 answer_tokens FROM turns WHERE call = ?1 ORDER BY turn",
+                "SELECT turns.turn, started_us, caller_text, agent_text, heard_text, interrupted, prompt_tokens, cached_tokens, \
+                 answer_tokens, kind, outcome, failure, retries, stt_us, tts_us, source, model, entry, score, knowledge FROM turns \
+                 LEFT JOIN sources USING (call, turn) WHERE turns.call = ?1 ORDER BY turns.turn",
             )?
             .query_map([&name], |row| turn(id, row))?
             .collect::<Result<_, _>>()?;
@@ -106,6 +143,57 @@ impl Reader {
             }
         }
         Ok(StoredCall { call, turns })
+    }
+
+    /// What there is of whoever has one of these names.
+    pub(super) fn known(&self, names: &[String]) -> Result<Known, rusqlite::Error> {
+        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = connection.as_mut().ok_or_else(closed)?;
+        let at_once = connection.transaction()?;
+        let mut known = Known::default();
+        for name in names {
+            known.calls.extend(
+                at_once
+                    .prepare_cached(&format!("{CALL} WHERE party = ?1 ORDER BY started_us DESC"))?
+                    .query_map([name], call)?
+                    .collect::<Result<Vec<_>, _>>()?,
+            );
+            let turns = "SELECT count(*) FROM calls JOIN turns ON turns.call = calls.id WHERE party = ?1";
+            let turns: i64 = at_once.prepare_cached(turns)?.query_row([name], |row| row.get(0))?;
+            known.turns += u64::try_from(turns).unwrap_or(0);
+        }
+        Ok(known)
+    }
+
+    /// Parts of recordings that began since then, newest first.
+    pub(super) fn recordings(&self, since: Timestamp, limit: u32) -> Result<Vec<RecordingRecord>, rusqlite::Error> {
+        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = connection.as_ref().ok_or_else(closed)?;
+        connection
+            .prepare_cached(
+                "SELECT call, part, begun_us, ended, frames, lost, bytes, key_id FROM recordings WHERE begun_us >= ?1 \
+                 ORDER BY begun_us DESC, call, part DESC LIMIT ?2",
+            )?
+            .query_map(params![since.0, limit], |row| {
+                let count = |column| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0));
+                Ok(RecordingRecord {
+                    call: id(row)?,
+                    part: row.get(1)?,
+                    begun: Timestamp(row.get(2)?),
+                    ended: row.get(3)?,
+                    frames: count(4)?,
+                    lost: count(5)?,
+                    bytes: count(6)?,
+                    key: row.get(7)?,
+                })
+            })?
+            .collect()
+    }
+
+    /// Whether a call was erased.
+    pub(super) fn is_erased(&self, call: CallId) -> Result<bool, rusqlite::Error> {
+        let known = "SELECT EXISTS (SELECT 1 FROM erased WHERE call = ?1)";
+        self.ask(|connection| connection.prepare_cached(known)?.query_row([call.to_string()], |row| row.get(0)))
     }
 
     pub(super) fn report(
@@ -126,13 +214,16 @@ fn closed() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(error, Some("the database could not be opened yet".to_owned()))
 }
 
-fn call(row: &Row<'_>) -> Result<CallRecord, rusqlite::Error> {
+/// The call that a row's first column names.
+fn id(row: &Row<'_>) -> Result<CallId, rusqlite::Error> {
+    let text: String = row.get(0)?;
+    text.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
+}
+
+pub(super) fn call(row: &Row<'_>) -> Result<CallRecord, rusqlite::Error> {
     let count = |column| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0));
     Ok(CallRecord {
-        id: row
-            .get::<_, String>(0)?
-            .parse()
-            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))?,
+        id: id(row)?,
         agent: row.get(1)?,
         direction: if row.get_ref(2)?.as_str()? == "outbound" { Direction::Outbound } else { Direction::Inbound },
         from: Pii::new(row.get(3)?),
@@ -154,6 +245,7 @@ fn call(row: &Row<'_>) -> Result<CallRecord, rusqlite::Error> {
 }
 
 fn turn(call: CallId, row: &Row<'_>) -> Result<TurnRecord, rusqlite::Error> {
+    let micros = |column| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0));
     Ok(TurnRecord {
         call,
         turn: TurnId(row.get(0)?),
@@ -165,6 +257,35 @@ fn turn(call: CallId, row: &Row<'_>) -> Result<TurnRecord, rusqlite::Error> {
         prompt_tokens: row.get(6)?,
         cached_tokens: row.get(7)?,
         answer_tokens: row.get(8)?,
+        kind: row.get(9)?,
+        outcome: row.get(10)?,
+        failure: row.get(11)?,
+        retries: row.get(12)?,
+        stt_us: micros(13)?,
+        tts_us: micros(14)?,
+        source: source(row)?,
+        model: row.get(16)?,
+        knowledge: row
+            .get::<_, Option<String>>(19)?
+            .iter()
+            .flat_map(|names| names.lines())
+            .map(str::to_owned)
+            .collect(),
         timings_us: BTreeMap::new(),
+    })
+}
+
+/// Nothing of a name that a later release may have given.
+fn source(row: &Row<'_>) -> Result<Option<Source>, rusqlite::Error> {
+    let (name, entry, score): (Option<String>, Option<i64>, Option<f64>) = (row.get(15)?, row.get(17)?, row.get(18)?);
+    Ok(match name.as_deref() {
+        Some("script") => Some(Source::Script),
+        Some("model") => Some(Source::Mind),
+        Some(name) => Origin::named(name).map(|origin| {
+            #[expect(clippy::cast_possible_truncation, reason = "it was one before it was written")]
+            let score = score.unwrap_or(0.0) as f32;
+            Source::Known(base::Known { entry: entry.unwrap_or(0).cast_unsigned(), origin, score })
+        }),
+        None => None,
     })
 }

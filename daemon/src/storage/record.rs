@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
-use super::Timestamp;
-use crate::base::{CallId, Pii, TurnId};
+use super::{AuditRecord, Timestamp, TokenRecord};
+use crate::base::{CallId, Pii, Source, TurnId};
 
 /// Something to keep. A record replaces the one that was written before for the same call, or the same turn.
 #[derive(Clone, PartialEq, Debug)]
@@ -15,16 +17,69 @@ pub enum Record {
     Call(Box<CallRecord>),
     /// A turn: when the agent's audio ends, or the caller interrupts it.
     Turn(Box<TurnRecord>),
+    /// Something that befell the box as a whole.
+    Event(Box<EventRecord>),
+    /// Somebody looks at callers, or has changed something.
+    Audit(Box<AuditRecord>),
+    /// A part of a recording: when it begins, and when it ends.
+    Recording(Box<RecordingRecord>),
+    /// A token of the control API; one of the same name that is there already stays.
+    Token(Box<TokenRecord>),
+    /// The token of this name is worth nothing any more.
+    Revoked(String),
+}
+
+/// A part of a recording.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct RecordingRecord {
+    /// Its call.
+    pub call: CallId,
+    /// Which part, from 1.
+    pub part: u32,
+    /// Its first frame.
+    pub begun: Timestamp,
+    /// Whether it has ended; one whose daemon died has not.
+    pub ended: bool,
+    /// Frames of 20 ms in it.
+    pub frames: u64,
+    /// Those of them that are silence because they were lost.
+    pub lost: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// What its key is called.
+    pub key: String,
+}
+
+/// Something that befell the box as a whole.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct EventRecord {
+    /// When.
+    pub at: Timestamp,
+    /// In one word: `started`, `engine_lost`, …
+    pub kind: &'static str,
+    /// One sentence, or nothing; never a caller.
+    pub detail: String,
 }
 
 /// Who called whom.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// A caller called the box.
     Inbound,
     /// The box called someone.
     Outbound,
+}
+
+impl Direction {
+    /// Its name in the database and the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
 }
 
 /// A call.
@@ -57,7 +112,7 @@ pub struct CallRecord {
 }
 
 /// Audio of a call on the network, over its whole length.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MediaStats {
     /// RTP packets received.
     pub packets_in: u64,
@@ -72,7 +127,7 @@ pub struct MediaStats {
 }
 
 /// One exchange of a call; turn 0 is the greeting.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct TurnRecord {
     /// Its call.
     pub call: CallId,
@@ -86,8 +141,27 @@ pub struct TurnRecord {
     pub agent_text: Pii<String>,
     /// What of that was played.
     pub heard_text: Pii<String>,
+    /// Who has chosen the agent's words; unknown of records of earlier releases.
+    #[serde(serialize_with = "flat", flatten)]
+    pub source: Option<Source>,
+    /// The language model's file, if it has chosen them.
+    pub model: Option<String>,
+    /// Names of the passages of documents that the model was shown.
+    pub knowledge: Vec<String>,
     /// Whether the caller cut it short.
     pub interrupted: bool,
+    /// Why the agent spoke: `greeting`, `answer`, …; empty if an earlier release recorded it.
+    pub kind: String,
+    /// How it ended: `completed`, `interrupted`, `failed`, `abandoned`; empty as above.
+    pub outcome: String,
+    /// What failed, if something did: `mind internal`.
+    pub failure: Option<String>,
+    /// Work that was done again because the engine refused or failed.
+    pub retries: u32,
+    /// Microseconds that transcription computed.
+    pub stt_us: u64,
+    /// Microseconds that synthesis computed.
+    pub tts_us: u64,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
     /// How many of them were not computed again.
@@ -98,7 +172,45 @@ pub struct TurnRecord {
     pub timings_us: BTreeMap<Timing, u64>,
 }
 
+/// As `source`, and for a known answer its `entry` and `score`.
+fn flat<S: Serializer>(source: &Option<Source>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry("source", &source.map(Source::as_str))?;
+    if let Some(Source::Known(known)) = source {
+        map.serialize_entry("entry", &known.entry)?;
+        map.serialize_entry("score", &((f64::from(known.score) * 1000.0).round() / 1000.0))?;
+    }
+    map.end()
+}
+
 impl TurnRecord {
+    /// One of which nothing is known but when it was.
+    #[must_use]
+    pub fn new(call: CallId, turn: TurnId, started: Timestamp) -> Self {
+        Self {
+            call,
+            turn,
+            started,
+            caller_text: Pii::default(),
+            agent_text: Pii::default(),
+            heard_text: Pii::default(),
+            source: None,
+            model: None,
+            knowledge: Vec::new(),
+            interrupted: false,
+            kind: String::new(),
+            outcome: String::new(),
+            failure: None,
+            retries: 0,
+            stt_us: 0,
+            tts_us: 0,
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            answer_tokens: 0,
+            timings_us: BTreeMap::new(),
+        }
+    }
+
     /// Notes how long a stage took.
     pub fn took(&mut self, timing: Timing, took: Duration) {
         self.timings_us.insert(timing, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
@@ -116,7 +228,9 @@ pub enum Timing {
     Stt,
     /// Looking for a known answer.
     Cache,
-    /// From the words to the first token of the answer; waiting for the mind included.
+    /// From the words to what the agent's documents say of them, if it has any.
+    Knowledge,
+    /// From there to the first token of the answer; waiting for the mind included.
     Prefill,
     /// From there to the first clause.
     FirstClause,
@@ -136,10 +250,11 @@ pub enum Timing {
 
 impl Timing {
     /// All of them, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Pause,
         Self::Stt,
         Self::Cache,
+        Self::Knowledge,
         Self::Prefill,
         Self::FirstClause,
         Self::TtsFirst,
@@ -157,6 +272,7 @@ impl Timing {
             Self::Pause => "pause",
             Self::Stt => "stt",
             Self::Cache => "cache",
+            Self::Knowledge => "knowledge",
             Self::Prefill => "prefill",
             Self::FirstClause => "first_clause",
             Self::TtsFirst => "tts_first",

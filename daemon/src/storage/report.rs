@@ -25,6 +25,12 @@ pub enum ReportKind {
     Turns,
     /// A row for each part of a turn's time.
     Latency,
+    /// A row for each way in which turns of an agent ended.
+    Outcomes,
+    /// What befell the box, newest first.
+    Events,
+    /// A row for each agent and each source of its answers.
+    Cache,
 }
 
 /// The rows of a report.
@@ -39,6 +45,31 @@ pub enum Report {
     Turns(Vec<AgentTurns>),
     /// Of [`ReportKind::Latency`].
     Latency(Vec<Stage>),
+    /// Of [`ReportKind::Outcomes`].
+    Outcomes(Vec<Outcome>),
+    /// Of [`ReportKind::Events`].
+    Events(Vec<Event>),
+    /// Of [`ReportKind::Cache`].
+    Cache(Vec<Answered>),
+}
+
+/// Answers of one agent from one source.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Answered {
+    /// Its name.
+    pub agent: String,
+    /// `model`, or of known answers `faq`, `added` or `learned`.
+    pub source: String,
+    /// Turns that were answered so.
+    pub turns: u64,
+    /// Their share of all answers of the agent, in percent.
+    pub percent: f64,
+    /// Turns that the caller cut short.
+    pub interrupted: u64,
+    /// How alike the questions were, on average; of known answers.
+    pub score: Option<f64>,
+    /// From the caller's last word to the agent's first.
+    pub voice_to_voice: Option<Percentiles>,
 }
 
 /// The whole span.
@@ -120,6 +151,37 @@ pub struct Stage {
     pub took: Percentiles,
 }
 
+/// Turns of one agent that ended alike.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Outcome {
+    /// Its name.
+    pub agent: String,
+    /// Why it spoke: `greeting`, `answer`, …
+    pub kind: String,
+    /// `completed`, `interrupted`, `failed` or `abandoned`.
+    pub outcome: String,
+    /// What failed, if something did: `mind internal`.
+    pub failure: Option<String>,
+    /// How many turns.
+    pub turns: u64,
+    /// How often work of them was done again.
+    pub retries: u64,
+}
+
+/// Something that befell the box.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// `started`, `engine_lost`, …
+    pub kind: String,
+    /// One sentence, or nothing.
+    pub detail: String,
+}
+
+/// Events of a report.
+const EVENTS: u32 = 1000;
+
 /// Of a set of durations, in milliseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Percentiles {
@@ -190,6 +252,9 @@ pub(super) fn report(
         ReportKind::Calls => Report::Calls(periods(&calls(connection, since, until)?, since, until)),
         ReportKind::Turns => Report::Turns(turns(connection, since, until)?),
         ReportKind::Latency => Report::Latency(latency(connection, since, until)?),
+        ReportKind::Outcomes => Report::Outcomes(outcomes(connection, since, until)?),
+        ReportKind::Events => Report::Events(events(connection, since, until)?),
+        ReportKind::Cache => Report::Cache(answered(connection, since, until)?),
     })
 }
 
@@ -197,7 +262,8 @@ fn calls(connection: &Connection, since: Timestamp, until: Timestamp) -> Result<
     connection
         .prepare_cached(
             "SELECT direction = 'outbound', started_us, answered_us, ended_us, end_reason, turns, packets_in, packets_lost, \
-             packets_late FROM calls WHERE started_us >= ?1 AND started_us < ?2 AND answered_us IS NOT NULL",
+             packets_late FROM calls WHERE started_us >= ?1 AND started_us < ?2 AND answered_us IS NOT NULL \
+             AND party <> 'callbox-selftest'",
         )?
         .query_map(params![since.0, until.0], |row| {
             let count = |column| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0));
@@ -228,7 +294,8 @@ fn summary(connection: &Connection, since: Timestamp, until: Timestamp) -> Resul
     let interrupted = connection
         .prepare_cached(
             "SELECT count(*) FROM calls JOIN turns ON turns.call = calls.id \
-             WHERE calls.started_us >= ?1 AND calls.started_us < ?2 AND turns.turn > 0 AND turns.interrupted = 1",
+             WHERE calls.started_us >= ?1 AND calls.started_us < ?2 \
+             AND calls.party <> 'callbox-selftest' AND turns.turn > 0 AND turns.interrupted = 1",
         )?
         .query_row(params![since.0, until.0], |row| row.get::<_, i64>(0))?;
     Ok(Summary {
@@ -294,7 +361,8 @@ fn turns(connection: &Connection, since: Timestamp, until: Timestamp) -> Result<
         .prepare_cached(
             "SELECT calls.agent, count(DISTINCT calls.id), count(*), sum(interrupted), avg(answer_tokens), sum(cached_tokens), \
              sum(prompt_tokens) FROM calls JOIN turns ON turns.call = calls.id \
-             WHERE calls.started_us >= ?1 AND calls.started_us < ?2 AND turns.turn > 0 \
+             WHERE calls.started_us >= ?1 AND calls.started_us < ?2 \
+             AND calls.party <> 'callbox-selftest' AND turns.turn > 0 \
              GROUP BY calls.agent ORDER BY calls.agent",
         )?
         .query_map(params![since.0, until.0], |row| {
@@ -328,6 +396,71 @@ fn latency(connection: &Connection, since: Timestamp, until: Timestamp) -> Resul
     Ok(rows)
 }
 
+fn outcomes(connection: &Connection, since: Timestamp, until: Timestamp) -> Result<Vec<Outcome>, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "SELECT agent, kind, outcome, failure, count(*), sum(retries) FROM calls JOIN turns ON turns.call = calls.id \
+             WHERE calls.started_us >= ?1 AND calls.started_us < ?2 \
+             AND calls.party <> 'callbox-selftest' GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
+        )?
+        .query_map(params![since.0, until.0], |row| {
+            let count = |column| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0));
+            let (agent, kind, outcome, failure) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok(Outcome { agent, kind, outcome, failure, turns: count(4)?, retries: count(5)? })
+        })?
+        .collect()
+}
+
+fn events(connection: &Connection, since: Timestamp, until: Timestamp) -> Result<Vec<Event>, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "SELECT at_us, kind, detail FROM events WHERE at_us >= ?1 AND at_us < ?2 ORDER BY id DESC LIMIT ?3",
+        )?
+        .query_map(params![since.0, until.0, EVENTS], |row| {
+            Ok(Event { at: Timestamp(row.get(0)?), kind: row.get(1)?, detail: row.get(2)? })
+        })?
+        .collect()
+}
+
+/// What was said without having been asked is left out.
+fn answered(connection: &Connection, since: Timestamp, until: Timestamp) -> Result<Vec<Answered>, rusqlite::Error> {
+    let mut rows: Vec<Answered> = connection
+        .prepare_cached(
+            "SELECT calls.agent, sources.source, count(*), sum(turns.interrupted), avg(sources.score) \
+             FROM calls JOIN turns ON turns.call = calls.id JOIN sources USING (call, turn) \
+             WHERE calls.started_us >= ?1 AND calls.started_us < ?2 \
+             AND calls.party <> 'callbox-selftest' AND sources.source <> 'script' \
+             GROUP BY calls.agent, sources.source ORDER BY calls.agent, sources.source",
+        )?
+        .query_map(params![since.0, until.0], |row| {
+            let count = |column| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0));
+            Ok(Answered {
+                agent: row.get(0)?,
+                source: row.get(1)?,
+                turns: count(2)?,
+                percent: 0.0,
+                interrupted: count(3)?,
+                score: row.get::<_, Option<f64>>(4)?.map(|score| (score * 1000.0).round() / 1000.0),
+                voice_to_voice: None,
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut times = connection.prepare_cached(
+        "SELECT took_us FROM calls JOIN stages ON stages.call = calls.id JOIN sources USING (call, turn) \
+         WHERE calls.started_us >= ?1 AND calls.started_us < ?2 \
+             AND calls.party <> 'callbox-selftest' AND stages.stage = 'voice_to_voice' \
+         AND calls.agent = ?3 AND sources.source = ?4",
+    )?;
+    let mut whole: BTreeMap<String, u64> = BTreeMap::new();
+    rows.iter().for_each(|row| *whole.entry(row.agent.clone()).or_default() += row.turns);
+    for row in &mut rows {
+        let took = times.query_map(params![since.0, until.0, row.agent, row.source], |row| row.get(0))?;
+        row.voice_to_voice = Percentiles::of(took.collect::<Result<_, _>>()?);
+        row.percent = percent(row.turns, whole.get(&row.agent).copied().unwrap_or(0));
+    }
+    Ok(rows)
+}
+
 /// How long a part took in each turn, of all agents or of one.
 fn took(
     connection: &Connection,
@@ -339,7 +472,8 @@ fn took(
     connection
         .prepare_cached(
             "SELECT took_us FROM calls JOIN stages ON stages.call = calls.id WHERE calls.started_us >= ?1 \
-             AND calls.started_us < ?2 AND stages.stage = ?3 AND (?4 IS NULL OR calls.agent = ?4)",
+             AND calls.started_us < ?2 \
+             AND calls.party <> 'callbox-selftest' AND stages.stage = ?3 AND (?4 IS NULL OR calls.agent = ?4)",
         )?
         .query_map(params![since.0, until.0, timing.as_str(), agent], |row| row.get(0))?
         .collect()
@@ -354,6 +488,7 @@ mod tests {
     use super::super::tests::{call, open, turn};
     use super::super::{Direction, MediaStats, Record, StorageHandle};
     use super::*;
+    use crate::base::{Pii, SELFTEST, Source};
 
     const SECOND: i64 = 1_000_000;
 
@@ -366,11 +501,16 @@ mod tests {
             (3, "night", 1800, Some(1), "caller_hangup"),
             (4, "desk", 3600, Some(5), "media_timeout"),
             (5, "desk", 7000, None, ""),
+            // The box's own call counts in none of it.
+            (6, "desk", 30, Some(900), "caller_hangup"),
         ] {
             let mut record = call(id, started * SECOND);
             record.agent = agent.into();
             record.direction = if id == 3 { Direction::Outbound } else { Direction::Inbound };
             record.answered = Some(Timestamp(started * SECOND));
+            if id == 6 {
+                record.from = Pii::new(format!("sip:{SELFTEST}@127.0.0.1"));
+            }
             record.ended = lasted.map(|lasted| Timestamp((started + lasted) * SECOND));
             record.end_reason = lasted.map(|_| reason.to_owned());
             (record.turns, record.media) = (2, media);
@@ -378,6 +518,7 @@ mod tests {
             for number in 0..=2 {
                 let mut turn = turn(id, number);
                 turn.interrupted = number == 1;
+                turn.source = [Some(Source::Script), Some(Source::Mind), turn.source][number as usize];
                 turn.timings_us.clear();
                 if number > 0 {
                     turn.took(Timing::VoiceToVoice, Duration::from_millis(100 * id + u64::from(number)));
@@ -419,6 +560,22 @@ mod tests {
 
         let Report::Latency(stages) = ask(ReportKind::Latency, 0, 7200) else { panic!() };
         assert_eq!(stages.iter().map(|row| (row.stage, row.turns)).collect::<Vec<_>>(), [(Timing::VoiceToVoice, 10)]);
+        let Report::Cache(sources) = ask(ReportKind::Cache, 0, 7200) else { panic!() };
+        let told: Vec<_> =
+            sources.iter().map(|row| (row.agent.as_str(), row.source.as_str(), row.turns, row.percent)).collect();
+        assert_eq!(
+            told,
+            [
+                ("desk", "added", 4, 50.0),
+                ("desk", "model", 4, 50.0),
+                ("night", "added", 1, 50.0),
+                ("night", "model", 1, 50.0)
+            ]
+        );
+        assert_eq!((sources[0].score, sources[1].score), (Some(0.875), None));
+        assert_eq!(sources[3].voice_to_voice.map(|whole| whole.most_ms), Some(301.0));
+        let Report::Outcomes(outcomes) = ask(ReportKind::Outcomes, 0, 7200) else { panic!() };
+        assert_eq!(outcomes.iter().map(|row| row.turns).sum::<u64>(), 15);
         assert_eq!(ask(ReportKind::Latency, 8000, 9000), Report::Latency(Vec::new()));
         let Report::Summary([none]) = ask(ReportKind::Summary, 8000, 9000) else { panic!() };
         assert_eq!(*none, Summary::default());

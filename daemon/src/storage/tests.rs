@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use rusqlite::Connection;
 
 use super::*;
-use crate::base::{Pii, SystemClock, TurnId};
+use crate::base::{Known, Origin, Pii, Source, SystemClock, TurnId};
 
 pub(super) fn call(id: u64, started: i64) -> CallRecord {
     CallRecord {
@@ -36,7 +36,16 @@ pub(super) fn turn(id: u64, number: u32) -> TurnRecord {
         caller_text: Pii::new("when do you open".into()),
         agent_text: Pii::new("At nine. On Sunday at ten.".into()),
         heard_text: Pii::new("At nine.".into()),
+        source: Some(Source::Known(Known { entry: 12, origin: Origin::Added, score: 0.875 })),
+        model: None,
+        knowledge: vec!["house.md: Pool".into(), "prices.csv".into()],
         interrupted: true,
+        kind: "answer".into(),
+        outcome: "interrupted".into(),
+        failure: Some("voice internal".into()),
+        retries: 1,
+        stt_us: 80_000,
+        tts_us: 90_000,
         prompt_tokens: 400,
         cached_tokens: 380,
         answer_tokens: 9,
@@ -70,10 +79,10 @@ fn what_was_recorded_is_read_back_newest_first() {
 
     let storage = open(&path).expect("open again");
     let handle = storage.handle();
-    let first = handle.calls(2, None).expect("read");
+    let first = handle.calls(&Wanted::default(), 2, None).expect("read");
     let last = first.last().expect("two");
     let cursor: Cursor = Cursor { started: last.started, id: last.id }.to_string().parse().expect("a cursor");
-    let second = handle.calls(10, Some(cursor)).expect("read");
+    let second = handle.calls(&Wanted::default(), 10, Some(cursor)).expect("read");
     let ids: Vec<u64> = first.iter().chain(&second).map(|call| call.id.0).collect();
     assert_eq!(ids, [5, 4, 3, 2, 1]);
     ended.media.packets_in = i64::MAX as u64;
@@ -104,7 +113,7 @@ fn a_locked_database_never_holds_up_who_records() {
     lock.execute_batch("COMMIT").expect("unlocked");
     handle.flush();
     assert_eq!(handle.fault(), None);
-    let kept = handle.calls(u32::MAX, None).expect("read").len() as u64;
+    let kept = handle.calls(&Wanted::default(), u32::MAX, None).expect("read").len() as u64;
     assert_eq!(kept + handle.metrics().queue_full(), sent);
     assert_eq!(handle.metrics().written.get(), kept);
 }
@@ -125,7 +134,7 @@ fn a_database_that_cannot_be_written_is_a_fault_that_heals() {
     handle.record(Record::Call(Box::new(call(2, 0))));
     handle.flush();
     assert_eq!(handle.fault(), None);
-    assert_eq!(handle.calls(9, None).expect("read").len(), 1);
+    assert_eq!(handle.calls(&Wanted::default(), 9, None).expect("read").len(), 1);
 }
 
 #[test]
@@ -143,12 +152,14 @@ fn a_disk_that_was_full_at_the_start_costs_records_until_there_is_room() {
     handle.flush();
     let fault = handle.fault().expect("a fault");
     assert!(fault.ends_with("; make room on its disk"), "{fault}");
-    assert!(handle.calls(9, None).expect_err("closed").to_string().contains("could not be opened yet"));
+    assert!(
+        handle.calls(&Wanted::default(), 9, None).expect_err("closed").to_string().contains("could not be opened yet")
+    );
     clock.advance(Duration::from_secs(3));
     handle.record(Record::Call(Box::new(call(2, 0))));
     handle.flush();
     assert_eq!((handle.fault(), handle.metrics().write_failed()), (None, 1));
-    assert_eq!(handle.calls(9, None).expect("read").len(), 1);
+    assert_eq!(handle.calls(&Wanted::default(), 9, None).expect("read").len(), 1);
     drop(thread);
 }
 
@@ -171,7 +182,7 @@ async fn a_disk_that_hangs_holds_up_nobody() {
     let reader = fs::File::open(&pipe).expect("opened with the writer");
     opening.wait().await.expect("opened");
     handle.flush();
-    assert_eq!((handle.fault(), handle.calls(9, None).expect("read").len()), (None, 1));
+    assert_eq!((handle.fault(), handle.calls(&Wanted::default(), 9, None).expect("read").len()), (None, 1));
     drop((storage, reader));
 
     let (_storage, opening) = Storage::begin(folder.path(), clock).expect("at once");
@@ -272,6 +283,6 @@ fn kill_9_loses_nothing_that_was_committed() {
     writer.committed(200);
     let last = writer.kill();
     let storage = open(&path).expect("open");
-    let kept = storage.handle().calls(u32::MAX, None).expect("read").len() as u64;
+    let kept = storage.handle().calls(&Wanted::default(), u32::MAX, None).expect("read").len() as u64;
     assert!(kept > last, "{kept} rows, {last} was the last one committed");
 }

@@ -1,25 +1,30 @@
 //! The one thread that writes. Enters: records, through a bounded queue; leaves: rows, all that waits in one
 //! transaction. A full queue drops the newest record; a failing disk drops the batch; both are counted. A database that
-//! could not be opened is tried again. The disk is asked for nothing outside this thread: it may hang.
+//! could not be opened is tried again. Between batches, in small steps, what is not to be kept is deleted. The disk is asked
+//! for nothing outside this thread: it may hang.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::house::{Erased, Erasing, Erasure, House};
+use super::insert::write;
 use super::open::{Opened, may_pass, open};
+use super::privacy::Rules;
 use super::read::Reader;
-use super::{CallRecord, Direction, Record, StorageError, TurnRecord, lock};
-use crate::base::Clock;
+use super::{Record, StorageError, Timestamp, lock};
+use crate::base::{CallId, Clock};
 
 /// Records that may wait: minutes of a hundred calls.
 pub(super) const QUEUE: usize = 4096;
@@ -35,12 +40,20 @@ pub struct StorageMetrics {
     dropped: Family<[(&'static str, &'static str); 1], Counter>,
     /// Seconds per commit.
     pub commit: Histogram,
+    waiting: Gauge,
+    audited: Counter,
 }
 
 impl StorageMetrics {
     fn new() -> Self {
         let buckets = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0];
-        let this = Self { written: Counter::default(), dropped: Family::default(), commit: Histogram::new(buckets) };
+        let this = Self {
+            written: Counter::default(),
+            dropped: Family::default(),
+            commit: Histogram::new(buckets),
+            waiting: Gauge::default(),
+            audited: Counter::default(),
+        };
         this.dropped(QUEUE_FULL, 0);
         this.dropped(WRITE_FAILED, 0);
         this
@@ -50,6 +63,8 @@ impl StorageMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("storage_records", "Records committed", self.written.clone());
         registry.register("storage_records_dropped", "Records lost", self.dropped.clone());
+        registry.register("storage_queue_records", "Records that wait for the disk", self.waiting.clone());
+        registry.register("audit_entries", "Entries of the audit", self.audited.clone());
         registry.register_with_unit("storage_commit", "Time per transaction", Unit::Seconds, self.commit.clone());
     }
 
@@ -81,6 +96,7 @@ const WRITE_FAILED: &str = "write_failed";
 
 enum Message {
     Record(Record),
+    Erase(Erasing),
     Flush(SyncSender<()>),
     Stop,
 }
@@ -93,6 +109,7 @@ pub(super) struct Writer {
     since: Since,
     clock: Arc<dyn Clock>,
     metrics: StorageMetrics,
+    pub(super) rules: Arc<RwLock<Rules>>,
 }
 
 /// Since when the disk has been busy with what it was asked for; absent if that is nothing.
@@ -110,22 +127,36 @@ pub(super) struct Database {
     reader: Arc<Reader>,
     // The lock after the connection: it is given back when nothing is written any more.
     open: Result<(Connection, lock::Lock), StorageError>,
+    erased: Erased,
 }
 
 impl Database {
     pub(super) fn new(path: PathBuf, reader: Arc<Reader>, opened: Result<Opened, StorageError>) -> Self {
-        let open = opened.map(|opened| share(opened, &reader));
-        Self { path, reader, open }
+        let mut this = Self {
+            path,
+            reader,
+            open: Err(StorageError::Thread(io::ErrorKind::NotConnected.into())),
+            erased: Erased::default(),
+        };
+        this.take(opened);
+        this
     }
 
     /// Tries again.
     fn open(&mut self) {
-        self.open = open(&self.path).map(|opened| share(opened, &self.reader));
+        self.take(open(&self.path));
+    }
+
+    fn take(&mut self, opened: Result<Opened, StorageError>) {
+        self.open = opened.map(|mut opened| {
+            self.erased = std::mem::take(&mut opened.erased);
+            share(opened, &self.reader)
+        });
     }
 
     fn write(&mut self, batch: &[Record]) -> Result<(), String> {
         match &mut self.open {
-            Ok((connection, _)) => write(connection, batch).map_err(|error| error.to_string()),
+            Ok((connection, _)) => write(connection, batch, &self.erased).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -173,14 +204,16 @@ fn spawn(
     let metrics = StorageMetrics::new();
     let fault = Arc::default();
     let since = Arc::new(Mutex::new(Some(clock.now())));
-    let writer = Writer { queue: queue.clone(), fault: Arc::clone(&fault), since, clock, metrics: metrics.clone() };
-    let (since, clock) = (Arc::clone(&writer.since), Arc::clone(&writer.clock));
+    let (rules, own) = (Arc::default(), metrics.clone());
+    let writer = Writer { queue: queue.clone(), fault: Arc::clone(&fault), since, clock, metrics: own, rules };
+    let (since, clock, rules) = (Arc::clone(&writer.since), Arc::clone(&writer.clock), Arc::clone(&writer.rules));
     let thread = std::thread::Builder::new().name("storage".into()).spawn(move || {
         let database = database(&fault);
         let tried = clock.now();
         set(&since, None);
         if let Some(database) = database {
-            Thread { database, tried, clock, metrics, fault, since }.run(&messages);
+            let house = House::default();
+            Thread { database, tried, clock, metrics, fault, since, rules, house }.run(&messages);
         }
     })?;
     Ok((writer, WriterThread { queue, thread: Some(thread) }))
@@ -191,10 +224,29 @@ fn set(since: &Since, at: Option<Instant>) {
 }
 
 impl Writer {
-    pub(super) fn record(&self, record: Record) {
-        if self.queue.try_send(Message::Record(record)).is_err() {
+    pub(super) fn record(&self, record: Record) -> bool {
+        let audit = matches!(record, Record::Audit(_));
+        // Before: who takes it out may be quicker.
+        self.metrics.waiting.inc();
+        let queued = self.queue.try_send(Message::Record(record)).is_ok();
+        if queued {
+            self.metrics.audited.inc_by(audit.into());
+        } else {
+            self.metrics.waiting.dec();
             self.metrics.dropped(QUEUE_FULL, 1);
         }
+        queued
+    }
+
+    pub(super) fn erase(&self, names: Vec<String>, live: Vec<CallId>) -> Result<Erasure, String> {
+        let (done, wait) = sync_channel(1);
+        let gone = || "the database has been closed".to_owned();
+        self.queue.send(Message::Erase(Erasing::new(names, live, done))).map_err(|_| gone())?;
+        wait.recv().unwrap_or_else(|_| Err(gone()))
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp::from(self.clock.wall())
     }
 
     pub(super) fn flush(&self) {
@@ -237,6 +289,8 @@ struct Thread {
     metrics: StorageMetrics,
     fault: Arc<Mutex<Option<String>>>,
     since: Since,
+    rules: Arc<RwLock<Rules>>,
+    house: House,
 }
 
 impl Thread {
@@ -245,9 +299,10 @@ impl Thread {
         self.judge(self.opened(), 0);
         loop {
             self.open_again();
-            let mut next = match messages.recv_timeout(AGAIN) {
+            let patience = if self.house.is_erasing() { Duration::ZERO } else { AGAIN };
+            let mut next = match messages.recv_timeout(patience) {
                 Ok(first) => Some(first),
-                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let mut flushed = None;
@@ -255,6 +310,7 @@ impl Thread {
             while let Some(message) = next {
                 match message {
                     Message::Record(record) => batch.push(record),
+                    Message::Erase(erasing) => self.house.erase(erasing),
                     Message::Flush(done) => flushed = Some(done),
                     Message::Stop => stop = true,
                 }
@@ -263,6 +319,7 @@ impl Thread {
             }
             self.commit(&batch);
             batch.clear();
+            self.keep_house();
             if let Some(done) = flushed {
                 // Whoever asked may have gone.
                 done.try_send(()).unwrap_or_default();
@@ -278,6 +335,7 @@ impl Thread {
             return;
         }
         self.open_again();
+        self.metrics.waiting.dec_by(i64::try_from(batch.len()).unwrap_or(i64::MAX));
         let begun = self.clock.now();
         set(&self.since, Some(begun));
         let result = self.database.write(batch);
@@ -288,6 +346,32 @@ impl Thread {
             Err(_) => self.metrics.dropped(WRITE_FAILED, batch.len()),
         }
         self.judge(result, batch.len());
+    }
+
+    /// Deletes a little of what is not to be kept.
+    fn keep_house(&mut self) {
+        let now = self.clock.now();
+        if !self.house.is_due(now) {
+            return;
+        }
+        let retention = self.rules.read().unwrap_or_else(PoisonError::into_inner).retention;
+        set(&self.since, Some(now));
+        let result = match &mut self.database.open {
+            Ok((connection, _)) => {
+                let today = Timestamp::from(self.clock.wall());
+                self.house.step(connection, &mut self.database.erased, retention, (now, today))
+            }
+            Err(error) => {
+                self.house.give_up(&error.to_string());
+                Ok(false)
+            }
+        };
+        set(&self.since, None);
+        match result {
+            Ok(false) => {}
+            Ok(true) => self.judge(Ok(()), 0),
+            Err(error) => self.judge(Err(error.to_string()), 0),
+        }
     }
 
     fn opened(&self) -> Result<(), String> {
@@ -323,80 +407,4 @@ impl Thread {
             }
         }
     }
-}
-
-fn write(connection: &mut Connection, batch: &[Record]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
-    for record in batch {
-        match record {
-            Record::Call(call) => write_call(&transaction, call)?,
-            Record::Turn(turn) => write_turn(&transaction, turn)?,
-        }
-    }
-    transaction.commit()
-}
-
-/// SQLite's integers are signed.
-fn int(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Result<()> {
-    let CallRecord { id, agent, direction, from, to, codec, started, answered, ended, end_reason, turns, media } = call;
-    let direction = match direction {
-        Direction::Inbound => "inbound",
-        Direction::Outbound => "outbound",
-    };
-    transaction
-        .prepare_cached(
-            "INSERT OR REPLACE INTO calls (id, agent, direction, caller, callee, codec, started_us, answered_us, \
-             ended_us, end_reason, turns, packets_in, packets_lost, packets_late, packets_out, jitter_us) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-        )?
-        .execute(params![
-            id.to_string(),
-            agent,
-            direction,
-            from.reveal(),
-            to.reveal(),
-            codec,
-            started.0,
-            answered.map(|at| at.0),
-            ended.map(|at| at.0),
-            end_reason,
-            turns,
-            int(media.packets_in),
-            int(media.packets_lost),
-            int(media.packets_late),
-            int(media.packets_out),
-            media.jitter_us,
-        ])?;
-    Ok(())
-}
-
-fn write_turn(transaction: &Transaction<'_>, record: &TurnRecord) -> rusqlite::Result<()> {
-    let (call, turn) = (record.call.to_string(), record.turn.0);
-    transaction
-        .prepare_cached(
-            "INSERT OR REPLACE INTO turns (call, turn, started_us, caller_text, agent_text, heard_text, interrupted, \
-             prompt_tokens, cached_tokens, answer_tokens) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?
-        .execute(params![
-            call,
-            turn,
-            record.started.0,
-            record.caller_text.reveal(),
-            record.agent_text.reveal(),
-            record.heard_text.reveal(),
-            record.interrupted,
-            record.prompt_tokens,
-            record.cached_tokens,
-            record.answer_tokens,
-        ])?;
-    let mut stage = transaction
-        .prepare_cached("INSERT OR REPLACE INTO stages (call, turn, stage, took_us) VALUES (?1, ?2, ?3, ?4)")?;
-    for (timing, took) in &record.timings_us {
-        stage.execute(params![call, turn, timing.as_str(), int(*took)])?;
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 //! [`Metrics::register`]; here is what several rooms share.
 
 use std::fmt::{self, Write as _};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +34,9 @@ pub enum Stage {
     Stt,
     /// Looking for a known answer.
     Cache,
-    /// From the words to the first clause.
+    /// Looking what documents say.
+    Knowledge,
+    /// From there to the first clause.
     Llm,
     /// From the first clause to its first frame of audio.
     Tts,
@@ -43,7 +46,8 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in the order in which a turn passes them.
-    pub const ALL: [Self; 6] = [Self::Endpoint, Self::Stt, Self::Cache, Self::Llm, Self::Tts, Self::Playout];
+    pub const ALL: [Self; 7] =
+        [Self::Endpoint, Self::Stt, Self::Cache, Self::Knowledge, Self::Llm, Self::Tts, Self::Playout];
 
     /// The value of the label `stage`.
     #[must_use]
@@ -52,6 +56,7 @@ impl Stage {
             Self::Endpoint => "endpoint",
             Self::Stt => "stt",
             Self::Cache => "cache",
+            Self::Knowledge => "knowledge",
             Self::Llm => "llm",
             Self::Tts => "tts",
             Self::Playout => "playout",
@@ -109,11 +114,32 @@ fn latency() -> Histogram {
     Histogram::new(LATENCY_BUCKETS)
 }
 
+/// Counts one as long as it lives, whatever ends it.
+#[derive(Debug)]
+#[must_use = "dropping it counts one less"]
+pub struct While(Gauge);
+
+impl While {
+    /// One more.
+    pub fn new(of: &Gauge) -> Self {
+        of.inc();
+        Self(of.clone())
+    }
+}
+
+impl Drop for While {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Calls and their turns.
 #[derive(Clone, Debug)]
 pub struct CallMetrics {
     /// Answered and not ended.
     pub active: Gauge,
+    /// How many there may be at once.
+    pub limit: Gauge,
     /// Answered since the start.
     pub answered: Counter,
     refused: Family<Label<Refusal>, Counter>,
@@ -141,6 +167,7 @@ impl CallMetrics {
     fn register(registry: &mut Registry) -> Self {
         let this = Self {
             active: Gauge::default(),
+            limit: Gauge::default(),
             answered: Counter::default(),
             refused: Family::default(),
             stages: Family::new_with_constructor(latency),
@@ -154,6 +181,7 @@ impl CallMetrics {
             drop(this.stages.get_or_create(&[("stage", stage)]));
         }
         registry.register("calls_active", "Calls answered and not ended", this.active.clone());
+        registry.register("calls_limit", "Calls that may be up at once", this.limit.clone());
         registry.register("calls", "Calls answered", this.answered.clone());
         registry.register("calls_refused", "Calls not answered", this.refused.clone());
         registry.register_with_unit("stage", "Time of a turn's stages", Unit::Seconds, this.stages.clone());
@@ -167,11 +195,18 @@ impl CallMetrics {
     }
 }
 
+/// A time that is replaced by a later one.
+type Seconds = Gauge<f64, AtomicU64>;
+
 /// Inference workers, by name.
 #[derive(Clone, Debug)]
 pub struct EngineMetrics {
     up: Family<Label<String>, Gauge>,
     restarts: Family<Label<String>, Counter>,
+    start: Family<Label<String>, Seconds>,
+    load: Family<Label<&'static str>, Seconds>,
+    warmup: Family<Label<&'static str>, Seconds>,
+    models: Family<[(&'static str, String); 2], Gauge>,
 }
 
 impl EngineMetrics {
@@ -186,8 +221,40 @@ impl EngineMetrics {
         self.restarts.get_or_create(&[("engine", engine.to_owned())]).inc();
     }
 
+    /// An engine became ready after callers had waited so long for it.
+    pub fn started(&self, engine: &str, took: Duration) {
+        self.start.get_or_create(&[("engine", engine.to_owned())]).set(took.as_secs_f64());
+    }
+
+    /// The roles that an engine offers now, each with its model, the time to load that, and the time to warm it up. There
+    /// are no others any more.
+    pub fn roles(&self, roles: impl IntoIterator<Item = (&'static str, String, Duration, Duration)>) {
+        self.load.clear();
+        self.warmup.clear();
+        self.models.clear();
+        for (role, model, load, warmup) in roles {
+            self.load.get_or_create(&[("role", role)]).set(load.as_secs_f64());
+            self.warmup.get_or_create(&[("role", role)]).set(warmup.as_secs_f64());
+            self.models.get_or_create(&[("role", role.to_owned()), ("model", model)]).set(1);
+        }
+    }
+
     fn register(registry: &mut Registry) -> Self {
-        let this = Self { up: Family::default(), restarts: Family::default() };
+        let this = Self {
+            up: Family::default(),
+            restarts: Family::default(),
+            start: Family::default(),
+            load: Family::default(),
+            warmup: Family::default(),
+            models: Family::default(),
+        };
+        let help = "How long callers had to wait for the engine the last time";
+        registry.register_with_unit("engine_start", help, Unit::Seconds, this.start.clone());
+        let help = "Time to load the model of a role";
+        registry.register_with_unit("engine_load", help, Unit::Seconds, this.load.clone());
+        let help = "Time of the first inference of a role";
+        registry.register_with_unit("engine_warmup", help, Unit::Seconds, this.warmup.clone());
+        registry.register("engine_model", "1: the model of a role", this.models.clone());
         registry.register("engine_up", "1 if the engine is ready to work", this.up.clone());
         registry.register("engine_restarts", "Restarts of the engine", this.restarts.clone());
         this

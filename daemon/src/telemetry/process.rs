@@ -1,5 +1,5 @@
-//! This process as the kernel sees it. Enters: `/proc/self`, read on each scrape; leaves: metrics. A file that cannot be
-//! read costs its metric, never the page.
+//! Processes as the kernel sees them: this one, and the engine. Enters: `/proc`, read on each scrape; leaves: metrics. A file
+//! that cannot be read costs its metric, never the page.
 
 use std::fmt;
 use std::fs;
@@ -41,10 +41,10 @@ impl Collector for Process {
         };
         let uptime = self.clock.now().saturating_duration_since(self.started).as_secs_f64();
         gauge("process_uptime", "Time since the start", Some(&Unit::Seconds), Some(uptime))?;
-        gauge("process_resident_memory", "Memory in RAM", Some(&Unit::Bytes), resident())?;
+        gauge("process_resident_memory", "Memory in RAM", Some(&Unit::Bytes), resident(OWN))?;
         gauge("process_open_fds", "Open file descriptors", None, descriptors())?;
-        gauge("process_threads", "Threads", None, status("Threads:"))?;
-        if let Some(seconds) = cpu() {
+        gauge("process_threads", "Threads", None, status(OWN, "Threads:"))?;
+        if let Some(seconds) = cpu(OWN) {
             let help = "Processor time, user and system";
             let descriptor =
                 encoder.encode_descriptor("process_cpu", help, Some(&Unit::Seconds), MetricType::Counter)?;
@@ -54,14 +54,24 @@ impl Collector for Process {
     }
 }
 
+/// Its folder below `/proc`.
+const OWN: &str = "self";
+
+/// Memory in RAM and processor time in seconds of another process; none if there is none of that number.
+#[must_use]
+pub fn process(number: i32) -> Option<(f64, f64)> {
+    let number = number.to_string();
+    Some((resident(&number)?, cpu(&number)?))
+}
+
 /// The first number of a line of `proc_pid_status(5)`.
-fn status(key: &str) -> Option<f64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+fn status(process: &str, key: &str) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
 }
 
-fn resident() -> Option<f64> {
-    status("VmRSS:").map(|kib| kib * 1024.0)
+fn resident(process: &str) -> Option<f64> {
+    status(process, "VmRSS:").map(|kib| kib * 1024.0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
@@ -71,8 +81,8 @@ fn descriptors() -> Option<f64> {
 }
 
 /// Fields 14 and 15 of `proc_pid_stat(5)`, in ticks.
-fn cpu() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+fn cpu(process: &str) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_whitespace().skip(11);
     let ticks = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;

@@ -17,7 +17,8 @@ pub use message::{
 };
 pub use pcm::Pcm;
 
-/// The version of this protocol. Both sides say it first and part when it differs.
+/// The version of this protocol. Both sides say it first and part when it differs. Another kind of message, appended to
+/// its list and sent only to who offers its role, needs no other version.
 pub const VERSION: u16 = 1;
 
 /// Samples per second of everything that the ears hear.

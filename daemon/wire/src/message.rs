@@ -14,6 +14,8 @@ pub enum Role {
     Mind,
     /// Text to speech.
     Voice,
+    /// What sentences mean, as vectors.
+    Embed,
 }
 
 /// Who said a message of the conversation.
@@ -148,6 +150,17 @@ pub enum Request {
         /// The call.
         call: CallId,
     },
+    /// Turns a sentence into a vector; only for an engine that offers [`Role::Embed`].
+    Embed {
+        /// The call.
+        call: CallId,
+        /// The turn whose words it is.
+        turn: TurnId,
+        /// The sentence; a model may read only its beginning.
+        text: String,
+        /// Whether a caller waits for it.
+        urgent: bool,
+    },
 }
 
 impl Request {
@@ -163,6 +176,7 @@ impl Request {
             | Self::Speak { call, .. }
             | Self::Grant { call, .. }
             | Self::Cancel { call, .. }
+            | Self::Embed { call, .. }
             | Self::Forget { call } => Some(*call),
         }
     }
@@ -180,6 +194,7 @@ impl Event {
             | Self::Thought { call, .. }
             | Self::Audio { call, .. }
             | Self::Spoken { call, .. }
+            | Self::Embedded { call, .. }
             | Self::Failed { call, .. } => Some(*call),
         }
     }
@@ -359,5 +374,18 @@ pub enum Event {
         failure: Failure,
         /// One sentence, with nothing in it of what was said.
         reason: String,
+    },
+    /// Answers [`Request::Embed`].
+    Embedded {
+        /// The call.
+        call: CallId,
+        /// The turn.
+        turn: TurnId,
+        /// Of length 1.
+        vector: Vec<f32>,
+        /// Waiting for other work.
+        queue_us: u64,
+        /// Computing.
+        compute_us: u64,
     },
 }

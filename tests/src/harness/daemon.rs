@@ -1,8 +1,10 @@
 //! A `callboxd` of this build on loopback, in a folder of its own. Enters: an engine and an agent; leaves: its health,
 //! its records, its log, and what it holds of the machine.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tokio::process::Command;
 
 use super::ports::rtp_range;
 use super::process::tail;
-use super::{Manager, Process, eventually, executable, free_port, get};
+use super::{Manager, Process, eventually, executable, free_port, get, on_socket};
 
 /// How long loading and warming up may take on a busy machine.
 const READY: Duration = Duration::from_secs(120);
@@ -52,6 +54,8 @@ pub struct Setup {
     pub engine: Engine,
     /// TOML of the one agent.
     pub agent: &'static str,
+    /// A file of questions beside the agent's: its name and what it says.
+    pub faq: Option<(&'static str, &'static str)>,
     /// Lines to append to the configuration; sections that the harness writes are `sip`, `sip.limits`, `media`,
     /// `http`, `engine`, `models`, `storage`, `log` and `agents`.
     pub more: String,
@@ -73,6 +77,7 @@ impl Setup {
         Self {
             engine,
             agent: AGENT,
+            faq: None,
             more: String::new(),
             sip: String::new(),
             limits: LIMITS,
@@ -99,6 +104,8 @@ pub struct Daemon {
 pub struct Usage {
     /// Resident memory in KiB.
     pub memory: u64,
+    /// Memory files that it has open, in KiB.
+    pub kept: u64,
     /// Open file descriptors.
     pub files: usize,
     /// Threads.
@@ -129,6 +136,9 @@ impl Daemon {
         fs::create_dir_all(&agents)?;
         fs::create_dir_all(dir.join("weights"))?;
         fs::write(agents.join("test.toml"), setup.agent)?;
+        if let Some((name, text)) = setup.faq {
+            fs::write(agents.join(name), text)?;
+        }
         let engine = match setup.engine {
             Engine::Pack(_) => "kind = \"cpu\"".to_owned(),
             Engine::Scripted(script) => {
@@ -361,11 +371,29 @@ paths = ["agents"]
     /// # Errors
     /// If it does not answer 200 and JSON.
     pub async fn api(&self, path: &str) -> anyhow::Result<Value> {
-        let (status, text) = get(self.http, path).await?;
-        if status != 200 {
-            bail!("{path}: {status} {text}");
+        self.order("GET", path, "").await
+    }
+
+    /// The same with any method, and a body of JSON.
+    ///
+    /// # Errors
+    /// If it does not answer 200, 201 or 202 and JSON.
+    pub async fn order(&self, method: &str, path: &str, body: &str) -> anyhow::Result<Value> {
+        let (status, text) = on_socket(&self.dir.path().join("control.sock"), method, path, body).await?;
+        if !(200..=202).contains(&status) {
+            bail!("{method} {path}: {status} {text}");
         }
         Ok(serde_json::from_str(&text)?)
+    }
+
+    /// A token for the control API over TCP.
+    ///
+    /// # Errors
+    /// If the daemon makes none.
+    pub async fn token(&self, name: &str, scope: &str) -> anyhow::Result<String> {
+        let wanted = serde_json::json!({ "name": name, "scope": scope, "expires_s": 3600 }).to_string();
+        let made = self.order("POST", "/api/v1/tokens", &wanted).await?;
+        Ok(made["token"].as_str().context("a token")?.to_owned())
     }
 
     /// Process id of its engine.
@@ -408,6 +436,7 @@ paths = ["agents"]
         };
         Ok(Usage {
             memory: field("VmRSS:").context("no VmRSS")?,
+            kept: memory_files(&proc)?,
             files: fs::read_dir(proc.join("fd"))?.count(),
             threads: usize::try_from(field("Threads:").context("no Threads")?)?,
         })
@@ -420,6 +449,16 @@ paths = ["agents"]
     pub async fn stop(mut self) -> anyhow::Result<ExitStatus> {
         self.process.stop(Duration::from_secs(10)).await
     }
+}
+
+/// KiB of all `memfd_create(2)` files of a process.
+fn memory_files(proc: &Path) -> anyhow::Result<u64> {
+    let files = fs::read_dir(proc.join("fd"))?.flatten().map(|entry| entry.path());
+    let ours = files.filter(|path| fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("/memfd:")));
+    // Descriptors of one file count once.
+    let sizes: HashMap<u64, u64> =
+        ours.filter_map(|path| fs::metadata(path).ok()).map(|file| (file.ino(), file.blocks() / 2)).collect();
+    Ok(sizes.values().sum())
 }
 
 impl Drop for Daemon {

@@ -1,6 +1,7 @@
 //! A daemon, its callers and what they heard.
 
 mod baresip;
+mod collector;
 mod daemon;
 mod dns;
 mod http;
@@ -20,9 +21,10 @@ use std::time::Duration;
 use anyhow::Context;
 
 pub use baresip::{Baresip, Speaks};
+pub use collector::{Collector, attribute};
 pub use daemon::{AGENT, Daemon, Engine, Setup, Turn, Usage};
 pub use dns::Names;
-pub use http::get;
+pub use http::{get, on_socket};
 pub use kamailio::Kamailio;
 pub use manager::Manager;
 pub use ports::free_port;

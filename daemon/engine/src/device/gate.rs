@@ -13,6 +13,8 @@ pub enum Urgency {
     FirstAudio,
     /// Audio that keeps a started answer from running dry.
     NextAudio,
+    /// What a caller's words mean: a few milliseconds, after which an answer may be known.
+    Embed,
     /// Words of a caller who has stopped speaking.
     Transcribe,
     /// The next token of every answer.
@@ -58,6 +60,12 @@ impl Gate {
         state.busy = true;
         Permit(Arc::clone(&self.0))
     }
+
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.lock().waiting.iter().sum()
+    }
 }
 
 impl Shared {
@@ -96,7 +104,7 @@ mod tests {
                 })
             })
             .into();
-        while gate.0.lock().waiting.iter().sum::<usize>() < wishes.len() {
+        while gate.waiting() < wishes.len() {
             thread::yield_now();
         }
         drop(held);

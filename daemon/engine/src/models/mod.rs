@@ -1,5 +1,7 @@
 //! One network per file: tensors in, tensors out. Never here: a queue, a call, a thread.
 
+mod layers;
+pub mod minilm;
 pub mod silero;
 pub mod transformer;
 pub mod vits;

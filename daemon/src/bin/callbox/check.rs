@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use callbox::app;
-use callbox::call::agents::Agents;
+use callbox::call::agents::{Agents, AgentsError};
 use callbox::config::{Config, EngineKind, PortCheck};
 use callbox::models::{self, Use};
 use clap::Args;
@@ -27,10 +27,11 @@ pub(crate) async fn findings(config: &Config) -> (Vec<String>, bool) {
     // A daemon that runs holds its own ports.
     let findings = config.check(if running { PortCheck::Skip } else { PortCheck::Try });
     let mut findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
-    if let Ok(agents) = Agents::read(&config.agents.paths)
-        && let Err(sentence) = agents.fit(&config.trunks)
-    {
-        findings.push(sentence);
+    match Agents::read(&config.agents.paths) {
+        Ok(agents) => findings.extend(agents.fit(&config.trunks).err()),
+        // Said already.
+        Err(AgentsError::None(_)) => {}
+        Err(error) => findings.push(error.to_string()),
     }
     if config.engine.kind == EngineKind::Cpu
         && let Err(error) = models::resolve(&config.models.dir, &config.models.pack, &Use::ALL)

@@ -8,11 +8,13 @@ use anyhow::{Context as _, bail};
 use callbox::config::{Config, ConfigError};
 use clap::Args;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 /// Time for an answer; the control thread needs milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,12 +23,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ORDER: Duration = Duration::from_secs(75);
 
 /// Bytes of an answer.
-const MOST: usize = 64 << 20;
+const MOST: usize = 256 << 20;
 
 /// A daemon says that a file is wrong: exit status 78.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct BadConfiguration(String);
+
+/// An answer that is no success, in the daemon's own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub(crate) struct Refused {
+    pub(crate) status: StatusCode,
+    detail: String,
+}
 
 /// Which daemon to ask.
 #[derive(Args)]
@@ -53,7 +63,7 @@ impl Daemon {
         let value: Value = serde_json::from_slice(&body).context("callboxd's answer is not JSON")?;
         let detail = || value["detail"].as_str().unwrap_or(status.as_str()).to_owned();
         match status {
-            StatusCode::OK | StatusCode::CREATED => Ok(value),
+            StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED => Ok(value),
             StatusCode::UNPROCESSABLE_ENTITY => Err(BadConfiguration(detail()).into()),
             _ => bail!(detail()),
         }
@@ -70,6 +80,48 @@ impl Daemon {
             bail!("{}", value["detail"].as_str().unwrap_or(status.as_str()));
         }
         Ok((status, value))
+    }
+
+    /// Something that is no JSON.
+    pub(crate) async fn bytes(&self, path: &str) -> anyhow::Result<Bytes> {
+        let socket = self.socket()?;
+        let (status, body) = tokio::time::timeout(ORDER, ask(&socket, Method::GET, path, None))
+            .await
+            .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
+        if status != StatusCode::OK {
+            let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+            bail!("{}", value["detail"].as_str().unwrap_or(status.as_str()));
+        }
+        Ok(body)
+    }
+
+    /// A stream that has no end, from after the event of this id on.
+    pub(crate) async fn stream(&self, path: &str, after: Option<&str>) -> anyhow::Result<Stream> {
+        let socket = self.socket()?;
+        let opened = async {
+            let (answer, driver) = send(&socket, Method::GET, path, None, after).await?;
+            let (head, body) = answer.into_parts();
+            let mut stream = Stream { body, driver };
+            if head.status == StatusCode::OK {
+                return Ok(stream);
+            }
+            let value: Value = serde_json::from_slice(&whole(&mut stream.body).await?).unwrap_or_default();
+            let detail = value["detail"].as_str().unwrap_or(head.status.as_str()).to_owned();
+            Err(Refused { status: head.status, detail }.into())
+        };
+        tokio::time::timeout(PATIENCE, opened)
+            .await
+            .with_context(|| format!("callboxd does not answer on {}", socket.display()))?
+    }
+
+    /// The same daemon, whatever becomes of the configuration that names it.
+    pub(crate) fn settled(self) -> Result<Self, ConfigError> {
+        Ok(Self { socket: Some(self.socket()?), ..self })
+    }
+
+    /// The daemon's configuration, as this user may read it.
+    pub(crate) fn config(&self) -> Result<Config, ConfigError> {
+        self.file.load()
     }
 
     fn socket(&self) -> Result<PathBuf, ConfigError> {
@@ -91,6 +143,18 @@ pub(crate) async fn read<T: serde::de::DeserializeOwned>(socket: &PathBuf, path:
     serde_json::from_slice(&body).context("callboxd's answer has another form; install one release of both")
 }
 
+/// Tells a daemon something.
+pub(crate) async fn tell(socket: &PathBuf, path: &str, what: &Value) -> anyhow::Result<()> {
+    let (status, body) = tokio::time::timeout(PATIENCE, ask(socket, Method::POST, path, Some(what)))
+        .await
+        .with_context(|| format!("callboxd does not answer on {}", socket.display()))??;
+    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if status != StatusCode::OK {
+        bail!("{}", value["detail"].as_str().unwrap_or(status.as_str()));
+    }
+    Ok(())
+}
+
 /// What a daemon answers, as text, whatever its status.
 pub(crate) async fn text(socket: &PathBuf, path: &str) -> anyhow::Result<String> {
     let (_, body) = tokio::time::timeout(PATIENCE, ask(socket, Method::GET, path, None))
@@ -110,6 +174,25 @@ async fn ask(
     path: &str,
     body: Option<&Value>,
 ) -> anyhow::Result<(StatusCode, Bytes)> {
+    let (answer, driver) = send(socket, method, path, body, None).await?;
+    let (head, mut body) = answer.into_parts();
+    let body = whole(&mut body).await?;
+    driver.abort();
+    Ok((head.status, body))
+}
+
+async fn whole(body: &mut Incoming) -> anyhow::Result<Bytes> {
+    Ok(Limited::new(body, MOST).collect().await.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
+}
+
+/// Sends one request over a connection of its own, which lasts until its driver is aborted.
+async fn send(
+    socket: &PathBuf,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+    after: Option<&str>,
+) -> anyhow::Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>)> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         let socket = socket.display();
         match error.kind() {
@@ -128,9 +211,36 @@ async fn ask(
     let driver = tokio::spawn(connection);
     let request = Request::builder().method(method).uri(path).header("host", "callbox");
     let request = if body.is_some() { request.header("content-type", "application/json") } else { request };
+    let request = after.into_iter().fold(request, |request, id| request.header("last-event-id", id));
     let request = request.body(Full::<Bytes>::from(body.map(Value::to_string).unwrap_or_default()))?;
-    let (head, body) = sender.send_request(request).await?.into_parts();
-    let body = Limited::new(body, MOST).collect().await.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
-    driver.abort();
-    Ok((head.status, body))
+    Ok((sender.send_request(request).await?, driver))
+}
+
+/// An answer that goes on; its connection ends with it.
+pub(crate) struct Stream {
+    body: Incoming,
+    driver: JoinHandle<hyper::Result<()>>,
+}
+
+impl Stream {
+    /// What comes next; nothing once the daemon has ended it.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
+        while let Some(frame) = self.body.frame().await {
+            if let Ok(bytes) = frame?.into_data() {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// A name in a path or a query.
+pub(crate) fn escaped(name: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(name, NON_ALPHANUMERIC)
 }

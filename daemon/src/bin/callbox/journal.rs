@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::printable::printable;
+
 /// Lines of the daemon, of its engines, and of systemd about them.
 const OURS: [&str; 5] = [
     "SYSLOG_IDENTIFIER=callboxd",
@@ -196,7 +198,7 @@ impl Line {
         for (name, value) in &self.more {
             text += &format!(" {name}={}", plain(value));
         }
-        text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+        printable(&text)
     }
 }
 

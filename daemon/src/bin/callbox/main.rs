@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod audit;
 mod backup;
 mod bundle;
+mod cache;
 mod calls;
 mod check;
 mod client;
@@ -14,13 +16,19 @@ mod drain;
 mod generate;
 mod health;
 mod journal;
+mod knowledge;
 mod logs;
 mod models;
+mod monitor;
 mod owner;
+mod printable;
+mod privacy;
 mod private;
+mod recording;
 mod reload;
 mod report;
 mod say;
+mod token;
 mod trace;
 mod transcribe;
 mod upgrade;
@@ -47,16 +55,30 @@ struct Cli {
 enum Command {
     /// Says what would keep the daemon from answering calls.
     Check(check::Arguments),
+    /// Calls as they happen: what is said, where the time goes, and how the box is.
+    Monitor(monitor::Arguments),
     /// Calls that are up, and those that were.
     Call(calls::Arguments),
+    /// Answers that are known: those of agents' files, of operators, and what agents have learned.
+    Cache(cache::Arguments),
+    /// Documents that agents know beside their facts.
+    Knowledge(knowledge::Arguments),
     /// What the last hours or days looked like: calls, turns, latency.
     Report(report::Arguments),
+    /// Recordings of calls: which there are, one as audio, another key.
+    Recording(recording::Arguments),
+    /// What there is of one person, and its end.
+    Privacy(privacy::Arguments),
     /// Whether the running daemon answers calls, and if not, why.
     Health(health::Arguments),
     /// Refuses new calls and lets those that are up end, before a stop or an update.
     Drain(drain::Arguments),
     /// Takes changed agents, trunks, limits, certificates and log level without touching a call.
     Reload(reload::Arguments),
+    /// Who may use the control API over TCP.
+    Token(token::Arguments),
+    /// Who has looked at callers, and who has changed something.
+    Audit(audit::Arguments),
     /// The daemon's lines in the journal, of one call or of all.
     Logs(logs::Arguments),
     /// What somebody else needs to find out what is wrong, in one file that names no caller.
@@ -105,11 +127,18 @@ impl ConfigFile {
 async fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Check(arguments) => check::run(arguments).await,
+        Command::Monitor(arguments) => monitor::run(arguments).await,
         Command::Call(arguments) => calls::run(arguments).await,
+        Command::Cache(arguments) => cache::run(arguments).await,
+        Command::Knowledge(arguments) => knowledge::run(arguments).await,
         Command::Report(arguments) => report::run(arguments).await,
+        Command::Recording(arguments) => recording::run(arguments).await,
+        Command::Privacy(arguments) => privacy::run(arguments).await,
         Command::Health(arguments) => health::run(arguments).await,
         Command::Drain(arguments) => drain::run(arguments).await,
         Command::Reload(arguments) => reload::run(arguments).await,
+        Command::Token(arguments) => token::run(arguments).await,
+        Command::Audit(arguments) => audit::run(arguments).await,
         Command::Logs(arguments) => logs::run(arguments).await,
         Command::SupportBundle(arguments) => bundle::run(arguments).await,
         Command::Backup(arguments) => backup::run(arguments).await,

@@ -58,6 +58,7 @@ fn uses(role: Role) -> &'static [Use] {
         Role::Ears => &[Use::Vad, Use::Stt],
         Role::Mind => &[Use::Llm],
         Role::Voice => &[Use::Voice],
+        Role::Embed => &[Use::Embed],
     }
 }
 
@@ -78,7 +79,7 @@ impl Private {
 
     /// The same, with these files instead of the configured pack's.
     pub(crate) async fn start_with(config: &Config, pack: PackFiles, roles: &[Role]) -> Result<Self> {
-        let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice };
+        let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice, embed: pack.embed };
         let threads = match config.engine.threads {
             Threads::Auto => placement::default_threads(),
             Threads::Count(count) => count.get().into(),

@@ -35,6 +35,12 @@ enum Kind {
     Turns,
     /// Each part of the time from the caller's last word to the agent's first.
     Latency,
+    /// How turns ended: heard, interrupted, failed and why.
+    Outcomes,
+    /// What befell the box: starts, engines lost and ready, drains, reloads.
+    Events,
+    /// Where answers came from: the model, or what was known; by agent.
+    Cache,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -51,6 +57,9 @@ impl Kind {
             Self::Calls => "calls",
             Self::Turns => "turns",
             Self::Latency => "latency",
+            Self::Outcomes => "outcomes",
+            Self::Events => "events",
+            Self::Cache => "cache",
         }
     }
 
@@ -86,12 +95,25 @@ impl Kind {
                 "voice_to_voice.p95_ms",
                 "voice_to_voice.p99_ms",
             ],
+            Self::Cache => &[
+                "agent",
+                "source",
+                "turns",
+                "percent",
+                "interrupted",
+                "score",
+                "voice_to_voice.p50_ms",
+                "voice_to_voice.p95_ms",
+            ],
             Self::Latency => &["stage", "turns", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "most_ms"],
+            Self::Outcomes => &["agent", "kind", "outcome", "failure", "turns", "retries"],
+            Self::Events => &["at", "kind", "detail"],
         }
     }
 }
 
-fn span(text: &str) -> Result<Duration, String> {
+/// A span as people write it.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no span: give a number and s, m, h, d or w, as in 24h");
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds = match unit {

@@ -13,6 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callbox::control::{Trace, TracedMessage, TracedPacket};
 
+use crate::printable::printable;
+
 /// Columns between the two lines of a ladder.
 const WIDTH: usize = 46;
 
@@ -69,7 +71,7 @@ fn label(message: &str) -> String {
     if body.starts_with("v=0") {
         label.push_str(" SDP");
     }
-    label.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    printable(&label)
 }
 
 /// Writes a capture of mode 0600: it names the caller.

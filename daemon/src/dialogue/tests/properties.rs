@@ -8,7 +8,7 @@ use callbox_wire::{CallId, ClauseId, Failure, Role, Transcript, TurnId};
 use proptest::prelude::*;
 
 use super::sim::{AGENT, THOUGHT};
-use crate::base::{Clock, SystemClock};
+use crate::base::{Clock, Known, Origin, Passage, SystemClock};
 use crate::dialogue::{Action, Agent, Dialogue, Input};
 
 /// An input about the newest turn, or one that is `back` turns older.
@@ -20,6 +20,8 @@ enum Step {
     Heard(u32, &'static str),
     Token(u32, &'static str),
     Thought(u32),
+    Recalled(u32, bool),
+    Retrieved(u32, bool),
     Audio(u32, u32),
     Spoken(u32, u32, u32),
     Played(u32, u32, u32),
@@ -35,6 +37,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (back.clone(), prop::sample::select(vec!["", "When?", "and", "goodbye.", "Tell me about it."])).prop_map(|(back, text)| Step::Heard(back, text)),
         4 => (back.clone(), prop::sample::select(vec![" We", " open, yes.", "...", " at 9", " daily and", "\n"])).prop_map(|(back, text)| Step::Token(back, text)),
         2 => back.clone().prop_map(Step::Thought),
+        2 => (back.clone(), any::<bool>()).prop_map(|(back, known)| Step::Recalled(back, known)),
+        3 => (back.clone(), any::<bool>()).prop_map(|(back, any)| Step::Retrieved(back, any)),
         4 => (back.clone(), 0..3_u32).prop_map(|(back, clause)| Step::Audio(back, clause)),
         3 => (back.clone(), 0..3_u32, 0..9_u32).prop_map(|(back, clause, frames)| Step::Spoken(back, clause, frames)),
         3 => (back.clone(), 0..3_u32, 0..9_u32).prop_map(|(back, clause, frames)| Step::Played(back, clause, frames)),
@@ -117,6 +121,9 @@ impl Watch {
                     }
                 }
                 Action::Hangup(_) => self.over = true,
+                Action::Recall { turn, .. } | Action::Retrieve { turn, .. } => {
+                    prop_assert!(!self.cancelled.contains(turn) && !self.finished.contains(turn));
+                }
                 Action::PlayStored(_) | Action::Flush | Action::Transfer { .. } | Action::Mark(_) => {}
             }
         }
@@ -174,6 +181,15 @@ proptest! {
                     Input::Token { turn, text: format!("{text} turn{turn} ") }
                 }
                 Step::Thought(back) => Input::Thought { turn: turn(back, &watch), thought: THOUGHT },
+                Step::Recalled(back, known) => {
+                    let source = Known { entry: 1, origin: Origin::Learned, score: 1.0 };
+                    let answer = known.then(|| (vec!["We know,".to_owned(), "we do.".to_owned()], source));
+                    Input::Recalled { turn: turn(back, &watch), answer }
+                }
+                Step::Retrieved(back, any) => {
+                    let passage = Passage { name: "a.md: Garden".to_owned(), text: "It is open.".to_owned() };
+                    Input::Retrieved { turn: turn(back, &watch), found: any.then(|| vec![passage]) }
+                }
                 Step::Audio(back, clause) => Input::Audio { turn: turn(back, &watch), clause: ClauseId(clause) },
                 Step::Spoken(back, clause, frames) => Input::Spoken {
                     turn: turn(back, &watch), clause: ClauseId(clause), frames, compute_us: 1,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use callbox_wire::{CallId, ClauseId, Finish, Thought, Transcript, TurnId};
 
-use crate::base::{Clock, SystemClock};
+use crate::base::{Clock, Known, Origin, Passage, SystemClock};
 use crate::dialogue::{Action, Agent, Dialogue, HangupReason, Input, StoredPhrase, TurnRecord};
 
 pub(super) const AGENT: &str = "
@@ -57,6 +57,10 @@ pub(super) struct Line {
     /// What the ears hear in the transcriptions to come; the last one is repeated.
     pub(super) words: VecDeque<&'static str>,
     pub(super) answers: VecDeque<&'static str>,
+    /// What is known of every question, after so many milliseconds.
+    pub(super) known: Option<(u64, &'static str)>,
+    /// What documents say of every question, and after how many milliseconds; none if there are none.
+    pub(super) documents: Option<(u64, Vec<Passage>)>,
     pub(super) engine: bool,
     cancelled: HashSet<TurnId>,
     released: HashSet<TurnId>,
@@ -96,6 +100,8 @@ impl Line {
             speech: speech.to_vec(),
             words: words.iter().copied().collect(),
             answers: answers.iter().copied().collect(),
+            known: None,
+            documents: None,
             engine: true,
             cancelled: HashSet::new(),
             released: HashSet::new(),
@@ -235,7 +241,7 @@ impl Line {
         self.sending = false;
         self.engine = false;
         self.now += gap;
-        let agent = Arc::new(Agent::parse("test", AGENT).expect("a valid agent"));
+        let agent = Arc::clone(&self.dialogue.agent);
         let gap = Duration::from_millis(gap);
         self.dialogue = Dialogue::restore(CallId(1), agent, kept, gap, self.instant(self.now));
         self.at(self.now, Input::EngineReady);
@@ -281,6 +287,17 @@ impl Line {
                 }
                 self.at(ms, Input::Thought { turn: *turn, thought: THOUGHT });
             }
+            Action::Recall { turn, .. } => {
+                if let Some((delay, text)) = self.known {
+                    let known = Known { entry: 7, origin: Origin::Faq, score: 0.9 };
+                    let answer = Some((vec![text.to_owned()], known));
+                    self.at(self.now + delay, Input::Recalled { turn: *turn, answer });
+                }
+            }
+            Action::Retrieve { turn, .. } => {
+                let (delay, found) = self.documents.clone().map_or((0, None), |(delay, found)| (delay, Some(found)));
+                self.at(self.now + delay, Input::Retrieved { turn: *turn, found });
+            }
             Action::Speak { turn, clause, text } => {
                 let frames = frames(text);
                 let ms = self.now + self.delays.tts;
@@ -309,7 +326,9 @@ impl Line {
                         | Input::Token { turn: of, .. }
                         | Input::Thought { turn: of, .. }
                         | Input::Audio { turn: of, .. }
-                        | Input::Spoken { turn: of, .. },
+                        | Input::Spoken { turn: of, .. }
+                        | Input::Recalled { turn: of, .. }
+                        | Input::Retrieved { turn: of, .. },
                     ) => of != turn,
                     _ => true,
                 });
@@ -362,6 +381,11 @@ impl Line {
     /// Milliseconds of the actions that are as wanted.
     pub(super) fn times(&self, wanted: impl Fn(&Action) -> bool) -> Vec<u64> {
         self.log.iter().filter(|(_, action)| wanted(action)).map(|(ms, _)| *ms).collect()
+    }
+
+    /// Whether the caller knows that the call is recorded.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.dialogue.is_recorded()
     }
 
     pub(super) fn hung_up(&self) -> Option<(u64, HangupReason)> {

@@ -148,7 +148,7 @@ fn an_archive_that_is_not_as_its_manifest_says_leaves_nothing_behind() {
         (edited("pack = \"p\"", "pack = \"..\""), "`..` is no name of a pack"),
         (edited("1.0.0", "../../1"), "is no version"),
         (edited("role = \"llm\"", "role = \"stt\""), "it must hold one model of role stt"),
-        (edited("format = 1", "format = 2"), "upgrade Callbox first"),
+        (edited("format = 1", "format = 3"), "upgrade Callbox first"),
         (edited("answer = []", "answer = []\nkey = 1"), "unknown field `key`"),
     ] {
         let dir = TempDir::new().expect("a folder");

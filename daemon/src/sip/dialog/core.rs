@@ -55,7 +55,8 @@ pub struct Refused {
 /// The dialog core of one endpoint.
 pub struct Core {
     config: CoreConfig,
-    calls: HashMap<CallId, Machine>,
+    /// In boxes: a table has up to twice as many places as calls.
+    calls: HashMap<CallId, Box<Machine>>,
     /// Call-ID and our tag.
     dialogs: HashMap<(String, String), CallId>,
     transactions: HashMap<TxId, CallId>,
@@ -323,7 +324,7 @@ impl Core {
                     && m.early.iter().any(|early| early.tag == tag)
             };
             let same_peer = |m: &Machine| tag == m.state.remote_tag || early(m);
-            return match known.filter(|c| self.calls.get(c).is_some_and(same_peer)) {
+            return match known.filter(|c| self.machine(*c).is_some_and(same_peer)) {
                 Some(call) => {
                     let trunk = self.calls.get(&call).and_then(|m| m.state.trunk.as_ref());
                     let trunk = trunk.and_then(|name| self.entry.named(name));
@@ -339,7 +340,7 @@ impl Core {
                     self.with_call(call, now, actions, |m, ctx| m.on_request(tx, request, ctx));
                     // Answered at once: only a re-INVITE or an UPDATE that waits is still to be found by its number.
                     let waits = |m: &Machine| m.reoffer.as_ref().is_some_and(|r| r.tx == tx);
-                    if !self.calls.get(&call).is_some_and(waits) {
+                    if !self.machine(call).is_some_and(waits) {
                         self.transactions.remove(&tx);
                     }
                 }
@@ -376,12 +377,12 @@ impl Core {
         };
         if self.draining {
             self.refused.draining += 1;
-        } else if request.method() == Some(Method::Invite) && self.calls.values().any(merged) {
+        } else if request.method() == Some(Method::Invite) && self.machines().any(merged) {
             // RFC 3261 §8.2.2.2: the same request by another way.
             return Err(Refusal::plain(482));
         } else if self.calls.len() >= self.config.max_calls {
             self.refused.full += 1;
-        } else if self.calls.values().filter(unsettled).count() >= self.config.max_unacked_per_source {
+        } else if self.machines().filter(unsettled).count() >= self.config.max_unacked_per_source {
             self.refused.unacked += 1;
         } else if self.entry.is_full(request, flow) {
             self.refused.full += 1;
@@ -443,12 +444,20 @@ impl Core {
         }
     }
 
+    fn machine(&self, call: CallId) -> Option<&Machine> {
+        self.calls.get(&call).map(|machine| &**machine)
+    }
+
+    fn machines(&self) -> impl Iterator<Item = &Machine> {
+        self.calls.values().map(|machine| &**machine)
+    }
+
     fn insert(&mut self, machine: Machine) {
         let call = machine.state.call;
         self.entry.joined(machine.state.trunk.as_ref());
         self.dialogs.insert(key_of(&machine.state), call);
         self.deadlines.extend(machine.next().map(|at| (at, call)));
-        self.calls.insert(call, machine);
+        self.calls.insert(call, Box::new(machine));
         self.touched.push(call);
     }
 

@@ -44,7 +44,12 @@ impl Bed {
     }
 
     fn calls(&self) -> usize {
-        open(&self.database()).expect("open").handle().calls(u32::MAX, None).expect("read").len()
+        open(&self.database())
+            .expect("open")
+            .handle()
+            .calls(&crate::storage::Wanted::default(), u32::MAX, None)
+            .expect("read")
+            .len()
     }
 }
 
@@ -73,7 +78,15 @@ fn a_backup_of_a_database_in_use_is_restored_when_it_is_not() {
     assert_eq!((restored.calls, restored.turns), (300, 300));
     assert_eq!(bed.calls(), 300);
     let aside = restored.moved_aside.expect("what was there is kept");
-    assert_eq!(open(&aside).expect("whole").handle().calls(u32::MAX, None).expect("read").len(), 301);
+    assert_eq!(
+        open(&aside)
+            .expect("whole")
+            .handle()
+            .calls(&crate::storage::Wanted::default(), u32::MAX, None)
+            .expect("read")
+            .len(),
+        301
+    );
 }
 
 #[test]

@@ -5,55 +5,18 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::checkpoint::{Checkpoint, Dims};
 use super::{LoadError, Pace};
-use crate::kernels::pointwise;
+use crate::models::layers::{Attention, Linear, Norm, gelu};
 
 /// Numbers by which Whisper's layer norms avoid dividing by nothing.
 const EPS: f32 = 1e-5;
 
-/// `x · Wᵀ + b`; the weight is kept transposed, which is how candle multiplies without copying.
-struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Linear {
-    fn new((weight, bias): (Vec<f32>, Vec<f32>), device: &Device) -> Result<Self> {
-        let (out, inputs) = (bias.len(), weight.len() / bias.len());
-        let weight = Tensor::from_vec(weight, (out, inputs), device)?.t()?;
-        Ok(Self { weight, bias: Tensor::from_vec(bias, out, device)? })
-    }
-
-    fn run(&self, x: &Tensor) -> Result<Tensor> {
-        x.matmul(&self.weight)?.broadcast_add(&self.bias)
-    }
-}
-
-struct Norm {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Norm {
-    fn load(checkpoint: &Checkpoint, name: &str, device: &Device) -> std::result::Result<Self, LoadError> {
-        let width = checkpoint.dims.width;
-        let weight = Tensor::from_vec(checkpoint.read(&format!("{name}.weight"), &[width])?, width, device)?;
-        let bias = Tensor::from_vec(checkpoint.read(&format!("{name}.bias"), &[width])?, width, device)?;
-        Ok(Self { weight, bias })
-    }
-
-    fn run(&self, x: &Tensor) -> Result<Tensor> {
-        candle_nn::ops::layer_norm(x, &self.weight, &self.bias, EPS)
-    }
-}
-
 struct Block {
     attn_norm: Norm,
-    qkv: Linear,
-    out: Linear,
+    attention: Attention,
     mlp_norm: Norm,
     up: Linear,
     down: Linear,
@@ -75,17 +38,12 @@ impl Encoder {
         let width = dims.width;
         let block = |i: usize| -> std::result::Result<Block, LoadError> {
             let name = |part: &str| format!("encoder.blocks.{i}.{part}");
-            let (mut weights, mut biases) =
-                checkpoint.linears(&[name("attn.query"), name("attn.key"), name("attn.value")], width, width)?;
-            // The scale of the scores, put into the query once.
-            let scale = (Dims::HEAD as f32).sqrt().recip();
-            weights[..width * width].iter_mut().for_each(|weight| *weight *= scale);
-            biases[..width].iter_mut().for_each(|bias| *bias *= scale);
+            let qkv = checkpoint.linears(&[name("attn.query"), name("attn.key"), name("attn.value")], width, width)?;
+            let out = checkpoint.linear(&name("attn.out"), width, width)?;
             Ok(Block {
-                attn_norm: Norm::load(checkpoint, &name("attn_ln"), device)?,
-                qkv: Linear::new((weights, biases), device)?,
-                out: Linear::new(checkpoint.linear(&name("attn.out"), width, width)?, device)?,
-                mlp_norm: Norm::load(checkpoint, &name("mlp_ln"), device)?,
+                attn_norm: norm(checkpoint, &name("attn_ln"), device)?,
+                attention: Attention::new(qkv, out, dims.heads(), device)?,
+                mlp_norm: norm(checkpoint, &name("mlp_ln"), device)?,
                 up: Linear::new(checkpoint.linear(&name("mlp.0"), 4 * width, width)?, device)?,
                 down: Linear::new(checkpoint.linear(&name("mlp.2"), width, 4 * width)?, device)?,
             })
@@ -98,7 +56,7 @@ impl Encoder {
             ],
             positions: Tensor::from_vec(positions, (dims.audio_ctx, width), device)?,
             blocks: (0..dims.audio_layers).map(block).collect::<std::result::Result<_, _>>()?,
-            norm: Norm::load(checkpoint, "encoder.ln_post", device)?,
+            norm: norm(checkpoint, "encoder.ln_post", device)?,
             dims,
             device: device.clone(),
         })
@@ -120,7 +78,7 @@ impl Encoder {
             if pace.between() == ControlFlow::Break(()) {
                 return Ok(None);
             }
-            x = (&x + self.attention(block, &block.attn_norm.run(&x)?)?)?;
+            x = (&x + block.attention.run(&block.attn_norm.run(&x)?)?)?;
             let mut up = block.up.run(&block.mlp_norm.run(&x)?)?;
             gelu(&mut up)?;
             x = (x + block.down.run(&up)?)?;
@@ -153,16 +111,12 @@ impl Encoder {
         gelu(&mut x)?;
         x + self.positions.narrow(0, 0, half)?
     }
+}
 
-    fn attention(&self, block: &Block, x: &Tensor) -> Result<Tensor> {
-        let (len, width) = x.dims2()?;
-        let qkv = block.qkv.run(x)?.reshape((len, 3, self.dims.heads(), Dims::HEAD))?;
-        let part = |i: usize| qkv.narrow(1, i, 1)?.squeeze(1)?.transpose(0, 1);
-        let mut scores = part(0)?.contiguous()?.matmul(&part(1)?.transpose(1, 2)?.contiguous()?)?;
-        softmax(&mut scores)?;
-        let mixed = scores.matmul(&part(2)?.contiguous()?)?;
-        block.out.run(&mixed.transpose(0, 1)?.reshape((len, width))?)
-    }
+fn norm(checkpoint: &Checkpoint, name: &str, device: &Device) -> std::result::Result<Norm, LoadError> {
+    let width = [checkpoint.dims.width];
+    let read = |part: &str| checkpoint.read(&format!("{name}.{part}"), &width);
+    Ok(Norm::new((read("weight")?, read("bias")?), EPS, device)?)
 }
 
 /// A convolution's weight [out, in, 3] as the linear layer over three rows side by side.
@@ -178,41 +132,4 @@ fn conv(checkpoint: &Checkpoint, name: &str, inputs: usize, device: &Device) -> 
         }
     }
     Ok(Linear::new((by_tap, checkpoint.read(&format!("{name}.bias"), &[out])?), device)?)
-}
-
-fn gelu(x: &mut Tensor) -> Result<()> {
-    if x.device().is_cpu() {
-        x.inplace_op1(&Rows("gelu", pointwise::gelu))
-    } else {
-        *x = x.gelu_erf()?;
-        Ok(())
-    }
-}
-
-fn softmax(x: &mut Tensor) -> Result<()> {
-    if x.device().is_cpu() {
-        x.inplace_op1(&Rows("softmax", pointwise::softmax))
-    } else {
-        *x = candle_nn::ops::softmax_last_dim(x)?;
-        Ok(())
-    }
-}
-
-/// A function of each row of a tensor that is contiguous.
-struct Rows(&'static str, fn(&mut [f32]));
-
-impl InplaceOp1 for Rows {
-    fn name(&self) -> &'static str {
-        self.0
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let (CpuStorage::F32(data), Some((start, end)), Some(&row)) =
-            (storage, layout.contiguous_offsets(), layout.dims().last())
-        else {
-            candle_core::bail!("{} needs contiguous f32", self.0);
-        };
-        data[start..end].chunks_exact_mut(row.max(1)).for_each(self.1);
-        Ok(())
-    }
 }

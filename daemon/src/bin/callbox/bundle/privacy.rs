@@ -99,17 +99,10 @@ mod tests {
             media: MediaStats::default(),
         };
         let turn = TurnRecord {
-            call: CallId(1),
-            turn: TurnId(1),
-            started: Timestamp(0),
             caller_text: Pii::new("My name is Penelope.".into()),
             agent_text: Pii::new("Welcome back, Penelope Pitstop!".into()),
             heard_text: Pii::new(String::new()),
-            interrupted: false,
-            prompt_tokens: 0,
-            cached_tokens: 0,
-            answer_tokens: 0,
-            timings_us: Default::default(),
+            ..TurnRecord::new(CallId(1), TurnId(1), Timestamp(0))
         };
         let private = Private::of(&[StoredCall { call: Some(call), turns: vec![turn] }]);
         for text in [

@@ -75,6 +75,8 @@ pub(crate) struct Line {
     media: Media,
     policy: MediaPolicy,
     transport: Transport,
+    /// As whom calls are placed.
+    from: &'static str,
     random: Mutex<ChaCha20Rng>,
 }
 
@@ -91,7 +93,7 @@ pub(crate) struct Heard {
 
 impl Line {
     /// Binds what calls to that address need, on the interface that leads there. `ca`: who is believed over TLS, instead of
-    /// the system's authorities.
+    /// the system's authorities. `from`: the user as whom calls are placed.
     pub(crate) async fn open(
         to: &str,
         codec: CodecArg,
@@ -99,6 +101,7 @@ impl Line {
         transport: TransportArg,
         calls: usize,
         ca: Option<&Path>,
+        from: &'static str,
     ) -> Result<Self> {
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let address = address_towards(host_of(to).await?, any, &Advertised::default())
@@ -129,7 +132,7 @@ impl Line {
             TransportArg::Tcp => Transport::Tcp,
             TransportArg::Tls => Transport::Tls,
         };
-        Ok(Self { address, endpoint, media, policy, transport, random: Mutex::new(generator) })
+        Ok(Self { address, endpoint, media, policy, transport, from, random: Mutex::new(generator) })
     }
 
     /// One call with all questions.
@@ -149,7 +152,7 @@ impl Line {
         let mut stream = Stream::new((self.address, reservation.port()).into(), names, SILENCE, &self.policy);
         let request = DialRequest {
             to: to.to_owned().into(),
-            from_user: "callbox-dial".into(),
+            from_user: self.from.into(),
             transport: Some(self.transport),
             sdp: stream.offer(),
             ..DialRequest::default()

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use callbox::base::NOBODY;
 use callbox_wire::Role;
 use tokio::task::JoinSet;
 
@@ -104,7 +105,7 @@ pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
 
     let manners = Manners { pause: args.pause / 20, patience: args.patience / 20 };
     let (ca, calls) = (args.ca.as_deref(), args.calls);
-    let line = Arc::new(Line::open(&args.to, args.codec, args.encryption, args.transport, calls, ca).await?);
+    let line = Arc::new(Line::open(&args.to, args.codec, args.encryption, args.transport, calls, ca, NOBODY).await?);
     let mut calls = JoinSet::new();
     for number in 0..args.calls.max(1) {
         let (line, questions, to) = (Arc::clone(&line), Arc::clone(&questions), args.to.clone());

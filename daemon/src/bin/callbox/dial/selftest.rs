@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use callbox::base::{Clock as _, SystemClock};
+use callbox::base::{Clock as _, SELFTEST, SystemClock};
 use callbox::call::agents::Agents;
 use callbox::config::Config;
 use serde_json::{Value, json};
@@ -17,10 +17,17 @@ use super::line::{CodecArg, EncryptionArg, Line, TransportArg};
 use super::questions::{self, Question};
 use super::report::Report;
 use crate::client;
+use crate::printable::printable;
 use crate::private::EngineArgs;
 
 /// A question that any agent can say something to.
 const QUESTION: &str = "Hello, can you hear me?";
+
+/// What an error holds if the box has turned the call away: full, draining, without an engine. It knows that itself.
+pub(crate) const TURNED_AWAY: &str = " 503 ";
+
+/// Characters of a reason that the daemon takes.
+const REASON: usize = 500;
 
 /// How long the record of a call that has ended may take.
 const RECORD: Duration = Duration::from_secs(5);
@@ -37,11 +44,22 @@ pub(crate) struct Arguments {
     /// How long to wait for each answer, in milliseconds.
     #[arg(long, default_value_t = 30_000, value_name = "MS")]
     patience: u32,
+    /// Tells the daemon what came of it, which believes it for so long: a test that failed makes it not ready in its
+    /// health, and turns no call away.
+    #[arg(long, value_name = "SPAN", value_parser = crate::report::span)]
+    report: Option<Duration>,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+/// What a call that was answered says.
+struct Answered {
+    understood: String,
+    answered: String,
+    voice_to_voice_ms: usize,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -53,25 +71,57 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut questions = questions::read(None, &[arguments.say], &[])?;
     questions.iter_mut().for_each(Question::uncheck);
     questions::voice(&mut questions, &config).await?;
-    let before = calls(&config).await?;
-    let ca = config.sip.certificate.as_deref();
-    let line = Line::open(&to, CodecArg::Pcmu, EncryptionArg::Optional, transport, 1, ca).await?;
-    let manners = Manners { patience: arguments.patience / 20, ..Manners::default() };
-    let heard = line.call(&to, &questions, manners, None, None).await?;
-    line.close().await;
-    let mut report = Report::default();
-    report.add(0, &questions, &heard);
-    report.summarise();
-    ensure!(report.passed(), "{to} took the call and did not answer the question: `callbox call list` has the record");
-    let (caller, agent) = record(&config, &before).await?;
-    ensure!(!agent.is_empty(), "{to} did not find an answer to {caller:?}");
-    let latency = report.longest_ms().unwrap_or_default();
+    // From here on it is the box that fails, and not its test.
+    let answered = call(&config, &to, transport, &questions, arguments.patience).await;
+    if let Some(span) = arguments.report {
+        report(&config, &answered, span).await?;
+    }
+    let Answered { understood, answered, voice_to_voice_ms } = answered?;
     if arguments.json {
-        println!("{}", json!({ "to": to, "understood": caller, "answered": agent, "voice_to_voice_ms": latency }));
+        let told =
+            json!({ "to": to, "understood": understood, "answered": answered, "voice_to_voice_ms": voice_to_voice_ms });
+        println!("{told}");
     } else {
-        println!("{to} answers calls: it understood {caller:?} and said {agent:?}, after {latency} ms");
+        println!(
+            "{to} answers calls: it understood {understood:?} and said {answered:?}, after {voice_to_voice_ms} ms"
+        );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn call(
+    config: &Config,
+    to: &str,
+    transport: TransportArg,
+    questions: &[Question],
+    patience: u32,
+) -> Result<Answered> {
+    let before = calls(config).await?;
+    let ca = config.sip.certificate.as_deref();
+    let line = Line::open(to, CodecArg::Pcmu, EncryptionArg::Optional, transport, 1, ca, SELFTEST).await?;
+    let manners = Manners { patience: patience / 20, ..Manners::default() };
+    let heard = line.call(to, questions, manners, None, None).await?;
+    line.close().await;
+    let mut report = Report::default();
+    report.add(0, questions, &heard);
+    report.summarise();
+    ensure!(report.passed(), "{to} took the call and did not answer the question: `callbox call list` has the record");
+    let (understood, answered) = record(config, &before).await?;
+    ensure!(!answered.is_empty(), "{to} did not find an answer to {understood:?}");
+    Ok(Answered { understood, answered, voice_to_voice_ms: report.longest_ms().unwrap_or_default() })
+}
+
+/// Tells the daemon, for as long as `span`. A box that has turned the call away says so in its health itself, and one that
+/// has all of its calls is well.
+async fn report(config: &Config, answered: &Result<Answered>, span: Duration) -> Result<()> {
+    let why = answered.as_ref().err().map(|error| format!("{error:#}"));
+    if why.as_ref().is_some_and(|why| why.contains(TURNED_AWAY)) {
+        return Ok(());
+    }
+    let why = why.map(|why| printable(&why).chars().take(REASON).collect::<String>());
+    let took = answered.as_ref().ok().map(|answered| answered.voice_to_voice_ms);
+    let told = json!({ "passed": why.is_none(), "why": why, "voice_to_voice_ms": took, "good_for_s": span.as_secs() });
+    client::tell(&config.http.socket, "/api/v1/selftest", &told).await
 }
 
 /// The first agent, at the first address that the daemon listens on.
@@ -102,7 +152,7 @@ async fn calls(config: &Config) -> Result<Vec<Value>> {
 /// What the daemon understood and answered in the call that we made, which is none of those `before`.
 async fn record(config: &Config, before: &[Value]) -> Result<(String, String)> {
     let ours = |call: &&Value| {
-        let from_us = call["from"].as_str().is_some_and(|from| from.contains("callbox-dial"));
+        let from_us = call["from"].as_str().is_some_and(|from| from.contains(SELFTEST));
         from_us && call["state"] == "ended" && !before.iter().any(|known| known["id"] == call["id"])
     };
     let text = |turn: &Value, field: &str| turn[field].as_str().unwrap_or_default().to_owned();

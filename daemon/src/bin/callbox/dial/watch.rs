@@ -10,9 +10,10 @@ use serde::Deserialize;
 use crate::client;
 
 /// The parts that follow one another between the caller's last sound and the agent's first.
-const PARTS: [(&str, &str); 7] = [
+const PARTS: [(&str, &str); 8] = [
     ("pause", "pause"),
     ("stt", "ears"),
+    ("knowledge", "documents"),
     ("prefill", "prompt"),
     ("first_clause", "first clause"),
     ("tts_first", "voice"),

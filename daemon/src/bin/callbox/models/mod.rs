@@ -165,7 +165,7 @@ fn rows(dir: &Path, pack: Option<&str>, hash: bool) -> anyhow::Result<Vec<Row>> 
     let mut rows = Vec::new();
     let pulled = match pack {
         Some(pack) if versions::current(dir, pack)?.is_some() => Vec::new(),
-        Some(pack) => catalogue.pack(pack)?.to_vec(),
+        Some(pack) => catalogue.pack(pack)?,
         None => catalogue.models().iter().collect(),
     };
     for model in pulled {

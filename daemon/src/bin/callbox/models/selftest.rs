@@ -47,8 +47,13 @@ struct Heard {
 }
 
 async fn call(config: &Config, files: PackFiles, test: &SelfTest) -> Result<Heard> {
-    let mut engine = Private::start_with(config, files, &[Role::Ears, Role::Mind, Role::Voice]).await?;
+    let embeds = files.embed.is_some();
+    let roles = [Role::Ears, Role::Mind, Role::Voice].into_iter().chain(embeds.then_some(Role::Embed));
+    let mut engine = Private::start_with(config, files, &roles.collect::<Vec<_>>()).await?;
     let question = through_the_air(&mut engine, &test.say).await?;
+    if embeds {
+        embed(&mut engine, &question).await?;
+    }
     if let Some(word) = test.heard.iter().find(|word| !holds(&question, word)) {
         bail!("the ears did not hear {word:?} in {:?}, but {question:?}", test.say);
     }
@@ -69,6 +74,19 @@ async fn through_the_air(engine: &mut Private, text: &str) -> Result<String> {
     let loudness = (energy / audio.len().max(1) as f64).sqrt();
     ensure!(loudness > QUIET, "the voice said nothing audible for {text:?}");
     Ok(transcribe::transcribe(engine, audio).await?.text)
+}
+
+/// Fails if there is no vector of length 1.
+async fn embed(engine: &mut Private, question: &str) -> Result<()> {
+    let text = question.to_owned();
+    engine.port.send(Request::Embed { call: CALL, turn: TurnId(1), text, urgent: true })?;
+    loop {
+        if let Event::Embedded { vector, .. } = engine.event().await? {
+            let length = vector.iter().map(|number| number * number).sum::<f32>();
+            ensure!((length - 1.0).abs() < 0.01, "the embedder made no vector of {question:?}");
+            return Ok(());
+        }
+    }
 }
 
 async fn think(engine: &mut Private, question: &str) -> Result<String> {

@@ -10,6 +10,7 @@ use callbox::config::Config;
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::dial::selftest::TURNED_AWAY;
 use crate::{client, owner};
 
 const UNIT: &str = "callbox.service";
@@ -87,7 +88,7 @@ impl Service {
                     Err(error) => {
                         why = format!("a self-test call failed: {error:#}");
                         // A box that has all of its calls refuses one more, and is well.
-                        calls += u32::from(!why.contains(" 503 "));
+                        calls += u32::from(!why.contains(TURNED_AWAY));
                         if calls >= CALLS {
                             bail!(why);
                         }

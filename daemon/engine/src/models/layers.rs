@@ -1,0 +1,113 @@
+//! What the networks on candle have in common. Enters and leaves: rows of numbers, one for each position.
+
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor};
+
+use crate::kernels::pointwise;
+
+/// `x · Wᵀ + b`; the weight is kept transposed, which is how candle multiplies without copying.
+pub(super) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// `weight`: one row for each output.
+    pub(super) fn new((weight, bias): (Vec<f32>, Vec<f32>), device: &Device) -> Result<Self> {
+        let (out, inputs) = (bias.len(), weight.len() / bias.len());
+        let weight = Tensor::from_vec(weight, (out, inputs), device)?.t()?;
+        Ok(Self { weight, bias: Tensor::from_vec(bias, out, device)? })
+    }
+
+    pub(super) fn run(&self, x: &Tensor) -> Result<Tensor> {
+        x.matmul(&self.weight)?.broadcast_add(&self.bias)
+    }
+}
+
+/// Layer normalisation.
+pub(super) struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f32,
+}
+
+impl Norm {
+    /// `eps` avoids dividing by nothing.
+    pub(super) fn new((weight, bias): (Vec<f32>, Vec<f32>), eps: f32, device: &Device) -> Result<Self> {
+        let width = weight.len();
+        Ok(Self { weight: Tensor::from_vec(weight, width, device)?, bias: Tensor::from_vec(bias, width, device)?, eps })
+    }
+
+    pub(super) fn run(&self, x: &Tensor) -> Result<Tensor> {
+        candle_nn::ops::layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+/// Attention of every position to every position.
+pub(super) struct Attention {
+    qkv: Linear,
+    out: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    /// `qkv`: queries, keys and values below one another. The scale of the scores is put into the queries here, once.
+    pub(super) fn new(
+        (mut weights, mut biases): (Vec<f32>, Vec<f32>),
+        out: (Vec<f32>, Vec<f32>),
+        heads: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let width = out.1.len();
+        let scale = ((width / heads) as f32).sqrt().recip();
+        weights[..width * width].iter_mut().for_each(|weight| *weight *= scale);
+        biases[..width].iter_mut().for_each(|bias| *bias *= scale);
+        Ok(Self { qkv: Linear::new((weights, biases), device)?, out: Linear::new(out, device)?, heads })
+    }
+
+    pub(super) fn run(&self, x: &Tensor) -> Result<Tensor> {
+        let (len, width) = x.dims2()?;
+        let qkv = self.qkv.run(x)?.reshape((len, 3, self.heads, width / self.heads))?;
+        let part = |i: usize| qkv.narrow(1, i, 1)?.squeeze(1)?.transpose(0, 1);
+        let mut scores = part(0)?.contiguous()?.matmul(&part(1)?.transpose(1, 2)?.contiguous()?)?;
+        softmax(&mut scores)?;
+        let mixed = scores.matmul(&part(2)?.contiguous()?)?;
+        self.out.run(&mixed.transpose(0, 1)?.reshape((len, width))?)
+    }
+}
+
+pub(super) fn gelu(x: &mut Tensor) -> Result<()> {
+    if x.device().is_cpu() {
+        x.inplace_op1(&Rows("gelu", pointwise::gelu))
+    } else {
+        *x = x.gelu_erf()?;
+        Ok(())
+    }
+}
+
+fn softmax(x: &mut Tensor) -> Result<()> {
+    if x.device().is_cpu() {
+        x.inplace_op1(&Rows("softmax", pointwise::softmax))
+    } else {
+        *x = candle_nn::ops::softmax_last_dim(x)?;
+        Ok(())
+    }
+}
+
+/// A function of each row of a tensor that is contiguous.
+struct Rows(&'static str, fn(&mut [f32]));
+
+impl InplaceOp1 for Rows {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(data), Some((start, end)), Some(&row)) =
+            (storage, layout.contiguous_offsets(), layout.dims().last())
+        else {
+            candle_core::bail!("{} needs contiguous f32", self.0);
+        };
+        data[start..end].chunks_exact_mut(row.max(1)).for_each(self.1);
+        Ok(())
+    }
+}
