@@ -17,30 +17,41 @@ installs() {
 }
 
 starts() {
-    local first from warm= report
+    local report
+    x mount --bind /opt/models /var/lib/callbox/models
+    tiny
+    holds "$suite: starts" x systemctl start callbox.service
+    report=$(dial)
+    is "$suite: a call is answered" "$(answered <<<"$report")" True
+    has "$suite: the caller was understood" "$(x callbox call list --json | grep -o '"id":"[^"]*"' | head -n 1 |
+        cut -d '"' -f 4 | xargs -I ID "$bed" exec "$machine" callbox call show ID | grep " caller ")" "ow much"
+    # A restart finds the engine ready; a stop ends it.
+    x systemctl stop callbox.service 2>/dev/null
+    holds "$suite: starts again" x systemctl start callbox.service
+}
+
+# How long it takes, on a computer that does nothing else. The first start imports the weights; the best of three of the
+# others counts.
+times() {
+    local from call first start warm=
+    from=$(now)
+    installs
     x mount --bind /opt/models /var/lib/callbox/models
     tiny
     first=$(now)
-    holds "$suite: starts" x systemctl start callbox.service
+    x systemctl start callbox.service
     first=$(seconds "$first")
-    report=$(dial)
-    is "$suite: a call is answered" "$(answered <<<"$report")" True
-    call=$(seconds "$1")
-    has "$suite: the caller was understood" "$(x callbox call list --json | grep -o '"id":"[^"]*"' | head -n 1 |
-        cut -d '"' -f 4 | xargs -I ID "$bed" exec "$machine" callbox call show ID | grep " caller ")" "ow much"
-    # A restart finds the engine ready; a stop ends it. The best of three, if this computer is busy with something else.
+    is "$suite: a call is answered" "$(dial | answered)" True
+    call=$(seconds "$from")
     for _ in 1 2 3; do
         x systemctl stop callbox.service 2>/dev/null
-        from=$(now)
-        holds "$suite: starts again" x systemctl start callbox.service
-        from=$(seconds "$from")
-        warm=$(awk -v a="$from" -v b="${warm:-$from}" 'BEGIN { print a < b ? a : b }')
-        [ "$suite" = "${suites[0]}" ] && awk -v s="$warm" 'BEGIN { exit s <= 3 }' || break
+        start=$(now)
+        x systemctl start callbox.service
+        start=$(seconds "$start")
+        warm=$(awk -v a="$start" -v b="${warm:-$start}" 'BEGIN { print a < b ? a : b }')
     done
     echo "     $suite: installation to first answered call $call s; first start $first s; start to READY $warm s"
     is "$suite: installation to first answered call within 60 s" "$(awk -v s="$call" 'BEGIN { print s <= 60 }')" 1
-    # The others share the processor with each other.
-    [ "$suite" = "${suites[0]}" ] || return
     is "$suite: start to READY within 3 s" "$(awk -v s="$warm" 'BEGIN { print s <= 3 }')" 1
     if [ -n "${FIGURES:-}" ]; then
         printf '{"install_to_answer_s": %s, "first_start_s": %s, "start_to_ready_s": %s, "suite": "%s"}\n' \
@@ -50,7 +61,7 @@ starts() {
 
 obeys() {
     local newer="RestartMode|RestartSteps|RestartMaxDelaySec|FileDescriptorStorePreserve"
-    is "$suite: the units verify" "$(x systemd-analyze verify --man=no callbox.service callbox-rescue.timer callbox-backup.timer callbox-healthcheck.service 2>&1 |
+    is "$suite: the units verify" "$(x systemd-analyze verify --man=no callbox.service callbox-rescue.timer callbox-backup.timer callbox-healthcheck.service callbox-selftest.timer 2>&1 |
         grep -v -E "252|Unknown key( name)? '($newer)'" | cat)" ""
     holds "$suite: exposure is at most 1.5" x systemd-analyze security --no-pager --threshold=15 callbox.service
     is "$suite: nobody but callbox" "$(x sh -c 'stat -c %U /proc/$(systemctl show -P MainPID callbox.service)')" callbox

@@ -2,8 +2,9 @@
 # The packages, as a person meets them: from a signed repository into a clean machine with a real systemd, started, called,
 # killed, upgraded, removed. Enters: the executables of `make build`, the pack `tiny`; leaves: a line for each thing that
 # must hold, and last "N passed, N failed". What this computer cannot do is counted as skipped, never as passed.
-#   tests/package/test.sh [SUITE]...     default: bookworm trixie bookworm-rpm trixie-updates
-# FIGURES=FILE writes the times of the first suite there as JSON.
+#   tests/package/test.sh [SUITE]...     default: bookworm trixie bookworm-rpm trixie-updates bookworm-times
+# The suite that measures times runs last and alone: once the file AFTER is there, if that is set. FIGURES=FILE writes its
+# times there as JSON.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 bed=$PWD/tests/package/boot.sh
@@ -12,7 +13,7 @@ models=${CALLBOX_MODELS:-$cache/models}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 export QUIET=1
 suites=("$@")
-[ $# -gt 0 ] || suites=(bookworm trixie bookworm-rpm trixie-updates)
+[ $# -gt 0 ] || suites=(bookworm trixie bookworm-rpm trixie-updates bookworm-times)
 
 passed=0 failed=0 skipped=0
 packages=$(mktemp -d)
@@ -58,24 +59,37 @@ machine_of() {
     case $suite in
         *-rpm) on_rpm_machine "$suite" ;;
         *-updates) on_update_machine "${suite%-updates}" ;;
+        *-times) on_times_machine "${suite%-times}" ;;
         *) on_machine "$suite" ;;
     esac
+}
+
+begin_on() {
+    machine_of "$1" &
+    running[$1]=$!
+}
+end_on() {
+    local good bad left
+    wait "${running[$1]}"
+    unset "running[$1]"
+    read -r good bad left <"$packages/$1.counts" || { fail "$1: the machine ends"; return; }
+    passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
 }
 
 if ! make_packages; then ended; fi
 if why=$("$bed" check); then
     for suite in "${suites[@]}"; do
-        machine_of "$suite" &
-        running[$suite]=$!
-        # Times are measured on the first one, while it is alone.
-        until [ -e "$packages/measured" ] || ! kill -0 "${running[$suite]}" 2>/dev/null; do sleep 0.2; done
+        [[ $suite == *-times ]] || begin_on "$suite"
     done
     check_packages
     for suite in "${suites[@]}"; do
-        wait "${running[$suite]}"
-        unset "running[$suite]"
-        read -r good bad left <"$packages/$suite.counts" || { fail "$suite: the machine ends"; continue; }
-        passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
+        [[ $suite == *-times ]] || end_on "$suite"
+    done
+    for suite in "${suites[@]}"; do
+        [[ $suite == *-times ]] || continue
+        until [ -z "${AFTER:-}" ] || [ -e "$AFTER" ]; do sleep 1; done
+        begin_on "$suite"
+        end_on "$suite"
     done
 else
     check_packages
