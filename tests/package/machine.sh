@@ -6,7 +6,7 @@ x() { "$bed" exec "$machine" "$@"; }
 show() { x systemctl show "${2:-callbox.service}" --property="$1" --value; }
 status() { x systemctl status --no-pager --full --lines=50 "${1:-callbox.service}"; }
 waits_for() { for _ in $(seq 200); do x sh -c "$1" >/dev/null 2>&1 && return; sleep 0.1; done; return 1; }
-comes() { if waits_for "$2"; then pass "$1"; else fail "$1" "$(status | tail -n 5)"; fi; }
+comes() { if waits_for "$2"; then pass "$1"; else fail "$1" "$(show StatusText); $(status | tail -n 5)"; fi; }
 records() { x callbox call list --limit "${1:-200}" --json; }
 # The owner's file.
 configure() { printf '%s\n' "$@" | x tee /etc/callbox/callbox.toml >/dev/null; }

@@ -138,6 +138,41 @@ fn a_database_that_cannot_be_written_is_a_fault_that_heals() {
 }
 
 #[test]
+fn a_fault_heals_though_nobody_calls_and_the_gap_is_on_record() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("callbox.db");
+    let clock = Arc::new(crate::base::ManualClock::default());
+    let storage = Storage::open(&path, clock.clone()).expect("open");
+    let handle = storage.handle();
+    let pass = |seconds| {
+        clock.advance(Duration::from_secs(seconds));
+        handle.flush();
+    };
+    // As read-only as a disk is, and for every connection.
+    let other = Connection::open(&path).expect("a second connection");
+    for table in ["calls", "events"] {
+        let deny = format!("CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no'); END");
+        other.execute_batch(&deny).expect("denied");
+    }
+    let since = handle.writer.now();
+    for id in 0..3 {
+        handle.record(Record::Call(Box::new(call(id, 0))));
+    }
+    pass(0);
+    pass(10);
+    assert!(handle.fault().is_some() && handle.metrics().write_failed() == 3, "what it is told is no record of ours");
+    other.execute_batch("DROP TRIGGER no_calls; DROP TRIGGER no_events").expect("allowed");
+    pass(1);
+    assert!(handle.fault().is_some(), "a disk is not asked all the time");
+    pass(2);
+    assert_eq!(handle.fault(), None);
+    pass(10);
+    let told = "SELECT group_concat(kind || ': ' || detail) FROM events";
+    let told: String = other.query_row(told, [], |row| row.get(0)).expect("read");
+    assert_eq!(told, format!("storage_gap: 3 records were lost since {since}"), "once");
+}
+
+#[test]
 fn a_disk_that_was_full_at_the_start_costs_records_until_there_is_room() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("callbox.db");
@@ -156,6 +191,8 @@ fn a_disk_that_was_full_at_the_start_costs_records_until_there_is_room() {
         handle.calls(&Wanted::default(), 9, None).expect_err("closed").to_string().contains("could not be opened yet")
     );
     clock.advance(Duration::from_secs(3));
+    handle.flush();
+    assert_eq!(handle.fault(), None, "though nobody calls");
     handle.record(Record::Call(Box::new(call(2, 0))));
     handle.flush();
     assert_eq!((handle.fault(), handle.metrics().write_failed()), (None, 1));

@@ -1,6 +1,6 @@
 //! The one thread that writes. Enters: records, through a bounded queue; leaves: rows, all that waits in one
 //! transaction. A full queue drops the newest record; a failing disk drops the batch; both are counted. A database that
-//! could not be opened is tried again. Between batches, in small steps, what is not to be kept is deleted. The disk is asked
+//! could not be opened or written is tried again, and told how much it lacks. Between batches, in small steps, what is not to be kept is deleted. The disk is asked
 //! for nothing outside this thread: it may hang.
 
 use std::io;
@@ -23,7 +23,7 @@ use super::insert::write;
 use super::open::{Opened, may_pass, open};
 use super::privacy::Rules;
 use super::read::Reader;
-use super::{Record, StorageError, Timestamp, lock};
+use super::{EventRecord, Record, StorageError, Timestamp, lock};
 use crate::base::{CallId, Clock};
 
 /// Records that may wait: minutes of a hundred calls.
@@ -213,7 +213,7 @@ fn spawn(
         set(&since, None);
         if let Some(database) = database {
             let house = House::default();
-            Thread { database, tried, clock, metrics, fault, since, rules, house }.run(&messages);
+            Thread { database, tried, gap: None, clock, metrics, fault, since, rules, house }.run(&messages);
         }
     })?;
     Ok((writer, WriterThread { queue, thread: Some(thread) }))
@@ -281,10 +281,24 @@ impl Drop for WriterThread {
     }
 }
 
+/// What the database lacks. It is told as soon as it can be written, which is also how that shows when nobody calls.
+struct Gap {
+    since: Timestamp,
+    lost: usize,
+}
+
+impl Gap {
+    fn event(&self, at: Timestamp) -> EventRecord {
+        let Self { since, lost } = self;
+        EventRecord { at, kind: "storage_gap", detail: format!("{lost} records were lost since {since}") }
+    }
+}
+
 struct Thread {
     database: Database,
-    /// When it was opened, or could not be.
+    /// When it was last tried whether it can be opened, or written though there is no record.
     tried: Instant,
+    gap: Option<Gap>,
     clock: Arc<dyn Clock>,
     metrics: StorageMetrics,
     fault: Arc<Mutex<Option<String>>>,
@@ -298,7 +312,6 @@ impl Thread {
         let mut batch = Vec::with_capacity(BATCH);
         self.judge(self.opened(), 0);
         loop {
-            self.open_again();
             let patience = if self.house.is_erasing() { Duration::ZERO } else { AGAIN };
             let mut next = match messages.recv_timeout(patience) {
                 Ok(first) => Some(first),
@@ -317,7 +330,7 @@ impl Thread {
                 let full = batch.len() >= BATCH || flushed.is_some() || stop;
                 next = if full { None } else { messages.try_recv().ok() };
             }
-            self.commit(&batch);
+            self.commit(&mut batch);
             batch.clear();
             self.keep_house();
             if let Some(done) = flushed {
@@ -330,22 +343,32 @@ impl Thread {
         }
     }
 
-    fn commit(&mut self, batch: &[Record]) {
+    fn commit(&mut self, batch: &mut Vec<Record>) {
+        let records = batch.len();
+        self.open_again();
+        let now = self.clock.now();
+        if let (Some(gap), Ok(_)) = (&self.gap, &self.database.open)
+            && (records > 0 || now.saturating_duration_since(self.tried) >= AGAIN)
+        {
+            self.tried = now;
+            batch.push(Record::Event(Box::new(gap.event(Timestamp::from(self.clock.wall())))));
+        }
         if batch.is_empty() {
             return;
         }
-        self.open_again();
-        self.metrics.waiting.dec_by(i64::try_from(batch.len()).unwrap_or(i64::MAX));
-        let begun = self.clock.now();
-        set(&self.since, Some(begun));
+        self.metrics.waiting.dec_by(i64::try_from(records).unwrap_or(i64::MAX));
+        set(&self.since, Some(now));
         let result = self.database.write(batch);
         set(&self.since, None);
-        self.metrics.commit.observe(self.clock.now().saturating_duration_since(begun).as_secs_f64());
+        self.metrics.commit.observe(self.clock.now().saturating_duration_since(now).as_secs_f64());
         match &result {
-            Ok(()) => drop(self.metrics.written.inc_by(batch.len() as u64)),
-            Err(_) => self.metrics.dropped(WRITE_FAILED, batch.len()),
+            Ok(()) => {
+                self.metrics.written.inc_by(batch.len() as u64);
+                self.gap = None;
+            }
+            Err(_) => self.metrics.dropped(WRITE_FAILED, records),
         }
-        self.judge(result, batch.len());
+        self.judge(result, records);
     }
 
     /// Deletes a little of what is not to be kept.
@@ -390,7 +413,11 @@ impl Thread {
     }
 
     /// Says once that it cannot be written, and once that it can.
-    fn judge(&self, result: Result<(), String>, lost: usize) {
+    fn judge(&mut self, result: Result<(), String>, lost: usize) {
+        if result.is_err() {
+            let now = Timestamp::from(self.clock.wall());
+            self.gap.get_or_insert(Gap { since: now, lost: 0 }).lost += lost;
+        }
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(()) => {
