@@ -57,6 +57,12 @@ const fn is_known(turn: &Turn) -> bool {
     matches!(turn.source, Source::Known(_))
 }
 
+/// Whether a question that is known has been asked to its end. Ears do not always write a question mark, and behind one
+/// they sometimes write a word that nobody said; but who stops at an "and" goes on.
+fn is_whole(words: &str) -> bool {
+    words.contains(['.', '!', '?']) || ending(words) != Ending::Hanging
+}
+
 impl Dialogue {
     /// When to send [`super::Input::Tick`], if nothing else comes before. Every input may change it.
     #[must_use]
@@ -140,10 +146,7 @@ impl Dialogue {
         let mut backchannel = None;
         if turn.owns_utterance {
             let silence = match (&turn.caller, turn.failure) {
-                // Behind a whole question that is known the ears have written a word that nobody said.
-                (Some(words), None) if is_known(turn) && words.contains(['.', '!', '?']) => {
-                    Some(rules.complete_ms.get() + self.slack)
-                }
+                (Some(words), None) if is_known(turn) && is_whole(words) => Some(rules.complete_ms.get() + self.slack),
                 (Some(words), None) => Some(self.hold(words)),
                 (_, Some(_)) => Some(rules.end_of_turn_ms.get()),
                 (None, None) => None,

@@ -39,7 +39,7 @@ fn a_known_answer_is_spoken_and_the_mind_is_told_to_stop() {
 }
 
 #[test]
-fn a_word_that_the_ears_put_behind_a_known_question_keeps_nobody_waiting() {
+fn a_mark_that_the_ears_miss_and_a_word_that_they_add_keep_nobody_waiting() {
     let played = |known: bool, words: &'static str| {
         let mut line = asked(10, QUESTION, &[words]);
         line.known = line.known.filter(|_| known);
@@ -49,6 +49,9 @@ fn a_word_that_the_ears_put_behind_a_known_question_keeps_nobody_waiting() {
     let complete = played(true, "When do you open?");
     assert_eq!(played(true, "When do you open? And"), complete);
     assert!(played(false, "When do you open? And") > complete + 500);
+    assert_eq!(played(true, "When do you open"), complete);
+    assert!(played(false, "When do you open") > complete + 100);
+    assert!(played(true, "When do you open and") > complete + 400);
 }
 
 #[test]
