@@ -63,11 +63,11 @@ time.sleep(600)' "$1" "$2" >"$work/port" &
     until grep -q taken "$work/port"; do sleep 0.05; done
 }
 
-# A disk that takes nothing: calls go on.
+# A disk that takes nothing: calls go on. It is larger than the write-ahead log, which may grow to 4 MB.
 outlasts() {
     local disk=/var/lib/callbox
     x systemctl stop callbox.service 2>/dev/null
-    x sh -c "umount $disk/models && mount -t tmpfs -o size=1m,mode=750,uid=\$(id -u callbox),gid=\$(id -g callbox) small $disk"
+    x sh -c "umount $disk/models && mount -t tmpfs -o size=16m,mode=750,uid=\$(id -u callbox),gid=\$(id -g callbox) small $disk"
     scripted
     full_disk
     read_only_disk
