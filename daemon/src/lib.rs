@@ -23,6 +23,8 @@ pub mod storage;
 
 pub mod recording;
 
+pub mod gpu;
+
 pub mod control;
 
 pub mod telemetry;

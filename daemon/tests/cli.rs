@@ -44,6 +44,7 @@ fn asks_a_running_daemon() {
         answers: Answers::begin(None, Arc::clone(&clock)).expect("a thread"),
         knowledge: callbox::knowledge::Knowledge::new(folder.path().join("knowledge")),
         clock,
+        gpus: callbox::gpu::Gpus::default(),
     };
     let socket = folder.path().join("control.sock");
     let http = "127.0.0.1:0".parse().expect("an address");

@@ -89,7 +89,7 @@ DASHBOARDS = {
          ("timeseries", "Callers who came back from a transfer, per second", "cps", {
             "{{reason}}": rate("callbox_transfers_failed_total", by="reason")})],
     ]),
-    "engine": ("Callbox: engine and machine", [
+    "engine": ("Callbox: engine, GPUs and machine", [
         [("timeseries", "Engine ready", "bool_yes_no", {"{{instance}} {{engine}}": f"callbox_engine_up{BOX}"}),
          ("timeseries", "Engine lost, in an hour", "none", {
             "{{engine}}": f"increase(callbox_engine_restarts_total{BOX}[1h]) or on() vector(0)"})],
@@ -112,6 +112,24 @@ DASHBOARDS = {
          ("stat", "Model loaded in", "s", {
             "{{role}}": f"callbox_engine_load_seconds{BOX}", "{{role}} warm after": f"callbox_engine_warmup_seconds{BOX}"}),
          ("stat", "Models", "none", {"{{role}}: {{model}}": f"callbox_engine_model{BOX}"})],
+        [("name", "Cards", "none", {"GPU {{gpu}}: {{name}}": f"callbox_gpu_info{BOX} or on() vector(0)"}),
+         ("stat", "Nothing is wrong with them", "bool_yes_no", {"GPU {{gpu}}": f"callbox_gpu_healthy{BOX} or on() vector(0)"}),
+         ("timeseries", "Memory of GPUs", "bytes", {
+            "GPU {{gpu}}": f"callbox_gpu_memory_used_bytes{BOX} or on() vector(0)",
+            "GPU {{gpu}}, in all": f"callbox_gpu_memory_bytes{BOX} or on() vector(0)"}),
+         ("timeseries", "GPUs compute, share of the time", "percentunit", {
+            "GPU {{gpu}}": f"callbox_gpu_utilization_ratio{BOX} or on() vector(0)"})],
+        [("timeseries", "Temperature of GPUs", "celsius", {
+            "GPU {{gpu}}": f"callbox_gpu_temperature_celsius{BOX} or on() vector(0)"}),
+         ("timeseries", "GPUs take", "watt", {
+            "GPU {{gpu}}": f"callbox_gpu_power_watts{BOX} or on() vector(0)",
+            "GPU {{gpu}}, at most": f"callbox_gpu_power_limit_watts{BOX} or on() vector(0)"}),
+         ("timeseries", "GPUs that are slowed down", "none", {"GPU {{gpu}}": f"callbox_gpu_slowed{BOX} or on() vector(0)"}),
+         ("timeseries", "Critical errors of GPUs, in an hour", "none", {
+            "GPU {{gpu}}, XID {{xid}}": f"increase(callbox_gpu_xid_total{BOX}[1h]) or on() vector(0)"}),
+         ("stat", "Memory errors, processes", "none", {
+            "GPU {{gpu}}, errors": f"callbox_gpu_ecc_errors{BOX} or on() vector(0)",
+            "GPU {{gpu}}, processes": f"callbox_gpu_processes{BOX} or on() vector(0)"})],
         [("timeseries", "Processor time, cores", "none", {
             "callboxd": rate("callbox_process_cpu_seconds_total"),
             "engine": rate_or_none("callbox_engine_cpu_seconds_total")}),

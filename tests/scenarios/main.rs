@@ -6,6 +6,7 @@ mod callers;
 mod codecs;
 mod deaf;
 mod faults;
+mod gpu;
 mod health;
 mod interruption;
 mod kills;

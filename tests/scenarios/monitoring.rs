@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use callbox_tests::harness::{Daemon, Engine, Kamailio, Process, Setup, eventually, free_port, get, scenario};
+use callbox_tests::harness::{Cards, Daemon, Engine, Kamailio, Process, Setup, eventually, free_port, get, scenario};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -81,7 +81,13 @@ async fn a_prometheus_finds_something_for_every_panel() -> anyhow::Result<()> {
     let sip = format!(
         "tls = [\"127.0.0.1:{port}\"]\ncertificate = \"{folder_of_keys}/box.pem\"\nkey = \"{folder_of_keys}/box.key\""
     );
-    let more = trunk(&provider, dir.path(), "register = true\nregister_s = 60")?;
+    let cards = Cards::new("busy=50").await?;
+    let library = cards.library();
+    let more = format!(
+        "[gpu]\nlibrary = \"{}\"\n{}",
+        library.display(),
+        trunk(&provider, dir.path(), "register = true\nregister_s = 60")?
+    );
     let daemon = Daemon::start(Setup { sip, more, ..Setup::new(Engine::Scripted(SCRIPT)) }).await?;
     let (mut prometheus, address) = prometheus(&daemon, dir.path())?;
     let (sipp, mut rtp) = call(&daemon, scenario("call").lasting(Duration::from_secs(10))).await?;

@@ -5,7 +5,7 @@ use crate::none;
 use crate::source::{Source, files};
 
 /// A room and the rooms that it may import.
-const EDGES: [(&str, &[&str]); 17] = [
+const EDGES: [(&str, &[&str]); 18] = [
     ("base", &[]),
     ("service", &["base"]),
     ("sip", &["base"]),
@@ -16,10 +16,11 @@ const EDGES: [(&str, &[&str]); 17] = [
     ("engine", &["base"]),
     ("storage", &["base"]),
     ("recording", &["base"]),
+    ("gpu", &["base", "storage"]),
     ("models", &["base"]),
     ("config", &["base", "models"]),
     ("telemetry", &["base", "config"]),
-    ("control", &["base", "config", "cache", "knowledge", "storage", "telemetry"]),
+    ("control", &["base", "config", "cache", "knowledge", "storage", "gpu", "telemetry"]),
     // To `control` a call only reports: it keeps the list of live calls and the latches of readiness. To `service` it
     // gives what outlives the daemon.
     (
@@ -54,6 +55,7 @@ const EDGES: [(&str, &[&str]); 17] = [
             "engine",
             "storage",
             "recording",
+            "gpu",
             "telemetry",
             "models",
             "control",

@@ -40,6 +40,7 @@ use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, Li
 use crate::dialogue::CONTEXT;
 use crate::engine::placement::{self, ModelFiles, Resources};
 use crate::engine::{self, Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
+use crate::gpu::{Gpus, Watch};
 use crate::knowledge::Knowledge;
 use crate::media::{Media, MediaConfig, MediaThread};
 use crate::models;
@@ -110,6 +111,7 @@ pub struct App {
     media: Media,
     service: Service,
     disk: disk::Disk,
+    gpu: Watch,
     traces: Traces,
 }
 
@@ -168,6 +170,7 @@ impl App {
         let lines = Lines::new(endpoint.clone(), Arc::new(names), Arc::clone(&clock), random()?);
 
         let (orders, queue) = Orders::new();
+        let gpus = Gpus::default();
         let (cards, shown_agents) = watch::channel(inventory::agents(&agents));
         let web = certificates::Web::default();
         web.renew(certificates::web(config).map_err(configuration)?);
@@ -185,6 +188,7 @@ impl App {
             recorded: recordings::for_control(recorder.handle()),
             answers: answers.clone(),
             knowledge: knowledge.clone(),
+            gpus: gpus.clone(),
         };
         let control = Control::start(ControlConfig {
             http: config.http.listen,
@@ -269,8 +273,10 @@ impl App {
             engine.register(registry);
             registry.register_collector(Box::new(rooms));
             registry.register_collector(Box::new(here));
+            registry.register_collector(Box::new(gpus.clone()));
         });
         let disk = disk::Disk::start(config, &metrics).map_err(machine)?;
+        let gpu = Watch::start(config.gpu.library.clone(), gpus, storage.handle()).map_err(machine)?;
         let watching = vec![
             tokio::spawn(watch_engine(
                 engine.clone(),
@@ -312,6 +318,7 @@ impl App {
             media,
             service,
             disk,
+            gpu,
             traces,
         })
     }
@@ -365,6 +372,7 @@ impl App {
         self.engine.stop().await;
         drop(self.control);
         drop(self.disk);
+        drop(self.gpu);
         drop(self.media);
         // What it says of its last parts is still written.
         drop(self.recorder);

@@ -23,7 +23,7 @@ pub use privacy::Privacy;
 pub use recordings::Recordings;
 pub use reload::Change;
 pub use sections::{
-    Agents, ClientCertificates, Engine, EngineKind, Http, Log, LogFormat, LogLevel, Media, Models, PortRange, Sip,
+    Agents, ClientCertificates, Engine, EngineKind, Gpu, Http, Log, LogFormat, LogLevel, Media, Models, PortRange, Sip,
     SipLimits, Storage, Threads,
 };
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,8 @@ pub struct Config {
     pub log: Log,
     /// Traces of calls.
     pub telemetry: Telemetry,
+    /// NVIDIA's driver.
+    pub gpu: Gpu,
     /// Who answers.
     pub agents: Agents,
     /// Who may call, and who is called; nobody named means that every address may call.

@@ -453,6 +453,20 @@ pub enum LogFormat {
     Text,
 }
 
+/// NVIDIA's cards, which are looked at where there are some.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gpu {
+    /// The driver's library; a name without a folder is looked for where libraries are.
+    pub library: PathBuf,
+}
+
+impl Default for Gpu {
+    fn default() -> Self {
+        Self { library: "libnvidia-ml.so.1".into() }
+    }
+}
+
 /// Who answers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Shared;
+use crate::gpu::Seen;
 
 const fn code(well: bool) -> StatusCode {
     if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
@@ -41,6 +42,8 @@ pub(super) struct Health {
     #[schema(value_type = Object)]
     trunks: serde_json::Value,
     storage: Disk,
+    /// NVIDIA's driver and its cards.
+    gpus: Seen,
 }
 
 /// How the database is.
@@ -74,6 +77,7 @@ pub(super) async fn summary(State(shared): State<Shared>) -> (StatusCode, Json<H
             fault: state.storage.fault(),
             records_lost: state.storage.metrics().queue_full() + state.storage.metrics().write_failed(),
         },
+        gpus: state.gpus.seen(),
     };
     (code(ready), Json(health))
 }

@@ -73,6 +73,7 @@ pub use trace::{Captured, Trace, TracedMessage, TracedPacket, Traces};
 
 use crate::base::{Clock, Pulse};
 use crate::cache::Answers;
+use crate::gpu::Gpus;
 use crate::knowledge::Knowledge;
 use crate::storage::StorageHandle;
 use crate::telemetry::Metrics;
@@ -120,6 +121,8 @@ pub struct ControlState {
     pub answers: Answers,
     /// Documents that agents know.
     pub knowledge: Knowledge,
+    /// The machine's cards.
+    pub gpus: Gpus,
 }
 
 /// Why the control thread could not be started; its `Display` is one sentence.

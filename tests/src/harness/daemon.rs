@@ -329,7 +329,7 @@ paths = ["agents"]
         if status == 200 { Ok(text) } else { bail!("/metrics: {status}") }
     }
 
-    /// All samples of a metric, added up; none if there is no sample of it.
+    /// All samples of a metric, added up, or the one of these labels; none if there is no sample of it.
     ///
     /// # Errors
     /// If it does not answer.
@@ -337,7 +337,7 @@ paths = ["agents"]
         let page = self.metrics().await?;
         let value = |line: &str| {
             let (sample, value) = line.rsplit_once(' ')?;
-            (sample.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok()).flatten()
+            (sample == name || sample.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok()).flatten()
         };
         let values: Vec<_> = page.lines().filter_map(value).collect();
         Ok((!values.is_empty()).then(|| values.iter().sum()))

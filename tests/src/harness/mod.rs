@@ -1,6 +1,7 @@
 //! A daemon, its callers and what they heard.
 
 mod baresip;
+mod cards;
 mod collector;
 mod daemon;
 mod dns;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 pub use baresip::{Baresip, Speaks};
+pub use cards::Cards;
 pub use collector::{Collector, attribute};
 pub use daemon::{AGENT, Daemon, Engine, Setup, Turn, Usage};
 pub use dns::Names;

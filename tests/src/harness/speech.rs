@@ -83,7 +83,7 @@ pub fn write_wav(path: &Path, rate: u32, samples: &[i16]) -> anyhow::Result<()> 
     Ok(writer.finalize()?)
 }
 
-async fn run(command: &mut Command) -> anyhow::Result<Vec<u8>> {
+pub(super) async fn run(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     let output = command.kill_on_drop(true).output().await.context("run `make setup` and `make build`")?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{:?}: {}\n{error}", command.as_std(), output.status);

@@ -39,6 +39,21 @@ async fn wait(arguments: &Arguments) -> (StatusCode, Value) {
     }
 }
 
+/// A card in a line: what it is, how it is, what is wrong with it.
+fn gpu(card: &Value) -> String {
+    let gibibytes = |key: &str| card[key].as_f64().map(|bytes| bytes / f64::from(1 << 30));
+    let mut parts = vec![card["name"].as_str().unwrap_or("unknown").to_owned()];
+    if let (Some(used), Some(all)) = (gibibytes("memory_used_bytes"), gibibytes("memory_bytes")) {
+        parts.push(format!("{used:.1} of {all:.1} GiB"));
+    }
+    parts.extend(card["temperature_celsius"].as_u64().map(|celsius| format!("{celsius} °C")));
+    parts.extend(card["power_watts"].as_f64().map(|watts| format!("{watts:.0} W")));
+    parts.extend(card["utilization"].as_f64().map(|share| format!("busy {:.0} %", share * 100.0)));
+    let faults: Vec<&str> = card["faults"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let state = if faults.is_empty() { "ready".to_owned() } else { faults.join("; ") };
+    format!("{state} ({})", parts.join(", "))
+}
+
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let limit = Duration::from_secs(arguments.wait.into());
     let (status, health) = match timeout(limit, wait(&arguments)).await {
@@ -59,6 +74,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         );
         for (part, status) in health["parts"].as_object().into_iter().flatten() {
             println!("  {part:<14} {}", text(status));
+        }
+        for card in health["gpus"]["cards"].as_array().into_iter().flatten() {
+            println!("  {:<14} {}", format!("gpu:{}", card["index"]), gpu(card));
         }
         if let Some(fault) = health["storage"]["fault"].as_str() {
             println!("  {fault}; {} records lost", health["storage"]["records_lost"]);

@@ -61,6 +61,12 @@ export async function look() {
     tiles.push(tile(`Trunk ${name}`, down ? 'not registered' : `${trunk.calls} calls`, down ? 'bad' : 'good'));
     if (down) alerts.push(alert(`Trunk ${name}`, 'is not registered: nobody can call through it', true));
   }
+  for (const card of health.gpus.cards) {
+    const taken = card.memory_bytes ? `${Math.round((100 * card.memory_used_bytes) / card.memory_bytes)} % of its memory` : card.name;
+    const warm = card.temperature_celsius == null ? '' : `, ${card.temperature_celsius} °C`;
+    tiles.push(tile(`GPU ${card.index}`, card.faults.length ? 'look at it' : `${taken}${warm}`, card.faults.length ? 'bad' : 'good'));
+    for (const fault of card.faults) alerts.push(alert(`GPU ${card.index}`, fault, true));
+  }
   if (health.storage.fault) alerts.push(alert('Database', health.storage.fault, true));
   if (health.storage.records_lost) alerts.push(alert('Database', `${health.storage.records_lost} records were lost`, false));
   if (stream === 'lost') alerts.push(alert('Live view', 'the stream of events is interrupted; it comes again by itself', false));

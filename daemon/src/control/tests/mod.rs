@@ -48,6 +48,7 @@ fn start(folder: &tempfile::TempDir, clock: Arc<dyn Clock>) -> (Control, Control
         traces: Traces::new(|call| if call == CallId(7) { vec![message()] } else { Vec::new() }),
         answers: Answers::begin(None, Arc::clone(&clock)).expect("a thread"),
         knowledge: documents(folder.path()),
+        gpus: Gpus::default(),
         clock,
         trunks: Arc::new(|| serde_json::json!({ "carrier": { "calls": 1 } })),
         recorded: Recorded::default(),
