@@ -195,7 +195,7 @@ impl Embedder {
     /// If the model or the engine is not there.
     pub async fn start(models: &Path) -> Result<Self> {
         let call = CallId(1);
-        let pack = models::resolve(models, "tiny", &[Use::Embed])?;
+        let pack = models::resolve(models, "tiny", &models::Own::new(), &[Use::Embed])?;
         let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice, embed: pack.embed };
         let run = tempfile::tempdir()?;
         let resources = Resources {

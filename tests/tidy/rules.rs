@@ -99,6 +99,25 @@ fn danger_lives_in_the_engine_and_is_justified() {
     none(complaints);
 }
 
+/// What a client of others is called in code, and where the one lives that a person has to type a command for.
+const CLIENTS: [&str; 3] = ["hf_hub", "ureq", "reqwest"];
+const ASKS: &str = "daemon/src/bin/callbox/models/hub/";
+
+#[test]
+fn only_one_command_asks_a_hub() {
+    let mut complaints = Vec::new();
+    for source in files("daemon", &[".rs"]).into_iter().filter(|source| !source.path.starts_with(ASKS)) {
+        let code = source.product();
+        for client in CLIENTS {
+            for (at, _) in code.match_indices(client).filter(|(at, word)| is_word(&code, *at, word.len())) {
+                let line = source.line(at);
+                complaints.push(format!("{}:{line}: `{client}` outside {ASKS}: the daemon asks nobody", source.path));
+            }
+        }
+    }
+    none(complaints);
+}
+
 #[test]
 fn lints_are_lifted_with_a_reason_and_tests_are_never_skipped() {
     let mut complaints = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::call::agents::Agents;
 use crate::config::{Config, EngineKind};
 use crate::control::{AgentCard, ModelCard, Models, PackCard};
-use crate::models::{Catalogue, Model, State, state, versions};
+use crate::models::{Origin, Part, State, parts, state};
 
 /// Every agent, by name.
 pub(super) fn agents(agents: &Agents) -> Arc<[AgentCard]> {
@@ -23,17 +23,17 @@ pub(super) fn agents(agents: &Agents) -> Arc<[AgentCard]> {
         .collect()
 }
 
-/// The models of the pack that is configured; a scripted engine has none.
+/// The models that are configured; a scripted engine has none.
 pub(super) fn models(config: &Config) -> Models {
-    let (dir, pack) = (config.models.dir.clone(), config.models.pack.clone());
+    let (dir, pack, own) = (config.models.dir.clone(), config.models.pack.clone(), config.models.own());
     let scripted = config.engine.kind == EngineKind::Scripted;
     Arc::new(move || {
         if scripted {
             return Ok(PackCard { pack: "scripted".to_owned(), version: None, models: Vec::new() });
         }
         let told = |error: crate::models::ModelError| error.to_string();
-        let card = |model: &Model, dir| {
-            let state = match state(model, dir, false).map_err(told)? {
+        let card = |Part { model, folder, .. }: &Part| {
+            let state = match state(model, folder, false).map_err(told)? {
                 State::Installed => "installed",
                 State::Missing => "missing",
                 State::Damaged => "damaged",
@@ -47,17 +47,12 @@ pub(super) fn models(config: &Config) -> Models {
                 state: state.to_owned(),
             })
         };
-        match versions::current(&dir, &pack).map_err(told)? {
-            Some(installed) => {
-                let models = installed.manifest.models.iter().map(|model| card(model, &installed.folder));
-                let version = Some(installed.manifest.version.to_string());
-                Ok(PackCard { pack: pack.clone(), version, models: models.collect::<Result<_, String>>()? })
-            }
-            None => {
-                let models = Catalogue::embedded().pack(&pack).map_err(told)?;
-                let models = models.iter().map(|model| card(model, &dir)).collect::<Result<_, String>>()?;
-                Ok(PackCard { pack: pack.clone(), version: None, models })
-            }
-        }
+        let parts = parts(&dir, &pack, &own).map_err(told)?;
+        let version = parts.iter().find_map(|part| match part.origin {
+            Origin::Installed(version) => Some(version.to_string()),
+            _ => None,
+        });
+        let models = parts.iter().map(card).collect::<Result<_, String>>()?;
+        Ok(PackCard { pack: pack.clone(), version, models })
     })
 }

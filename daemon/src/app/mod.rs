@@ -445,7 +445,8 @@ fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<(
     if let Some(missing) = config.missing_programs().first() {
         return Err(configuration(missing.to_string()));
     }
-    let pack = models::resolve(&config.models.dir, &config.models.pack, &models::Use::ALL).map_err(configuration)?;
+    let pack = models::resolve(&config.models.dir, &config.models.pack, &config.models.own(), &models::Use::ALL)
+        .map_err(configuration)?;
     let speaks = Speaks { voice: pack.voice.clone(), llm: pack.llm.clone(), llm_sha256: pack.llm_sha256 };
     if pack.embed.is_none() {
         let pack = &config.models.pack;

@@ -22,6 +22,7 @@ pub use parse::ConfigError;
 pub use privacy::Privacy;
 pub use recordings::Recordings;
 pub use reload::Change;
+pub use secrets::hub_token;
 pub use sections::{
     Agents, ClientCertificates, Engine, EngineKind, Gpu, Http, Log, LogFormat, LogLevel, Media, Models, PortRange, Sip,
     SipLimits, Storage, Threads,

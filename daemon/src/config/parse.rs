@@ -11,6 +11,8 @@ use toml::{Table, Value};
 
 use super::{Config, EngineKind};
 use crate::base::trunk::Trunk;
+use crate::models::Use;
+use crate::models::own::is_name;
 
 /// Why there is no configuration; its `Display` is one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -300,6 +302,16 @@ fn main_contradiction(config: &Config) -> Option<(&'static str, String)> {
     if config.models.pack.is_empty() {
         return Some(("models.pack", "must name a pack, as \"starter\"".into()));
     }
+    if let Some((role, name)) = config.models.own().into_iter().find(|(_, name)| !is_name(name)) {
+        let key = match role {
+            Use::Vad => "models.vad",
+            Use::Stt => "models.stt",
+            Use::Llm => "models.llm",
+            Use::Voice => "models.voice",
+            Use::Embed => "models.embed",
+        };
+        return Some((key, format!("`{name}` is no name of a model; `callbox models list` shows those that are here")));
+    }
     None
 }
 
@@ -339,6 +351,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::config::Models;
 
     /// Loads `owners` over `packaged`, both in a fresh folder; the folder's name is cut out of the sentence.
     fn read(packaged: Option<&str>, owners: &str) -> Result<Config, String> {
@@ -395,6 +408,8 @@ mod tests {
         all.privacy.key_file = Some("k".into());
         all.recordings.credential = Some("c".parse().expect("a name"));
         all.recordings.key_file = Some("k".into());
+        let Models { vad, stt, llm, voice, embed, .. } = &mut all.models;
+        [vad, stt, llm, voice, embed].into_iter().for_each(|name| *name = Some("m".into()));
         let only_needed = Trunk::new(example.name.clone());
         let same =
             Trunk { caller_id: example.caller_id.clone(), agents: example.agents.clone(), ..only_needed.clone() };
@@ -498,6 +513,10 @@ mod tests {
             (
                 "[[trunk]]\nname = \"a\"\ncodecs = []",
                 "callbox.toml:3: trunk.codecs: name at least one codec, each of them once",
+            ),
+            (
+                "[models]\nvoice = \"joe\"\nllm = \"../mind\"",
+                "callbox.toml:3: models.llm: `../mind` is no name of a model; `callbox models list` shows those that are here",
             ),
             ("[sip]\nudp = [", "callbox.toml:2: this is not TOML: unclosed array, expected `]`"),
             (

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::base::Secret;
 use crate::base::trunk::CredentialName;
 
 /// Longest secret, in bytes.
@@ -73,6 +74,30 @@ pub(super) fn private_file(path: &Path) -> Result<String, String> {
         return Err(format!("{shown} is too long for a secret; write it anew"));
     }
     fs::read_to_string(path).map_err(unreadable)
+}
+
+/// The credential with the token for a model hub.
+const HUB_TOKEN: &str = "hub-token";
+
+/// The token for a model hub: what `file` holds, else what systemd has passed as `hub-token`, else what lies where
+/// `callbox.service` takes its credentials from. It stands in no configuration.
+///
+/// # Errors
+/// One sentence, without the token.
+pub fn hub_token(file: Option<&Path>) -> Result<Option<Secret>, String> {
+    let passed = folder().map(|folder| Path::new(&folder).join(HUB_TOKEN)).filter(|path| path.is_file());
+    let stored = Path::new(STORES[0]).join(HUB_TOKEN);
+    let text = match (file, passed) {
+        (Some(file), _) => private_file(file)?,
+        (None, Some(passed)) => fs::read_to_string(passed)
+            .map_err(|error| format!("the credential `{HUB_TOKEN}` cannot be read: {error}"))?,
+        (None, None) if stored.is_file() => private_file(&stored)?,
+        (None, None) => return Ok(None),
+    };
+    match line(&text) {
+        Some(token) if token.bytes().all(|b| b.is_ascii_graphic()) => Ok(Some(Secret::new(token))),
+        _ => Err("the hub's token must be one line without spaces: write its file or credential anew".into()),
+    }
 }
 
 /// Whether systemd would find a credential of this name. Folders that this user may not look into count as holding it.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::base::trunk::Network;
+use crate::models::{Own, Use};
 
 const fn nonzero(value: u32) -> NonZeroU32 {
     match NonZeroU32::new(value) {
@@ -362,14 +363,59 @@ pub struct Models {
     pub dir: PathBuf,
     /// Which set of models to load.
     pub pack: String,
+    /// A model of the owner's that detects voice, by its name in `models.lock`, instead of the pack's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vad: Option<String>,
+    /// One that hears.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stt: Option<String>,
+    /// One that thinks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub llm: Option<String>,
+    /// One that speaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voice: Option<String>,
+    /// One that makes vectors of sentences.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embed: Option<String>,
     /// Folder for weights in the form that this machine computes fastest, and for what agents always say, rendered; may
     /// be emptied at any time.
     pub cache: PathBuf,
 }
 
+impl Models {
+    /// The owner's models that take the place of the pack's.
+    #[must_use]
+    pub fn own(&self) -> Own {
+        let named = [
+            (Use::Vad, &self.vad),
+            (Use::Stt, &self.stt),
+            (Use::Llm, &self.llm),
+            (Use::Voice, &self.voice),
+            (Use::Embed, &self.embed),
+        ];
+        named.into_iter().filter_map(|(role, name)| Some((role, name.clone()?))).collect()
+    }
+
+    /// The pack as it is, nothing of the owner's in it.
+    pub fn only(&mut self, pack: &str) {
+        let (dir, cache) = (std::mem::take(&mut self.dir), std::mem::take(&mut self.cache));
+        *self = Self { dir, cache, pack: pack.to_owned(), ..Self::default() };
+    }
+}
+
 impl Default for Models {
     fn default() -> Self {
-        Self { dir: "/var/lib/callbox/models".into(), pack: "starter".into(), cache: "/var/cache/callbox".into() }
+        Self {
+            dir: "/var/lib/callbox/models".into(),
+            pack: "starter".into(),
+            vad: None,
+            stt: None,
+            llm: None,
+            voice: None,
+            embed: None,
+            cache: "/var/cache/callbox".into(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,7 @@ impl Pack {
 }
 
 /// What a model does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Use {
     /// Voice activity.
@@ -68,6 +69,17 @@ pub enum Use {
 impl Use {
     /// All that a daemon cannot be without.
     pub const ALL: [Self; 4] = [Self::Vad, Self::Stt, Self::Llm, Self::Voice];
+}
+
+impl FromStr for Use {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Vad, Self::Stt, Self::Llm, Self::Voice, Self::Embed]
+            .into_iter()
+            .find(|role| role.to_string() == text)
+            .ok_or_else(|| format!("there is no role `{text}`; there are llm, stt, voice, embed and vad"))
+    }
 }
 
 impl fmt::Display for Use {

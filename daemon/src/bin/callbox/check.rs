@@ -34,7 +34,7 @@ pub(crate) async fn findings(config: &Config) -> (Vec<String>, bool) {
         Err(error) => findings.push(error.to_string()),
     }
     if config.engine.kind == EngineKind::Cpu
-        && let Err(error) = models::resolve(&config.models.dir, &config.models.pack, &Use::ALL)
+        && let Err(error) = models::resolve(&config.models.dir, &config.models.pack, &config.models.own(), &Use::ALL)
     {
         findings.push(format!("models: {error}"));
     }

@@ -24,7 +24,7 @@ const STEP_LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct EngineArgs {
     #[command(flatten)]
     file: crate::ConfigFile,
-    /// Model pack, instead of the configured one.
+    /// Model pack, instead of the configured models.
     #[arg(long, value_name = "NAME")]
     pack: Option<String>,
     /// Folder of the models, instead of the configured one.
@@ -46,7 +46,7 @@ impl EngineArgs {
             config.models.cache.clone_from(weights);
         }
         if let Some(pack) = &self.pack {
-            config.models.pack.clone_from(pack);
+            config.models.only(pack);
         }
         Ok(config)
     }
@@ -73,7 +73,7 @@ impl Private {
     /// Starts an engine with these roles and waits until it is warm.
     pub(crate) async fn start(config: &Config, roles: &[Role]) -> Result<Self> {
         let uses: Vec<Use> = roles.iter().flat_map(|role| uses(*role)).copied().collect();
-        let pack = models::resolve(&config.models.dir, &config.models.pack, &uses)?;
+        let pack = models::resolve(&config.models.dir, &config.models.pack, &config.models.own(), &uses)?;
         Self::start_with(config, pack, roles).await
     }
 

@@ -67,7 +67,7 @@ fn install(dir: &Path, version: &str, older: bool) -> Result<(), ModelError> {
 
 /// What the language model of the version that counts says.
 fn counts(dir: &Path) -> String {
-    let files = resolve(dir, "p", &Use::ALL).expect("whole");
+    let files = resolve(dir, "p", &Own::new(), &Use::ALL).expect("whole");
     fs::read_to_string(files.llm).expect("readable")
 }
 
@@ -111,7 +111,7 @@ fn a_damaged_version_is_named_and_installed_anew_in_its_own_place() {
     assert!(matches!(unpack(dir, &good("1.0.0"), false), Ok(Unpacked::Already(_))));
     let weights = dir.join("packs/p/1.0.0/llm/w");
     fs::write(&weights, "llm").expect("cut off");
-    let error = resolve(dir, "p", &Use::ALL).expect_err("damaged").to_string();
+    let error = resolve(dir, "p", &Own::new(), &Use::ALL).expect_err("damaged").to_string();
     assert!(error.ends_with("install pack p again, or run `callbox models rollback p`"), "{error}");
     install(dir, "1.0.0", false).expect("repaired");
     assert_eq!((counts(dir).as_str(), below(dir).len()), ("llm 1.0.0", 2));

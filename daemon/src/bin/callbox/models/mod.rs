@@ -1,7 +1,9 @@
-//! `callbox models`: which models there are, bringing a pack, hashing what is there, trying whether it works. Works
-//! without a daemon.
+//! `callbox models`: which models there are, bringing a pack or one model, hashing what is there, trying whether it works.
+//! Works without a daemon.
 
+mod hub;
 mod install;
+mod pull;
 mod selftest;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +11,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use callbox::config::Config;
-use callbox::models::{Catalogue, Machine, Model, State, Terminal, Version, megabytes, pack, pull, state, versions};
+use callbox::models::own::{self, Book, Owned};
+use callbox::models::{Catalogue, Model, State, Version, megabytes, pack, state, versions};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -31,10 +34,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Fetch what a pack still lacks, check it, put it in place; continues where an earlier pull stopped.
-    Pull {
-        /// `starter` or `tiny`.
-        pack: String,
+    /// Fetch what a pack still lacks, or one model of the owner's; check it, put it in place; continues where it stopped.
+    Pull(pull::Arguments),
+    /// Delete a model of the owner's.
+    Remove {
+        /// Its name.
+        name: String,
     },
     /// Install a signed archive of a pack beside what is in use, and switch to it if it passes a self-test call.
     Install(install::Arguments),
@@ -47,7 +52,7 @@ enum Command {
     },
     /// Make a self-test call with a pack in an engine of its own: the voice asks, the ears hear, the mind answers.
     Test {
-        /// Which pack; otherwise the configured one.
+        /// Which pack, as it is; otherwise what is configured.
         pack: Option<String>,
         /// A version in this folder.
         #[arg(long, value_name = "DIR", hide = true)]
@@ -65,7 +70,7 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = ".")]
         out: PathBuf,
     },
-    /// Read every byte of what is here and compare it with the catalogue; 1 if anything differs or is missing.
+    /// Read every byte of what is here and compare it with the catalogue or what was recorded; 1 if anything differs or is missing.
     Verify {
         /// Only the models of this pack.
         pack: Option<String>,
@@ -95,17 +100,27 @@ impl MachineArgs {
     }
 }
 
+/// Stands for the packs of a model that is the owner's.
+const OWN: &str = "own";
+
 #[derive(Serialize)]
 struct Row {
     model: String,
     role: callbox::models::Use,
-    /// Those that hold it; a version that was installed from an archive is written behind its name.
+    /// Those that hold it; a version that was installed from an archive is written behind its name. `own` for the owner's.
     packs: Vec<String>,
     licence: String,
     about: String,
     bytes: u64,
     path: PathBuf,
     state: State,
+    /// Of a model of the owner's: where it came from, what was asked for, what that stood for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
 }
 
 impl Row {
@@ -119,7 +134,16 @@ impl Row {
             bytes: model.files.iter().map(|file| file.bytes).sum(),
             path: model.path(dir, &model.files[0]),
             state: state(model, dir, hash)?,
+            source: None,
+            revision: None,
+            commit: None,
         })
+    }
+
+    fn own(owned: &Owned, dir: &Path, hash: bool) -> anyhow::Result<Self> {
+        let row = Self::new(&owned.model(), vec![OWN.to_owned()], &owned.folder(dir), hash)?;
+        let (source, revision, commit) = (Some(owned.source.clone()), owned.revision.clone(), owned.commit.clone());
+        Ok(Self { source, revision, commit, ..row })
     }
 }
 
@@ -128,9 +152,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let catalogue = Catalogue::embedded();
     match arguments.command {
         Command::List { json } => print(&rows(&arguments.dir, None, false)?, json)?,
-        Command::Pull { pack } => {
-            let fetched = pull(catalogue, &pack, &arguments.dir, Machine::default(), &Terminal::new()).await?;
-            eprintln!("pack {pack} is complete in {} ({fetched} archives fetched)", arguments.dir.display());
+        Command::Pull(pull) => return pull::run(arguments.dir, pull).await,
+        Command::Remove { name } => {
+            own::remove(&arguments.dir, &name)?;
+            println!("removed: {name}");
         }
         Command::Install(install) => {
             let config = install.machine.config()?;
@@ -141,8 +166,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Test { pack, folder, machine } => {
             let config = machine.config()?;
-            let pack = pack.as_ref().unwrap_or(&config.models.pack);
-            return selftest::run(&config, &arguments.dir, pack, folder.as_deref()).await;
+            return selftest::run(&config, &arguments.dir, pack.as_deref(), folder.as_deref()).await;
         }
         Command::Pack { pack, version, out } => {
             let written = move || pack::write(catalogue, &pack, version, &arguments.dir, &out);
@@ -159,7 +183,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The models of the catalogue, then those of the versions that were installed. With a pack only what is in use of it.
+/// The models of the catalogue, then those of the versions that were installed, then the owner's. With a pack only what is
+/// in use of it.
 fn rows(dir: &Path, pack: Option<&str>, hash: bool) -> anyhow::Result<Vec<Row>> {
     let catalogue = Catalogue::embedded();
     let mut rows = Vec::new();
@@ -177,6 +202,11 @@ fn rows(dir: &Path, pack: Option<&str>, hash: bool) -> anyhow::Result<Vec<Row>> 
         let label = format!("{pack} {}", installed.manifest.version);
         for model in &installed.manifest.models {
             rows.push(Row::new(model, vec![label.clone()], &installed.folder, hash)?);
+        }
+    }
+    if pack.is_none() {
+        for owned in Book::read(dir)?.models() {
+            rows.push(Row::own(owned, dir, hash)?);
         }
     }
     Ok(rows)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use callbox::base::{Clock as _, SystemClock};
 use callbox::config::Config;
-use callbox::models::{self, Installed, PackFiles, SelfTest, Use};
+use callbox::models::{self, Installed, Own, PackFiles, SelfTest, Use};
 use callbox_wire::{ChatMessage, ChatRole, EARS_RATE, Event, Request, Role, Sampling, TurnId};
 
 use crate::private::{CALL, Private};
@@ -21,20 +21,28 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// The quietest speech that counts, as the root of the mean square of its samples: −46 dB.
 const QUIET: f64 = 160.0;
 
-/// Tests the pack that counts, or the version in `folder`.
-pub(super) async fn run(config: &Config, dir: &Path, pack: &str, folder: Option<&Path>) -> Result<ExitCode> {
+/// Tests what is configured, or the pack that is named as it is, or the version in `folder`.
+pub(super) async fn run(config: &Config, dir: &Path, pack: Option<&str>, folder: Option<&Path>) -> Result<ExitCode> {
+    let (pack, own) = match (pack, folder) {
+        (None, None) => (config.models.pack.as_str(), config.models.own()),
+        _ => (pack.unwrap_or(&config.models.pack), Own::new()),
+    };
     let installed = match folder {
         Some(folder) => Some(Installed::read(folder)?),
         None => models::versions::current(dir, pack)?,
     };
-    let (name, files, test) = match installed {
-        Some(installed) => {
-            let manifest = &installed.manifest;
-            let name = format!("{} {}", manifest.pack, manifest.version);
-            (name, installed.files(&Use::ALL)?, manifest.test.clone())
-        }
-        None => (pack.to_owned(), models::resolve(dir, pack, &Use::ALL)?, SelfTest::default()),
+    let mut name = match &installed {
+        Some(Installed { manifest, .. }) => format!("{} {}", manifest.pack, manifest.version),
+        None => pack.to_owned(),
     };
+    if !own.is_empty() {
+        name += &format!(" with {}", own.values().cloned().collect::<Vec<_>>().join(", "));
+    }
+    let files = match (&installed, folder) {
+        (Some(installed), Some(_)) => installed.files(&Use::ALL)?,
+        _ => models::resolve(dir, pack, &own, &Use::ALL)?,
+    };
+    let test = installed.map(|installed| installed.manifest.test).unwrap_or_default();
     let begun = SystemClock.now();
     let Heard { question, answer } = call(config, files, &test).await?;
     println!("pack {name} works: heard {question:?}, answered {answer:?}, in {:.1} s", begun.elapsed().as_secs_f64());
