@@ -84,9 +84,10 @@ impl World {
 
     /// The row of `house`, of a table that has hashed everything.
     fn row(&self) -> Value {
-        let rows: Value = serde_json::from_str(&self.models(&["verify", "--json"]).1).expect("JSON");
+        let rows: Value = serde_json::from_str(&self.models(&["verify", "house", "--json"]).1).expect("JSON");
         let rows = rows.as_array().expect("rows").clone();
-        rows.into_iter().find(|row| row["model"] == "house").expect("its row")
+        assert_eq!(rows.len(), 1);
+        rows.into_iter().next().expect("its row")
     }
 
     fn halves(&self) -> Vec<PathBuf> {
@@ -144,6 +145,8 @@ fn a_pull_is_verified_recorded_and_stays_with_its_commit_wherever_the_branch_goe
         let names = asked.headers.lines().filter_map(|line| line.split(':').next()).map(str::to_lowercase);
         let known = ["accept", "accept-encoding", "host", "user-agent"];
         assert!(names.clone().all(|name| known.contains(&name.as_str())), "{}", asked.headers);
+        let name = format!("callbox/{}", env!("CARGO_PKG_VERSION"));
+        assert!(asked.headers.lines().any(|line| line.split_once(": ").is_some_and(|(_, value)| value == name)));
     }
 
     // The branch goes on: what is here stays, and is not asked about.
@@ -152,8 +155,9 @@ fn a_pull_is_verified_recorded_and_stays_with_its_commit_wherever_the_branch_goe
     assert!(out.contains("it was here already") && world.hub.asked().is_empty(), "{out}");
     // Damaged, it is brought again as it was.
     fs::write(world.house(), vec![0; old.len()]).expect("damaged");
-    assert_eq!((world.models(&["verify"]).0, &world.row()["state"]), (1, &json!("damaged")));
+    assert_eq!((world.models(&["verify", "house"]).0, &world.row()["state"]), (1, &json!("damaged")));
     assert_eq!(world.pull(&["hf:acme/mind@main", "--as", "house"]).0, 0);
+    assert_eq!(world.models(&["verify", "house"]).0, 0);
     assert_eq!((fs::read(world.house()).expect("there"), &world.row()["commit"]), (old, &json!(first)));
     assert!(world.hub.asked().iter().all(|asked| asked.path.contains(&first)));
     // Another model is not put in its place by accident.

@@ -92,7 +92,7 @@ pub(super) fn choose(
         Some(role) => {
             return Err(OwnError::Unfit { file: main.path, role, reason: format!("it wants {}", wants(role)) });
         }
-        None => guess(offers, &main.path)?,
+        None => guess(source, offers, &main.path)?,
     };
     if is_part(&main.path) {
         let reason = "it is one of several parts; join them with `llama-gguf-split --merge`, or take a smaller one";
@@ -148,17 +148,19 @@ fn only(source: &str, offers: &[Offer], role: Option<Use>) -> Result<Offer, OwnE
     }
 }
 
-/// What a file is for, by its name and what lies beside it.
-fn guess(offers: &[Offer], path: &str) -> Result<Use, OwnError> {
+/// What a file is for, by its name, that of its source, and what lies beside it.
+fn guess(source: &str, offers: &[Offer], path: &str) -> Result<Use, OwnError> {
+    let named = format!("{source}/{path}").to_ascii_lowercase();
     let beside = |role| companion(role, path).is_some_and(|path| offers.iter().any(|offer| offer.path == path));
     let kind = path.rsplit_once('.').map(|(_, kind)| kind.to_ascii_lowercase()).unwrap_or_default();
     match kind.as_str() {
         "gguf" => Ok(Use::Llm),
         "pt" => Ok(Use::Stt),
         "onnx" => Ok(Use::Voice),
-        "safetensors" if path.contains("silero") => Ok(Use::Vad),
-        // A Whisper has a tokenizer beside it, too.
-        "safetensors" if !path.contains("whisper") && beside(Use::Embed) => Ok(Use::Embed),
+        "safetensors" if named.contains("silero") => Ok(Use::Vad),
+        // It has a tokenizer beside it, too.
+        "safetensors" if named.contains("whisper") => Ok(Use::Stt),
+        "safetensors" if beside(Use::Embed) => Ok(Use::Embed),
         "safetensors" => Err(OwnError::NeedsRole(path.to_owned())),
         _ => {
             let all = [Use::Llm, Use::Stt, Use::Voice, Use::Embed, Use::Vad].map(wants).join(", or ");

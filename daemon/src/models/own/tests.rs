@@ -256,6 +256,21 @@ fn what_no_role_can_read_is_refused_in_one_sentence_and_leaves_nothing() {
 }
 
 #[test]
+fn the_role_is_what_names_and_neighbours_say() {
+    let offers =
+        ["model.safetensors", "tokenizer.json"].map(|path| Offer { path: path.into(), bytes: None, sha256: None });
+    for (source, beside, role) in [
+        ("hf:sentence-transformers/all-MiniLM-L6-v2", 2, Some((Use::Embed, 2))),
+        ("hf:openai/whisper-tiny.en", 2, Some((Use::Stt, 1))),
+        ("hf:acme/Silero-VAD", 1, Some((Use::Vad, 1))),
+        ("hf:acme/house", 1, None),
+    ] {
+        let chosen = roles::choose(source, &offers[..beside], None, None).ok();
+        assert_eq!(chosen.map(|(role, files)| (role, files.len())), role, "{source}");
+    }
+}
+
+#[test]
 fn archives_are_read_packed_or_not_and_hostile_ones_leave_nothing() {
     let mind = gguf("llama");
     let card: &[u8] = b"---\nlicense: mit\n---\n";

@@ -72,7 +72,8 @@ enum Command {
     },
     /// Read every byte of what is here and compare it with the catalogue or what was recorded; 1 if anything differs or is missing.
     Verify {
-        /// Only the models of this pack.
+        /// Only the models of this pack, or this model of the owner's.
+        #[arg(value_name = "PACK|NAME")]
         pack: Option<String>,
         /// Print JSON.
         #[arg(long)]
@@ -187,6 +188,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// in use of it.
 fn rows(dir: &Path, pack: Option<&str>, hash: bool) -> anyhow::Result<Vec<Row>> {
     let catalogue = Catalogue::embedded();
+    let book = Book::read(dir)?;
+    let known = |name: &str| catalogue.packs().any(|(pack, _)| pack == name);
+    if let Some(owned) = pack.filter(|name| !known(name)).and_then(|name| book.get(name)) {
+        return Ok(vec![Row::own(owned, dir, hash)?]);
+    }
     let mut rows = Vec::new();
     let pulled = match pack {
         Some(pack) if versions::current(dir, pack)?.is_some() => Vec::new(),
@@ -205,7 +211,7 @@ fn rows(dir: &Path, pack: Option<&str>, hash: bool) -> anyhow::Result<Vec<Row>> 
         }
     }
     if pack.is_none() {
-        for owned in Book::read(dir)?.models() {
+        for owned in book.models() {
             rows.push(Row::own(owned, dir, hash)?);
         }
     }

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use callbox::base::Secret;
 use ureq::http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::typestate::WithoutBody;
 use ureq::{Agent, Body, Error, RequestBuilder};
 
 /// How many redirections lead to a file at most.
 const REDIRECTS: usize = 8;
+
+/// All that is said of this machine.
+const NAME: &str = concat!("callbox/", env!("CARGO_PKG_VERSION"));
 
 const CONNECT: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(60);
@@ -88,7 +91,10 @@ impl Http {
     }
 
     /// Sends a request for all of something below the endpoint.
-    pub(super) fn send(&self, request: RequestBuilder<WithoutBody>) -> Result<Answer, Error> {
+    pub(super) fn send(&self, mut request: RequestBuilder<WithoutBody>) -> Result<Answer, Error> {
+        if let Some(headers) = request.headers_mut() {
+            headers.insert("user-agent", HeaderValue::from_static(NAME));
+        }
         let address = request.uri_ref().cloned().ok_or_else(|| Error::BadUri("none".into()))?;
         self.follow(address, Some(request), 0)
     }
@@ -126,7 +132,7 @@ impl Http {
     }
 
     fn request(&self, address: &Uri, have: u64) -> RequestBuilder<WithoutBody> {
-        let mut request = self.agent.get(address).header("User-Agent", concat!("callbox/", env!("CARGO_PKG_VERSION")));
+        let mut request = self.agent.get(address).header("User-Agent", NAME);
         if have > 0 {
             request = request.header("Range", format!("bytes={have}-"));
         }
