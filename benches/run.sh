@@ -31,8 +31,8 @@ bench stt "$peers/stt/bin/python" benches/peers/stt.py --ours "$built/examples/b
     --out "$results/stt.json"
 bench llm "$peers/llm/bin/python" benches/peers/llm.py "$built/examples/bench_llm" "$CALLBOX_MODELS" \
     "$CALLBOX_CACHE/weights" "$results/llm.json" --threads "$threads"
-bench batch "$built/examples/bench_llm" "$CALLBOX_MODELS/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf" \
-    "$CALLBOX_CACHE/weights" --batch "$results/batch.json"
+bench batch "$built/examples/bench_batch" "$CALLBOX_MODELS/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf" \
+    "$CALLBOX_CACHE/weights" "$results/batch.json"
 bench tts "$peers/tts/bin/python" benches/peers/tts.py "$built/examples/bench_tts" \
     "$CALLBOX_MODELS/piper-joe/en_US-joe-medium.onnx" --threads "$threads" --out "$results/tts.json"
 bench roundtrip "$peers/stt/bin/python" benches/roundtrip.py --bin "$built" --out "$results/roundtrip.json"

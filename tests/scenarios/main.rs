@@ -1,5 +1,6 @@
 //! Whole calls: real processes, real sockets of loopback, real peers. One binary, run one test at a time.
 
+mod adapters;
 mod api;
 mod cache;
 mod callers;

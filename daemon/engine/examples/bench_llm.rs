@@ -1,16 +1,14 @@
 //! Speed and memory of the language model alone, as JSON: `bench_llm MODEL.gguf CACHE_FOLDER [THREADS]`.
 //!
-//! With `--question FACTS.txt QUESTION…` it answers questions about a text through the scheduler instead; with
-//! `--batch RESULT.json` it decodes several sequences in one step, against the same ones one after another.
+//! With `--question FACTS.txt QUESTION…` it answers questions about a text through the scheduler instead.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use callbox_engine::device::Gate;
-use callbox_engine::kernels::attention::KvCache;
 use callbox_engine::kernels::{Level, Pool};
 use callbox_engine::mind::{Config, Mind};
 use callbox_engine::models::transformer::{Piece, Transformer, Wanted};
@@ -32,9 +30,6 @@ fn main() -> Result<()> {
     if rest.first().is_some_and(|arg| arg == "--question") {
         return answer(model, cache, &rest[1..]);
     }
-    if rest.first().is_some_and(|arg| arg == "--batch") {
-        return batch(&model, &cache, rest.get(1).context("a file for the result")?);
-    }
     let threads = if rest.is_empty() { 2 } else { rest.remove(0).parse()? };
     measure(model, cache, threads)
 }
@@ -53,7 +48,7 @@ fn measure(path: PathBuf, cache: PathBuf, threads: usize) -> Result<()> {
         let started = now();
         for tokens in prompt[..length].chunks(128) {
             let wanted = if cache.len() + tokens.len() == length { Wanted::Last } else { Wanted::Nothing };
-            let mut pieces = [Piece { tokens, cache: &mut cache, wanted }];
+            let mut pieces = [Piece { tokens, cache: &mut cache, wanted, adapter: None }];
             model.step(&mut pieces, &mut || true)?;
         }
         Ok(length as f64 / started.elapsed().as_secs_f64())
@@ -62,7 +57,7 @@ fn measure(path: PathBuf, cache: PathBuf, threads: usize) -> Result<()> {
     let prefill_128 = prefill(128, &mut model)?.max(prefill(128, &mut model)?);
     let prefill_512 = prefill(512, &mut model)?;
     let mut cache = model.cache(256);
-    let mut pieces = [Piece { tokens: &prompt[..128], cache: &mut cache, wanted: Wanted::Last }];
+    let mut pieces = [Piece { tokens: &prompt[..128], cache: &mut cache, wanted: Wanted::Last, adapter: None }];
     model.step(&mut pieces, &mut || true)?;
     let steps = 48;
     let mut best = f64::INFINITY;
@@ -70,7 +65,8 @@ fn measure(path: PathBuf, cache: PathBuf, threads: usize) -> Result<()> {
         let started = now();
         cache.truncate(128);
         for index in 0..steps {
-            let mut pieces = [Piece { tokens: &prompt[index..=index], cache: &mut cache, wanted: Wanted::Last }];
+            let mut pieces =
+                [Piece { tokens: &prompt[index..=index], cache: &mut cache, wanted: Wanted::Last, adapter: None }];
             model.step(&mut pieces, &mut || true)?;
         }
         best = best.min(started.elapsed().as_secs_f64());
@@ -93,55 +89,6 @@ fn measure(path: PathBuf, cache: PathBuf, threads: usize) -> Result<()> {
     });
     println!("{figures}");
     Ok(())
-}
-
-/// Steps of a round, after a prompt of as many tokens as an agent's instructions have.
-const STEPS: usize = 48;
-const PROMPT: usize = 256;
-
-/// Tokens per second of so many sequences together and one after another, in turns; the best of five rounds each.
-fn batch(path: &Path, cache: &Path, result: &str) -> Result<()> {
-    let gguf = Gguf::open(path)?;
-    let mut model = Transformer::load(path, &gguf, cache, 1024, Level::detect(), Pool::new(2)?, &Device::Cpu)?;
-    drop(gguf);
-    let most = 8;
-    let tokens: Vec<u32> = (0..4096).map(|index: u32| (index * 7919 + 13) % 40_000).collect();
-    let mut caches: Vec<_> = (0..most).map(|_| model.cache(PROMPT + STEPS)).collect();
-    for (index, cache) in caches.iter_mut().enumerate() {
-        for tokens in tokens[index * PROMPT..(index + 1) * PROMPT].chunks(128) {
-            model.step(&mut [Piece { tokens, cache, wanted: Wanted::Nothing }], &mut || true)?;
-        }
-    }
-    let mut round = |caches: &mut [KvCache], together: usize| -> Result<f64> {
-        caches.iter_mut().for_each(|cache| cache.truncate(PROMPT));
-        let started = now();
-        for few in caches.chunks_mut(together) {
-            for step in 0..STEPS {
-                let tokens = &tokens[step..=step];
-                let piece = |cache| Piece { tokens, cache, wanted: Wanted::Last };
-                model.step(&mut few.iter_mut().map(piece).collect::<Vec<_>>(), &mut || true)?;
-            }
-        }
-        Ok((caches.len() * STEPS) as f64 / started.elapsed().as_secs_f64())
-    };
-    let mut figures = serde_json::Map::new();
-    for together in [2, 4, most] {
-        let few = &mut caches[..together];
-        let (mut alone, mut beside) = (0.0_f64, 0.0_f64);
-        for _ in 0..5 {
-            alone = alone.max(round(few, 1)?);
-            beside = beside.max(round(few, together)?);
-        }
-        let figure = serde_json::json!({
-            "one_after_another_tokens_per_second": alone,
-            "together_tokens_per_second": beside,
-            "ratio": beside / alone,
-        });
-        figures.insert(together.to_string(), figure);
-    }
-    let model = path.file_name().map(|name| name.to_string_lossy());
-    let figures = serde_json::json!({ "model": model, "threads": 2, "prompt_tokens": PROMPT, "sequences": figures });
-    std::fs::write(result, format!("{figures:#}\n")).with_context(|| format!("{result} cannot be written"))
 }
 
 struct Line(SyncSender<Event>);

@@ -182,7 +182,12 @@ fn dispatch(request: Request, line: &Line, roles: &Roles, switchboard: &Switchbo
             return Ok(());
         }
         Request::Listen { .. } | Request::Hear { .. } | Request::Transcribe { .. } => Role::Ears,
-        Request::Prime { .. } | Request::Think { .. } => Role::Mind,
+        Request::Prime { .. }
+        | Request::Think { .. }
+        | Request::PrimeWith { .. }
+        | Request::ThinkWith { .. }
+        | Request::LoadAdapter { .. }
+        | Request::DropAdapter { .. } => Role::Mind,
         Request::Speak { .. } | Request::Grant { .. } => Role::Voice,
         Request::Embed { .. } => Role::Embed,
         Request::Cancel { .. } => {

@@ -56,14 +56,14 @@ fn how_a_sequence_is_computed_does_not_change_a_bit() {
     let mut caches: Vec<_> = tokens.iter().map(|_| model.cache(64)).collect();
     for (past, (cache, tokens)) in [0, 5, 17].into_iter().zip(caches.iter_mut().zip(&tokens)) {
         if past > 0 {
-            let mut pieces = [Piece { tokens: &tokens[..past], cache, wanted: Wanted::Nothing }];
+            let mut pieces = [Piece { tokens: &tokens[..past], cache, wanted: Wanted::Nothing, adapter: None }];
             model.step(&mut pieces, &mut || true).expect("room");
         }
     }
     let mut pieces: Vec<Piece> = caches
         .iter_mut()
         .zip(&tokens)
-        .map(|(cache, tokens)| Piece { tokens: &tokens[cache.len()..], cache, wanted: Wanted::Last })
+        .map(|(cache, tokens)| Piece { tokens: &tokens[cache.len()..], cache, wanted: Wanted::Last, adapter: None })
         .collect();
     let together = model.step(&mut pieces, &mut || true).expect("room").expect("not stopped").to_vec();
     for (alone, together) in alone.iter().zip(together.chunks_exact(vocabulary)) {
@@ -73,13 +73,13 @@ fn how_a_sequence_is_computed_does_not_change_a_bit() {
     // Another continuation, cut off, then the right one; and a copy of the beginning.
     let cache = &mut caches[0];
     cache.truncate(20);
-    let mut pieces = [Piece { tokens: &[5, 6, 7, 8], cache, wanted: Wanted::Nothing }];
+    let mut pieces = [Piece { tokens: &[5, 6, 7, 8], cache, wanted: Wanted::Nothing, adapter: None }];
     model.step(&mut pieces, &mut || true).expect("room");
     cache.truncate(20);
     let mut copy = model.cache(100);
     copy.copy_prefix(cache, 19);
     for cache in [cache, &mut copy] {
-        let mut pieces = [Piece { tokens: &tokens[0][cache.len()..], cache, wanted: Wanted::Last }];
+        let mut pieces = [Piece { tokens: &tokens[0][cache.len()..], cache, wanted: Wanted::Last, adapter: None }];
         let last = model.step(&mut pieces, &mut || true).expect("room").expect("not stopped");
         assert_eq!(&alone[0][alone[0].len() - vocabulary..], last);
     }
@@ -87,7 +87,7 @@ fn how_a_sequence_is_computed_does_not_change_a_bit() {
     // A step that is stopped half way leaves nothing behind.
     let mut left = 7;
     copy.truncate(20);
-    let mut pieces = [Piece { tokens: &[1, 2, 3], cache: &mut copy, wanted: Wanted::Last }];
+    let mut pieces = [Piece { tokens: &[1, 2, 3], cache: &mut copy, wanted: Wanted::Last, adapter: None }];
     let stopped = model.step(&mut pieces, &mut || {
         left -= 1;
         left > 0

@@ -3,6 +3,7 @@
 //! Enters: a configuration. Leaves: a running daemon. Everything that can be wrong with the configuration or the machine
 //! is found before the first call is answered; sockets are bound before anything is started that uses them.
 
+mod adapters;
 mod certificates;
 mod collect;
 mod disk;
@@ -13,6 +14,7 @@ mod privacy;
 mod recordings;
 mod report;
 
+pub use adapters::check as adapters;
 pub use certificates::check as certificates;
 
 use std::net::SocketAddr;
@@ -39,7 +41,9 @@ use crate::config::{Config, EngineKind, Threads};
 use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, LiveCalls, Order, Orders, Readiness};
 use crate::dialogue::CONTEXT;
 use crate::engine::placement::{self, ModelFiles, Resources};
-use crate::engine::{self, Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine};
+use crate::engine::{
+    self, AdapterFiles, Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine,
+};
 use crate::gpu::{Gpus, Watch};
 use crate::knowledge::Knowledge;
 use crate::media::{Media, MediaConfig, MediaThread};
@@ -126,6 +130,7 @@ impl App {
         let agents = Agents::read(&config.agents.paths).map_err(configuration)?;
         agents.fit(&config.trunks).map_err(configuration)?;
         let rules = privacy::rules(config, &agents).map_err(configuration)?;
+        let adapters = adapters::named(&config.models.dir, &agents).map_err(configuration)?;
         // A reload may allow more calls, up to what the ports hold.
         let max_calls = usize::from(config.media.ports.pairs());
 
@@ -199,7 +204,7 @@ impl App {
         })
         .map_err(configuration)?;
 
-        let (engine, files) = start_engine(config, &agents, &service)?;
+        let (engine, files) = start_engine(config, &agents, adapters.clone(), &service)?;
         let name = |of: fn(&Speaks) -> &PathBuf| {
             files.as_ref().map_or_else(|| "scripted".to_owned(), |files| engine::identity(of(files)))
         };
@@ -231,6 +236,7 @@ impl App {
             knowledge,
             speaks,
             weights,
+            adapters,
         });
         exchange.restore(left, calls).await;
         // Not before: calls do not wait for a disk.
@@ -428,7 +434,12 @@ struct Speaks {
 }
 
 /// The engine, and what it speaks with; a scripted one has no files.
-fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<(Engine, Option<Speaks>), StartError> {
+fn start_engine(
+    config: &Config,
+    agents: &Agents,
+    adapters: Vec<AdapterFiles>,
+    service: &Service,
+) -> Result<(Engine, Option<Speaks>), StartError> {
     let prime = Exchange::prime(agents);
     if config.engine.kind == EngineKind::Scripted {
         let path = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
@@ -440,7 +451,7 @@ fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<(
         if script.answer.is_empty() {
             return Err(configuration(format!("engine.script: {shown} has no [[answer]]; write at least one")));
         }
-        return Ok((Engine::start(ScriptedEngine::new(script), prime), None));
+        return Ok((Engine::with_adapters(ScriptedEngine::new(script), prime, adapters), None));
     }
     if let Some(missing) = config.missing_programs().first() {
         return Err(configuration(missing.to_string()));
@@ -475,7 +486,7 @@ fn start_engine(config: &Config, agents: &Agents, service: &Service) -> Result<(
     let (backoff, backoff_limit) = config.engine.restart();
     let (heartbeat, patience) = config.engine.heartbeat();
     let policy = RestartPolicy { start_limit: ENGINE_START, heartbeat, patience, backoff, backoff_limit };
-    Ok((Engine::start(EngineProcess::new(launch, policy), prime), Some(speaks)))
+    Ok((Engine::with_adapters(EngineProcess::new(launch, policy), prime, adapters), Some(speaks)))
 }
 
 /// Where the phrases of this voice are kept. Without them they are rendered again.

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::adapters::Adapters;
 use super::drain::{Drain, Step};
 use super::{certificates, inventory, limits, privacy};
 use crate::base::Clock;
@@ -173,10 +174,23 @@ impl Operator {
                 }
                 let _left = done.send(self.config.log.level);
             }
+            Order::Adapters { done } => {
+                let _left = done.send(self.adapters().list().await);
+            }
+            Order::LoadAdapter { name, done } => {
+                let _left = done.send(self.adapters().load(name).await);
+            }
+            Order::UnloadAdapter { name, done } => {
+                let _left = done.send(self.adapters().unload(&name).await);
+            }
             Order::Reload { done } => {
                 let _left = done.send(self.reload().await);
             }
         }
+    }
+
+    fn adapters(&self) -> Adapters {
+        Adapters { dir: self.config.models.dir.clone(), exchange: Arc::clone(&self.exchange) }
     }
 
     async fn begin_drain(&mut self, limit: Option<Duration>) {
@@ -255,6 +269,7 @@ impl Operator {
             }
             () = self.stopping.cancelled() => return Err(not_now("callboxd is going down")),
         }
+        self.adapters().load_named(&agents).await.map_err(ReloadError::Configuration)?;
         // From here on nothing fails.
         let before = self.exchange.agents();
         let agents_changed =

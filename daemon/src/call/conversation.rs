@@ -433,7 +433,12 @@ impl Conversation {
         let call = self.call();
         match action {
             Action::Transcribe { turn, from, to } => self.ask(Request::Transcribe { call, turn, from, to }),
-            Action::Think { turn, messages, sampling } => self.ask(Request::Think { call, turn, messages, sampling }),
+            Action::Think { turn, messages, sampling } => self.ask(match self.agent.adapter() {
+                None => Request::Think { call, turn, messages, sampling },
+                Some(adapter) => {
+                    Request::ThinkWith { adapter: adapter.into(), call, turn, messages, sampling: sampling.into() }
+                }
+            }),
             Action::Recall { turn, words, asked } => self.recall(state, turn, words.reveal(), asked),
             Action::Retrieve { turn, question } => self.retrieve(state, turn, question.into_revealed()),
             Action::Speak { turn, clause, text } => match self.ready(state, &text) {
@@ -480,7 +485,7 @@ impl Conversation {
                     self.exchange.counts.turn(&turn);
                 }
                 state.recall.over(&self.exchange.answers, &self.agent, &turn);
-                let kept = record::turn(call, &turn, self.exchange.mind(), clock, state.began);
+                let kept = record::turn(call, &turn, self.exchange.mind(&self.agent), clock, state.began);
                 record::log(&kept);
                 if self.exchange.traces.is_on() {
                     let when = |at| self.exchange.moment(&self.record, self.began, at);
@@ -597,7 +602,7 @@ impl Conversation {
                         .in_scope(|| tracing::warn!(?role, ?failure, reason, "the engine could not do its work"));
                     self.tell(state, Input::Failed { turn, role, failure });
                 }
-                Event::Ready { .. } | Event::Pong { .. } => {}
+                Event::Ready { .. } | Event::Pong { .. } | Event::Adapters { .. } => {}
             },
         }
     }

@@ -1,6 +1,7 @@
 //! What all calls share, and the way in. Enters: calls that ring. Leaves: conversations, or refusals with the right
 //! status. Never here: anything of one conversation. A call's bug ends that call: each has its own task.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -28,7 +29,7 @@ use crate::base::{Advertised, Clock, Pii};
 use crate::cache::Answers;
 use crate::control::{LiveCall, LiveCalls, LiveEntry, LiveState, Readiness};
 use crate::dialogue::{Agent, prime_messages};
-use crate::engine::{Engine, EngineState, Role};
+use crate::engine::{AdapterFiles, Beginning, Engine, EngineState, Role};
 use crate::knowledge::Knowledge;
 use crate::media::{self, Media, MediaSession, SessionParameters};
 use crate::recording::Recordings;
@@ -89,6 +90,8 @@ pub struct Parts {
     pub speaks: (String, String),
     /// SHA-256 of the language model's file, if it is one.
     pub weights: Option<String>,
+    /// The adapters that agents name, as the engine was told to load them.
+    pub adapters: Vec<AdapterFiles>,
 }
 
 /// What all calls share.
@@ -107,6 +110,8 @@ pub struct Exchange {
     pub(super) knowledge: Knowledge,
     speaks: (String, String),
     weights: Option<String>,
+    /// SHA-256 of each adapter that agents may name.
+    adapters: Mutex<BTreeMap<String, String>>,
     doors: Mutex<Doors>,
     agents: Mutex<Arc<Agents>>,
     /// Agents of before, as long as a call has them.
@@ -167,7 +172,8 @@ impl Exchange {
         let speaks = parts.speaks;
         let (quality, counts) = (metrics.register(Quality::register), metrics.register(Counts::register));
         knowledge.serve(agents.documents());
-        answers.serve(librarian::rules(&agents, &knowledge, &speaks.0, &speaks.1));
+        let adapters = parts.adapters.into_iter().map(|files| (files.name, files.sha256)).collect();
+        answers.serve(librarian::rules(&agents, &knowledge, &speaks.0, &speaks.1, &adapters));
         let phrases = PhraseBook::new(parts.rendered, &fixed_texts(&agents), clock.wall());
         Arc::new(Self {
             engine,
@@ -184,6 +190,7 @@ impl Exchange {
             knowledge,
             speaks,
             weights: parts.weights,
+            adapters: Mutex::new(adapters),
             doors: Mutex::default(),
             agents: Mutex::new(Arc::new(agents)),
             retired: Mutex::default(),
@@ -202,8 +209,51 @@ impl Exchange {
     }
 
     /// The beginnings of every agent's conversations, for [`Engine::start`].
-    pub fn prime(agents: &Agents) -> Vec<Vec<callbox_wire::ChatMessage>> {
-        agents.iter().map(|agent| prime_messages(agent)).collect()
+    pub fn prime(agents: &Agents) -> Vec<Beginning> {
+        let beginning = |agent: &Arc<Agent>| {
+            let adapter = agent.adapter().map(str::to_owned);
+            Beginning { adapter, messages: prime_messages(agent) }
+        };
+        agents.iter().map(beginning).collect()
+    }
+
+    /// What hears, thinks and speaks.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Has an adapter loaded in place of what was loaded under its name; later turns of whoever names it are thought with it.
+    ///
+    /// # Errors
+    /// One sentence, if it does not fit; nothing has changed then.
+    pub async fn load_adapter(&self, files: AdapterFiles) -> Result<(), String> {
+        let (name, sha256) = (files.name.clone(), files.sha256.clone());
+        self.engine.load_adapter(files).await?;
+        let before = self.adapters().insert(name.clone(), sha256.clone());
+        let agents = self.agents();
+        if agents.iter().any(|agent| agent.adapter() == Some(name.as_str())) {
+            // What was learned from another one is not true for ever.
+            if before.as_ref() != Some(&sha256) {
+                self.refresh_answers(&agents);
+            }
+            self.engine.prime_again(Self::prime(&agents));
+        }
+        Ok(())
+    }
+
+    /// The agent that answers with an adapter, in later calls or in one that is up.
+    pub fn answers_with(&self, adapter: &str) -> Option<String> {
+        let with = |agent: &Arc<Agent>| agent.adapter() == Some(adapter);
+        let name = |agent: &Arc<Agent>| agent.name.as_str().to_owned();
+        let now = self.agents().iter().find(|agent| with(agent)).map(name);
+        now.or_else(|| {
+            let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            retired.iter().filter_map(Weak::upgrade).find(with).as_ref().map(name)
+        })
+    }
+
+    fn adapters(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.adapters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Renders what agents always say. Comes back when all of it can be said without an engine.
@@ -299,14 +349,19 @@ impl Exchange {
 
     /// What answers are worth depends on what agents are told and know.
     pub(super) fn refresh_answers(&self, agents: &Agents) {
-        self.answers.serve(librarian::rules(agents, &self.knowledge, &self.speaks.0, &self.speaks.1));
+        let rules = librarian::rules(agents, &self.knowledge, &self.speaks.0, &self.speaks.1, &self.adapters());
+        self.answers.serve(rules);
     }
 
-    /// What the language model is recorded as: its file, and the beginning of its hash.
-    pub(super) fn mind(&self) -> Option<String> {
-        let name = librarian::model_of(&self.engine, Role::Mind)?;
-        let hash = self.weights.as_ref().and_then(|sha256| sha256.get(..12));
-        Some(hash.map_or_else(|| name.clone(), |hash| format!("{name} {hash}")))
+    /// What the language model is recorded as: its file and the beginning of its hash, and so the agent's adapter.
+    pub(super) fn mind(&self, agent: &Agent) -> Option<String> {
+        let named = |name: String, sha256: Option<&String>| match sha256.and_then(|sha256| sha256.get(..12)) {
+            Some(hash) => format!("{name} {hash}"),
+            None => name,
+        };
+        let model = named(librarian::model_of(&self.engine, Role::Mind)?, self.weights.as_ref());
+        let adapter = agent.adapter().map(|name| named(name.to_owned(), self.adapters().get(name)));
+        Some(adapter.map_or_else(|| model.clone(), |adapter| format!("{model} + {adapter}")))
     }
 
     /// Calls that are up.

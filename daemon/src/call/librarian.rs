@@ -2,6 +2,7 @@
 //! of answers that are to be ready. Enters: what is missing; an engine. Leaves: the same, done, one piece at a time. Never here: a call, a choice of
 //! what to answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,9 +28,22 @@ const PORTION: usize = 16;
 /// How long the engine may take for one of them. Callers come first.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the cache has to know of every agent. `voice` and `mind` name the files that speak and think.
-pub(super) fn rules(agents: &Agents, knowledge: &Knowledge, voice: &str, mind: &str) -> Vec<Rules> {
-    agents.iter().map(|agent| rules_of(agent, &knowledge.digest(agent.name.as_str()), voice, mind)).collect()
+/// What the cache has to know of every agent. `voice` and `mind` name the files that speak and think; `adapters` the hash of
+/// each adapter.
+pub(super) fn rules(
+    agents: &Agents,
+    knowledge: &Knowledge,
+    voice: &str,
+    mind: &str,
+    adapters: &BTreeMap<String, String>,
+) -> Vec<Rules> {
+    let of = |agent: &Arc<Agent>| {
+        // Without one it is as it was before there were any: what was learned then is still true.
+        let adapted = agent.adapter().and_then(|name| adapters.get(name)).map(|sha256| format!("{mind} {sha256}"));
+        let mind = adapted.as_deref().unwrap_or(mind);
+        rules_of(agent, &knowledge.digest(agent.name.as_str()), voice, mind)
+    };
+    agents.iter().map(of).collect()
 }
 
 /// `documents`: what stands for all that they say.
@@ -169,4 +183,28 @@ async fn render(port: &mut Port, turn: &mut TurnId, answer: &str) -> Result<Vec<
         clauses.push(Clause { text, frames });
     }
     Ok(clauses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_learned_with_one_adapter_is_not_true_with_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let knowledge = Knowledge::new(folder.path().join("knowledge"));
+        let digest = |adapter: &str, sha256: &str| {
+            let plain = "name = 'desk'\nnumbers = ['*']\npersona = 'You.'\ngreeting = 'Hello.'\ngoodbye = 'Bye.'\n";
+            std::fs::write(folder.path().join("desk.toml"), format!("{plain}[sampling]\n{adapter}")).expect("written");
+            let agents = Agents::read(&[folder.path().to_owned()]).expect("an agent");
+            let adapters = [("a", sha256), ("b", "of b")].map(|(name, sha256)| (name.to_owned(), sha256.to_owned()));
+            let rules = rules(&agents, &knowledge, "voice", "mind", &adapters.into());
+            rules.first().expect("of one agent").mind.clone()
+        };
+        let digests = [("", "1"), ("adapter = 'a'", "1"), ("adapter = 'a'", "2"), ("adapter = 'b'", "1")];
+        let digests = digests.map(|(adapter, sha256)| digest(adapter, sha256));
+        let different: std::collections::BTreeSet<_> = digests.iter().collect();
+        assert_eq!(different.len(), 4);
+        assert_eq!(digest("", "2"), digests[0], "of no concern to who has none");
+    }
 }

@@ -10,7 +10,7 @@
 //!      who, keys   tokens and users
 //!      again       the same order twice
 //!    routes      every path, by who may use it
-//!      calls, recordings, cache, knowledge, privacy, orders, trace, reports, inventory, tokens, health
+//!      calls, recordings, cache, knowledge, adapters, privacy, orders, trace, reports, inventory, tokens, health
 //!        looks       what is noted of who sees callers, before they do
 //!      stream      events, as they happen
 //!    openapi     what the paths say of themselves
@@ -21,6 +21,7 @@
 //! On the Unix socket everybody is an administrator: its mode says who gets there. Over TCP a token says who it is, but for
 //! health, metrics and the document. Errors are `application/problem+json` (RFC 9457).
 
+mod adapters;
 mod again;
 mod answers;
 mod cache;
@@ -59,6 +60,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+pub use adapters::{AdapterCard, NotAdapted};
 pub use events::{Batch, Event, Events, Happened, Watcher};
 pub use inventory::{AgentCard, ModelCard, Models, PackCard};
 pub use live::{LiveCall, LiveCalls, LiveEntry, LiveState, Wish};

@@ -40,6 +40,7 @@ pub(super) struct ProblemBody {
         (name = "recordings", description = "Their audio"),
         (name = "cache", description = "Questions whose answer is known"),
         (name = "knowledge", description = "Documents that agents know"),
+        (name = "adapters", description = "Adapters of the language model, which agents answer with"),
         (name = "privacy", description = "What there is of one person"),
         (name = "events", description = "What happens, as it happens"),
         (name = "reports", description = "What some time looked like"),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use utoipa::ToSchema;
 
+use super::adapters::{AdapterCard, NotAdapted};
 use super::calls::Done;
 use super::extract::{Asked, Brought};
 use super::{Problem, Shared};
@@ -52,6 +53,25 @@ pub enum Order {
         wanted: Option<LogLevel>,
         /// Told what counts then.
         done: oneshot::Sender<LogLevel>,
+    },
+    /// Say which adapters there are.
+    Adapters {
+        /// Told all of them.
+        done: oneshot::Sender<Result<Vec<AdapterCard>, NotAdapted>>,
+    },
+    /// Load an adapter, in place of what is loaded under its name.
+    LoadAdapter {
+        /// Its name.
+        name: String,
+        /// Told all of them, or why it is not loaded.
+        done: oneshot::Sender<Result<Vec<AdapterCard>, NotAdapted>>,
+    },
+    /// Forget an adapter.
+    UnloadAdapter {
+        /// Its name.
+        name: String,
+        /// Told those that are left, or why it is still there.
+        done: oneshot::Sender<Result<Vec<AdapterCard>, NotAdapted>>,
     },
     /// Read the configuration and the agents again.
     Reload {
@@ -269,6 +289,6 @@ pub(super) async fn set_log_level(
     Ok(Json(Logged { level }))
 }
 
-fn busy() -> Problem {
+pub(super) fn busy() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "callboxd is going down, or has other orders to carry out; try again")
 }

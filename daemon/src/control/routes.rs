@@ -15,8 +15,8 @@ use utoipa_axum::routes;
 use super::openapi::{Base, complete};
 use super::who::Need;
 use super::{
-    Problem, Shared, again, cache, calls, console, counts, guard, health, inventory, knowledge, openapi, orders,
-    privacy, recordings, reports, selftest, stream, tokens, trace,
+    Problem, Shared, adapters, again, cache, calls, console, counts, guard, health, inventory, knowledge, openapi,
+    orders, privacy, recordings, reports, selftest, stream, tokens, trace,
 };
 use crate::storage::Scope;
 
@@ -46,6 +46,7 @@ fn viewing() -> Paths {
         .routes(routes!(cache::one))
         .routes(routes!(knowledge::list))
         .routes(routes!(knowledge::query))
+        .routes(routes!(adapters::list))
         .routes(routes!(stream::all))
         .routes(routes!(stream::of_call))
         .routes(routes!(reports::report))
@@ -77,6 +78,7 @@ fn administering() -> Paths {
         .routes(routes!(cache::warm))
         .routes(routes!(cache::remove))
         .routes(routes!(knowledge::put, knowledge::remove))
+        .routes(routes!(adapters::load, adapters::unload))
 }
 
 /// For the control socket.

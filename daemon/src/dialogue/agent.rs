@@ -153,7 +153,7 @@ impl Default for TurnTaking {
 }
 
 /// How the model answers.
-#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
     /// 0 always takes the likeliest token. Default 0; at most 2.
@@ -168,11 +168,35 @@ pub struct SamplingConfig {
     pub max_tokens: u32,
     /// Texts at which an answer ends. Default none.
     pub stop: Vec<String>,
+    /// An adapter (LoRA) of the model that it answers with. Default none: the model as it is.
+    pub adapter: Option<Name>,
 }
 
 impl Default for SamplingConfig {
     fn default() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, repeat_penalty: 1.0, seed: 0, max_tokens: 60, stop: Vec::new() }
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            repeat_penalty: 1.0,
+            seed: 0,
+            max_tokens: 60,
+            stop: Vec::new(),
+            adapter: None,
+        }
+    }
+}
+
+/// Stands for all of it where learned answers are told apart; without an adapter as it was before there were any.
+impl fmt::Debug for SamplingConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { temperature, top_p, repeat_penalty, seed, max_tokens, stop, adapter } = self;
+        let mut shown = f.debug_struct("SamplingConfig");
+        shown.field("temperature", temperature).field("top_p", top_p).field("repeat_penalty", repeat_penalty);
+        shown.field("seed", seed).field("max_tokens", max_tokens).field("stop", stop);
+        if let Some(adapter) = adapter {
+            shown.field("adapter", &adapter.as_str());
+        }
+        shown.finish()
     }
 }
 
@@ -336,8 +360,14 @@ impl Agent {
     /// How the model is asked to answer.
     #[must_use]
     pub fn sampling(&self) -> Sampling {
-        let SamplingConfig { temperature, top_p, repeat_penalty, seed, max_tokens, stop } = self.sampling.clone();
+        let SamplingConfig { temperature, top_p, repeat_penalty, seed, max_tokens, stop, .. } = self.sampling.clone();
         Sampling { temperature, top_p, repeat_penalty, seed, max_tokens, stop }
+    }
+
+    /// The adapter that it answers with.
+    #[must_use]
+    pub fn adapter(&self) -> Option<&str> {
+        self.sampling.adapter.as_ref().map(Name::as_str)
     }
 }
 
@@ -574,6 +604,17 @@ mod tests {
 
     fn error(text: &str) -> String {
         Agent::parse("desk.toml", text).map(|_| "accepted".to_owned()).unwrap_or_else(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_agent_without_an_adapter_is_told_from_others_as_it_was_before_there_were_any() {
+        let plain =
+            "SamplingConfig { temperature: 0.0, top_p: 1.0, repeat_penalty: 1.0, seed: 0, max_tokens: 60, stop: [] }";
+        assert_eq!(format!("{:?}", SamplingConfig::default()), plain);
+        let agent = Agent::parse("agent", &format!("{SMALL}[sampling]\nadapter = 'desk-2'")).expect("valid");
+        assert_eq!(agent.adapter(), Some("desk-2"));
+        assert_ne!(format!("{:?}", agent.sampling), plain);
+        assert!(Agent::parse("agent", &format!("{SMALL}[sampling]\nadapter = '../desk'")).is_err());
     }
 
     #[test]

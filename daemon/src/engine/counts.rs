@@ -64,7 +64,7 @@ impl Counts {
     pub(super) fn asked(&self, request: &Request) {
         let role = match request {
             Request::Transcribe { .. } => Role::Ears,
-            Request::Think { .. } => Role::Mind,
+            Request::Think { .. } | Request::ThinkWith { .. } => Role::Mind,
             Request::Speak { .. } => Role::Voice,
             Request::Embed { .. } => Role::Embed,
             _ => return,

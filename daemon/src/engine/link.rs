@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use callbox_wire::frame::{self, Decoder, FrameError};
-use callbox_wire::{ChatMessage, Event, Request, RoleInfo, VERSION};
+use callbox_wire::{Event, Request, RoleInfo, TurnId, VERSION};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::Beginning;
+use super::adapters::Adapters;
 use super::router::Router;
 
 /// Why a connection ended.
@@ -55,10 +57,26 @@ impl Link {
         }
     }
 
+    /// Has adapters loaded, before anything needs them. One that cannot be is logged: its agents' turns fail, and no other's.
+    pub(super) async fn adapt(&mut self, adapters: &Adapters, limit: Duration) -> Result<(), LinkError> {
+        adapters.are(Vec::new());
+        for files in adapters.wanted() {
+            self.write(&files.request(TurnId(0))).await?;
+            match timeout(limit, self.read.next()).await {
+                Err(_) => return Err(LinkError::Silent(limit)),
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(Event::Adapters { adapters: loaded, .. })) => adapters.are(loaded),
+                Ok(Ok(Event::Failed { reason, .. })) => tracing::error!(adapter = files.name, "{reason}"),
+                Ok(Ok(_)) => return Err(LinkError::Early),
+            }
+        }
+        Ok(())
+    }
+
     /// Has the beginnings of conversations computed.
-    pub(super) async fn prime(&mut self, prime: &[Vec<ChatMessage>]) -> Result<(), LinkError> {
-        for messages in prime {
-            self.write(&Request::Prime { messages: messages.clone() }).await?;
+    pub(super) async fn prime(&mut self, prime: &[Beginning]) -> Result<(), LinkError> {
+        for beginning in prime {
+            self.write(&beginning.clone().request()).await?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 //!  call ◄─ Port ─── router   ◄──────────────────────┘
 //! ```
 
+mod adapters;
 mod counts;
 mod link;
 pub mod placement;
@@ -21,17 +22,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+pub use callbox_wire::AdapterInfo;
 use callbox_wire::{CallId, ChatMessage, Event, Request};
 pub use callbox_wire::{Role, RoleInfo};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use adapters::AdapterFiles;
 pub use counts::role_name;
 pub use process::{EngineProcess, Launch, RestartPolicy, identity};
 pub use router::{Port, Refused};
 pub use scripted::{Script, ScriptedAnswer, ScriptedEngine};
 
+use adapters::Adapters;
 use counts::Counts;
 use prometheus_client::registry::Registry;
 use router::Router;
@@ -74,8 +78,26 @@ pub trait Driver: Send + 'static {
     async fn drive(self: Box<Self>, wiring: Wiring);
 }
 
+/// How every conversation of an agent begins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Beginning {
+    /// The adapter that its answers are thought with.
+    pub adapter: Option<String>,
+    /// What the language model is told.
+    pub messages: Vec<ChatMessage>,
+}
+
+impl Beginning {
+    fn request(self) -> Request {
+        match self {
+            Self { adapter: None, messages } => Request::Prime { messages },
+            Self { adapter: Some(adapter), messages } => Request::PrimeWith { adapter, messages },
+        }
+    }
+}
+
 /// Beginnings of conversations.
-type Prime = Arc<Vec<Vec<ChatMessage>>>;
+type Prime = Arc<Vec<Beginning>>;
 
 /// What a driver is given.
 pub struct Wiring {
@@ -83,6 +105,7 @@ pub struct Wiring {
     router: Arc<Router>,
     state: watch::Sender<EngineState>,
     prime: watch::Receiver<Prime>,
+    adapters: Adapters,
     counts: Counts,
     stop: CancellationToken,
 }
@@ -94,13 +117,20 @@ pub struct Engine {
     router: Arc<Router>,
     state: watch::Receiver<EngineState>,
     prime: Arc<watch::Sender<Prime>>,
+    adapters: Adapters,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Engine {
     /// Starts a driver. `prime`: the beginnings of the conversations of every agent, computed anew in every new engine.
-    pub fn start(driver: impl Driver, prime: Vec<Vec<ChatMessage>>) -> Self {
+    pub fn start(driver: impl Driver, prime: Vec<Beginning>) -> Self {
+        Self::with_adapters(driver, prime, Vec::new())
+    }
+
+    /// The same; every new engine loads these adapters before it serves.
+    pub fn with_adapters(driver: impl Driver, prime: Vec<Beginning>, adapters: Vec<AdapterFiles>) -> Self {
+        let adapters = Adapters::wanting(adapters);
         let (requests, queue) = mpsc::channel(REQUESTS);
         let (sender, state) = watch::channel(EngineState::Starting);
         let counts = Counts::default();
@@ -113,12 +143,13 @@ impl Engine {
             router: Arc::clone(&router),
             state: sender,
             prime: primed,
+            adapters: adapters.clone(),
             counts,
             stop: stop.clone(),
         };
         tasks.spawn(Box::new(driver).drive(wiring));
         tasks.close();
-        Self { requests, router, state, prime: Arc::new(prime), stop, tasks }
+        Self { requests, router, state, prime: Arc::new(prime), adapters, stop, tasks }
     }
 
     /// A call's own line to the engine; dropping it makes the engine forget the call.
@@ -127,13 +158,19 @@ impl Engine {
     }
 
     /// Other beginnings from now on: the new ones are computed at once, all of them in every new engine.
-    pub fn prime(&self, prime: Vec<Vec<ChatMessage>>) {
+    pub fn prime(&self, prime: Vec<Beginning>) {
         let known = self.prime.send_replace(Arc::new(prime.clone()));
-        for messages in prime.into_iter().filter(|messages| !known.contains(messages)) {
-            if self.requests.try_send(Request::Prime { messages }).is_err() {
+        for beginning in prime.into_iter().filter(|beginning| !known.contains(beginning)) {
+            if self.requests.try_send(beginning.request()).is_err() {
                 tracing::warn!("the engine's queue is full; an agent's first answer will take longer");
             }
         }
+    }
+
+    /// The same, all of them anew: an adapter has changed behind its name.
+    pub fn prime_again(&self, prime: Vec<Beginning>) {
+        self.prime.send_replace(Arc::default());
+        self.prime(prime);
     }
 
     /// The state, and how to wait for its change.

@@ -238,6 +238,9 @@ impl EngineProcess {
             Ok(greeted) => greeted,
             Err(error) => return format!("the engine was refused: {error}"),
         };
+        if let Err(error) = link.adapt(&wiring.adapters, self.policy.start_limit).await {
+            return format!("the engine failed: {error}");
+        }
         let prime = Arc::clone(&wiring.prime.borrow_and_update());
         if let Err(error) = link.prime(&prime).await {
             return format!("the engine failed: {error}");

@@ -4,14 +4,15 @@
 //! test of the daemon, and every measurement of telephony alone, run without a model. It never pretends to be one: it
 //! is used only when the configuration says so.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::f32::consts::TAU;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use callbox_wire::{
-    CallId, ClauseId, EARS_RATE, Event, Failure, Finish, Pcm, Request, Role, RoleInfo, Thought, Transcript, TurnId,
+    AdapterInfo, CallId, ClauseId, EARS_RATE, Event, Failure, Finish, Pcm, Request, Role, RoleInfo, Thought,
+    Transcript, TurnId,
 };
 use serde::Deserialize;
 use tokio::sync::{Semaphore, oneshot};
@@ -115,9 +116,17 @@ impl Driver for ScriptedEngine {
         wiring.state.send_replace(EngineState::Ready(roles));
         wiring.router.broadcast(&News::Ready);
         let mut calls = HashMap::new();
+        let mut adapters = BTreeMap::new();
+        for files in wiring.adapters.wanted() {
+            adapt(&files.request(TurnId(0)), &mut adapters);
+        }
+        wiring.adapters.are(adapters.values().cloned().collect());
         loop {
             tokio::select! {
-                Some(request) = wiring.requests.recv() => self.take(request, &mut calls, &wiring.router),
+                Some(request) = wiring.requests.recv() => match adapt(&request, &mut adapters) {
+                    Some(event) => wiring.router.event(event),
+                    None => self.take(request, &mut calls, &wiring.router),
+                },
                 () = wiring.stop.cancelled() => return,
                 else => return,
             }
@@ -125,10 +134,36 @@ impl Driver for ScriptedEngine {
     }
 }
 
+/// The answer to a request about adapters. A script reads none: it remembers that they are there.
+fn adapt(request: &Request, adapters: &mut BTreeMap<String, AdapterInfo>) -> Option<Event> {
+    let (call, turn) = match request {
+        Request::LoadAdapter { call, turn, name, sha256, .. } => {
+            let (name, sha256) = (name.clone(), sha256.clone());
+            adapters.insert(name.clone(), AdapterInfo { name, sha256, rank: 0, layers: 0, bytes: 0 });
+            (*call, *turn)
+        }
+        Request::DropAdapter { call, turn, name } => {
+            if adapters.remove(name).is_none() {
+                let (role, failure) = (Role::Mind, Failure::Invalid);
+                let reason = format!("no adapter {name} is loaded");
+                return Some(Event::Failed { call: *call, turn: *turn, role, failure, reason });
+            }
+            (*call, *turn)
+        }
+        _ => return None,
+    };
+    Some(Event::Adapters { call, turn, adapters: adapters.values().cloned().collect() })
+}
+
 impl ScriptedEngine {
     fn take(&self, request: Request, calls: &mut HashMap<CallId, Call>, router: &Arc<Router>) {
         match request {
-            Request::Hello { .. } | Request::Ping { .. } | Request::Prime { .. } => {}
+            Request::Hello { .. }
+            | Request::Ping { .. }
+            | Request::Prime { .. }
+            | Request::PrimeWith { .. }
+            | Request::LoadAdapter { .. }
+            | Request::DropAdapter { .. } => {}
             Request::Listen { call } => {
                 let listening = calls.entry(call).or_default();
                 listening.window = (0.0, 0);
@@ -154,7 +189,8 @@ impl ScriptedEngine {
                     router.event(Event::Heard { call, turn, transcript });
                 });
             }
-            Request::Think { call, turn, messages, .. } => {
+            // A script says the same with every adapter.
+            Request::Think { call, turn, messages, .. } | Request::ThinkWith { call, turn, messages, .. } => {
                 let asked = messages.last().map(|message| message.content.as_str()).unwrap_or_default();
                 let answer = self.script.answer.iter().find(|answer| asked.contains(&answer.heard));
                 let Some(answer) = answer else {

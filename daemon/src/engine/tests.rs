@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use callbox_wire::frame::{Decoder, encode};
-use callbox_wire::{ChatMessage, ChatRole, ClauseId, Event, Pcm, Request, Role, RoleInfo, Sampling, TurnId, VERSION};
+use callbox_wire::{
+    ChatMessage, ChatRole, ClauseId, Event, Failure, Pcm, Request, Role, RoleInfo, Sampling, TurnId, VERSION,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::adapters::Adapters;
 use super::link::{Link, LinkError};
 use super::router::Router;
 use super::*;
@@ -154,4 +157,42 @@ async fn a_program_that_cannot_start_is_one_sentence_and_calls_hear_of_it() {
     assert!(reason.starts_with("/nonexistent/callbox-engine cannot be started"), "{reason}");
     assert_eq!(port.recv().await, Some(News::Lost));
     engine.stop().await;
+}
+
+fn files(name: &str) -> AdapterFiles {
+    AdapterFiles { name: name.into(), folder: "/adapters".into(), sha256: format!("of {name}") }
+}
+
+#[tokio::test(start_paused = true)]
+async fn adapters_that_are_wanted_are_loaded_first_and_one_that_does_not_fit_keeps_none_back() {
+    let (near, mut far) = UnixStream::pair().expect("sockets");
+    say(&mut far, &ready(VERSION)).await;
+    let (mut link, _) = Link::greet(near, Duration::from_secs(1)).await.expect("greeted");
+    let (call, turn) = (CallId(1), TurnId(0));
+    let (role, failure, reason) = (Role::Mind, Failure::Invalid, "it does not fit".to_owned());
+    say(&mut far, &Event::Failed { call, turn, role, failure, reason }).await;
+    let info = AdapterInfo { name: "right".into(), sha256: "of right".into(), rank: 8, layers: 1, bytes: 1 };
+    say(&mut far, &Event::Adapters { call, turn, adapters: vec![info.clone()] }).await;
+    let adapters = Adapters::wanting(vec![files("wrong"), files("right")]);
+    link.adapt(&adapters, Duration::from_secs(1)).await.expect("both were answered");
+    assert_eq!(adapters.loaded(), [info]);
+    let silent = link.adapt(&adapters, Duration::from_secs(1)).await;
+    assert!(matches!(silent, Err(LinkError::Silent(_))), "{silent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn adapters_come_and_go_while_an_engine_serves() {
+    let engine = Engine::with_adapters(ScriptedEngine::new(script()), Vec::new(), vec![files("a")]);
+    engine.ready(Duration::from_secs(5)).await.expect("ready");
+    let names = || engine.adapters().into_iter().map(|info| info.name).collect::<Vec<_>>();
+    engine.load_adapter(files("b")).await.expect("loaded");
+    assert_eq!(names(), ["a", "b"]);
+    engine.drop_adapter("a").await.expect("dropped");
+    assert_eq!(names(), ["b"]);
+    assert!(engine.drop_adapter("a").await.expect_err("gone").contains("no adapter a"));
+    let (call, turn, messages) = (CallId(7), TurnId(1), Vec::new());
+    let mut port = engine.attach(call);
+    let think = Request::ThinkWith { adapter: "b".into(), call, turn, messages, sampling: Box::default() };
+    port.send(think).expect("room");
+    assert!(matches!(event(&mut port).await, Event::Failed { failure: Failure::Invalid, .. }), "nothing was asked");
 }

@@ -10,6 +10,7 @@
 //!  hf:OWNER/NAME, a folder, a tar archive ──► own ──► own/DIGEST/NAME/FILE, models.lock
 //! ```
 
+pub mod adapters;
 mod archive;
 mod catalogue;
 mod digest;

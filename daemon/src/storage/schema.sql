@@ -114,7 +114,7 @@ CREATE TABLE sources (
     call          TEXT NOT NULL,
     turn          INTEGER NOT NULL,
     source        TEXT NOT NULL,              -- script, model; of a known answer: faq, added, learned
-    model         TEXT,                       -- file of the language model and its hash, if that has chosen them
+    model         TEXT,                       -- file of the language model (+ adapter), with hashes, if that has chosen them
     entry         INTEGER,                    -- of the cache, if the answer was known
     score         REAL,                       -- how alike the questions were, 1: the same words
     knowledge     TEXT,                       -- passages of documents that the model was shown: names, a line each

@@ -161,6 +161,49 @@ pub enum Request {
         /// Whether a caller waits for it.
         urgent: bool,
     },
+    /// As [`Request::Prime`], for conversations that an adapter continues.
+    PrimeWith {
+        /// A loaded adapter, or one that is being loaded.
+        adapter: String,
+        /// The messages that begin every conversation of that agent.
+        messages: Vec<ChatMessage>,
+    },
+    /// As [`Request::Think`], with an adapter. One that is being loaded is waited for; one that is not there fails the turn.
+    ThinkWith {
+        /// A loaded adapter, or one that is being loaded.
+        adapter: String,
+        /// The call.
+        call: CallId,
+        /// The turn that the answer belongs to.
+        turn: TurnId,
+        /// The whole conversation.
+        messages: Vec<ChatMessage>,
+        /// How to choose tokens, and when to stop.
+        sampling: Box<Sampling>,
+    },
+    /// Loads an adapter of the language model, beside those that are there; answered with [`Event::Adapters`]. One of the same
+    /// name is replaced: what is being thought with it is thought to its end.
+    LoadAdapter {
+        /// Whoever asks; no call.
+        call: CallId,
+        /// Which of their questions it is.
+        turn: TurnId,
+        /// How later requests call it.
+        name: String,
+        /// Where its two files are.
+        folder: String,
+        /// What [`AdapterInfo::sha256`] has to be: otherwise it is refused.
+        sha256: String,
+    },
+    /// Forgets an adapter; answered with [`Event::Adapters`]. What is being thought with it is thought to its end.
+    DropAdapter {
+        /// Whoever asks; no call.
+        call: CallId,
+        /// Which of their questions it is.
+        turn: TurnId,
+        /// Its name.
+        name: String,
+    },
 }
 
 impl Request {
@@ -168,7 +211,7 @@ impl Request {
     #[must_use]
     pub const fn call(&self) -> Option<CallId> {
         match self {
-            Self::Hello { .. } | Self::Ping { .. } | Self::Prime { .. } => None,
+            Self::Hello { .. } | Self::Ping { .. } | Self::Prime { .. } | Self::PrimeWith { .. } => None,
             Self::Listen { call }
             | Self::Hear { call, .. }
             | Self::Transcribe { call, .. }
@@ -177,6 +220,9 @@ impl Request {
             | Self::Grant { call, .. }
             | Self::Cancel { call, .. }
             | Self::Embed { call, .. }
+            | Self::ThinkWith { call, .. }
+            | Self::LoadAdapter { call, .. }
+            | Self::DropAdapter { call, .. }
             | Self::Forget { call } => Some(*call),
         }
     }
@@ -195,6 +241,7 @@ impl Event {
             | Self::Audio { call, .. }
             | Self::Spoken { call, .. }
             | Self::Embedded { call, .. }
+            | Self::Adapters { call, .. }
             | Self::Failed { call, .. } => Some(*call),
         }
     }
@@ -283,6 +330,21 @@ pub struct RoleInfo {
     pub load_ms: u32,
     /// Time of the warm-up inference, which must have succeeded.
     pub warmup_ms: u32,
+}
+
+/// An adapter that the language model can use.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct AdapterInfo {
+    /// How requests call it.
+    pub name: String,
+    /// Of `adapter_config.json` and, behind it, `adapter_model.safetensors`; in hexadecimal digits.
+    pub sha256: String,
+    /// Its rank.
+    pub rank: u32,
+    /// How many layers it changes.
+    pub layers: u32,
+    /// Memory that it takes.
+    pub bytes: u64,
 }
 
 /// From the engine to the daemon.
@@ -387,5 +449,14 @@ pub enum Event {
         queue_us: u64,
         /// Computing.
         compute_us: u64,
+    },
+    /// Answers [`Request::LoadAdapter`] and [`Request::DropAdapter`]: what is loaded now.
+    Adapters {
+        /// Whoever asked.
+        call: CallId,
+        /// Which of their questions it was.
+        turn: TurnId,
+        /// By name.
+        adapters: Vec<AdapterInfo>,
     },
 }

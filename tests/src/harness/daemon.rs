@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub struct Setup {
     pub agent: &'static str,
     /// A file of questions beside the agent's: its name and what it says.
     pub faq: Option<(&'static str, &'static str)>,
+    /// Adapters of the engine's own tests that lie beside the models.
+    pub adapters: &'static [&'static str],
     /// Lines to append to the configuration; sections that the harness writes are `sip`, `sip.limits`, `media`,
     /// `http`, `engine`, `models`, `storage`, `log` and `agents`.
     pub more: String,
@@ -78,6 +80,7 @@ impl Setup {
             engine,
             agent: AGENT,
             faq: None,
+            adapters: &[],
             more: String::new(),
             sip: String::new(),
             limits: LIMITS,
@@ -147,7 +150,8 @@ impl Daemon {
             }
         };
         let pack = if let Engine::Pack(pack) = setup.engine { pack } else { "tiny" };
-        let (models, weights) = (models().display().to_string(), weights(dir).display().to_string());
+        let models = if setup.adapters.is_empty() { models() } else { with_adapters(dir, setup.adapters)? };
+        let (models, weights) = (models.display().to_string(), weights(dir).display().to_string());
         let (log, more, lines, limits, silence) = (setup.log, &setup.more, &setup.sip, setup.limits, setup.silence);
         let text = format!(
             r#"
@@ -486,6 +490,21 @@ fn processes(name: &str, wanted: impl Fn(Option<Pid>, Pid) -> bool) -> Vec<Pid> 
         (runs && comm.starts_with(name) && wanted(parent, pid)).then_some(pid)
     });
     process.collect()
+}
+
+/// A models folder of its own: all models of the other, and adapters.
+fn with_adapters(dir: &Path, names: &[&str]) -> anyhow::Result<PathBuf> {
+    let folder = dir.join("models");
+    fs::create_dir_all(folder.join("adapters"))?;
+    for entry in fs::read_dir(models())? {
+        let entry = entry?;
+        symlink(entry.path(), folder.join(entry.file_name()))?;
+    }
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../daemon/engine/tests/fixtures/mind/adapters");
+    for name in names {
+        symlink(fixtures.join(name), folder.join("adapters").join(name))?;
+    }
+    Ok(folder)
 }
 
 /// The models folder of `make models`.

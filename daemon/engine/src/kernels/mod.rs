@@ -9,6 +9,7 @@ pub mod attention;
 pub mod conv;
 pub mod gemv;
 mod isa;
+pub mod lowrank;
 pub mod math;
 pub mod matmul;
 pub mod packed;

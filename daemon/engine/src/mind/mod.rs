@@ -1,14 +1,16 @@
 //! Conversations in; tokens out.
 //!
-//! Enters: [`Request::Prime`], [`Request::Think`], [`Request::Cancel`], [`Request::Forget`]. Leaves: [`Event::Token`],
-//! [`Event::Thought`], [`Event::Failed`]. Never here: a microphone, a voice, a log line with a word of a caller.
+//! Enters: [`Request::Prime`], [`Request::Think`] (each also with an adapter), [`Request::Cancel`], [`Request::Forget`],
+//! adapters to load and drop. Leaves: [`Event::Token`], [`Event::Thought`], [`Event::Adapters`], [`Event::Failed`]. Never here: a microphone, a voice, a log line with a word of a caller.
 //!
 //! ```text
 //!  submit ──bounded queue──► scheduler ── step ──► models::transformer
 //!                              │  template · tokenizer (in)    sequences: whose keys and values are where
 //!                              └─ sampler · answer (out) ──► Outlet
+//!  load ── a thread each ──► adapters
 //! ```
 
+mod adapters;
 mod answer;
 mod queue;
 mod sampler;
@@ -24,17 +26,17 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use callbox_wire::{Event, Failure, Request, Role, RoleInfo};
+use callbox_wire::{CallId, Event, Failure, Request, Role, RoleInfo, TurnId};
 use candle_core::Device;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
-use self::queue::Order;
+use self::queue::{Loaded, Order};
 use self::scheduler::Scheduler;
 pub use self::template::Template;
 pub use self::tokenizer::Tokenizer;
 use crate::device::Gate;
 use crate::kernels::{Level, Pool};
-use crate::models::transformer::{Piece, Transformer, Wanted};
+use crate::models::transformer::{BaseModel, Piece, Transformer, Wanted};
 use crate::role::{SharedOutlet, Worker};
 use crate::weights::gguf::Gguf;
 
@@ -63,6 +65,8 @@ pub struct Config {
 /// The language model's role.
 pub struct Mind {
     info: RoleInfo,
+    /// What adapters have to fit.
+    base: Arc<BaseModel>,
     outlet: SharedOutlet,
     /// Thoughts that were submitted and have not ended.
     thoughts: Arc<AtomicUsize>,
@@ -85,6 +89,7 @@ impl Mind {
         let pool = Pool::new(config.threads)?;
         let (level, device) = (Level::detect(), &config.device);
         let mut model = Transformer::load(&config.model, &gguf, &config.cache, config.context, level, pool, device)?;
+        let base = Arc::new(BaseModel::new(gguf.head(), model.spec()));
         let loaded = now();
         warm_up(&mut model).context("the language model's warm-up failed")?;
         let warmed = now();
@@ -111,22 +116,55 @@ impl Mind {
         );
         let thread = std::thread::Builder::new().name("mind".into()).spawn(move || scheduler.run())?;
         let most_thoughts = 4 * config.max_sequences;
-        Ok(Self { info, outlet, thoughts, most_thoughts, inbox: Some(inbox), thread: Some(thread) })
+        Ok(Self { info, base, outlet, thoughts, most_thoughts, inbox: Some(inbox), thread: Some(thread) })
     }
 
-    fn order(&self, order: Order) {
-        let Some(inbox) = &self.inbox else { return };
+    /// False if the order was not taken; whoever asked was told.
+    fn order(&self, order: Order) -> bool {
+        let Some(inbox) = &self.inbox else { return false };
         match inbox.try_send(order) {
-            Ok(()) => {}
+            Ok(()) => true,
             Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => {
                 tracing::error!("the mind does not take orders any more");
-                if let Order::Ask(Request::Think { call, turn, .. }) = order {
-                    self.thoughts.fetch_sub(1, Ordering::AcqRel);
-                    let reason = "the language model does not take work".to_owned();
-                    let failure = Failure::Internal;
-                    self.outlet.send(Event::Failed { call, turn, role: Role::Mind, failure, reason });
-                }
+                let (call, turn) = match order {
+                    Order::Ask(Request::Think { call, turn, .. } | Request::ThinkWith { call, turn, .. }) => {
+                        self.thoughts.fetch_sub(1, Ordering::AcqRel);
+                        (call, turn)
+                    }
+                    Order::Ask(Request::LoadAdapter { call, turn, .. } | Request::DropAdapter { call, turn, .. }) => {
+                        (call, turn)
+                    }
+                    _ => return false,
+                };
+                self.fail(call, turn, Failure::Internal, "the language model does not take work".to_owned());
+                false
             }
+        }
+    }
+
+    fn fail(&self, call: CallId, turn: TurnId, failure: Failure, reason: String) {
+        self.outlet.send(Event::Failed { call, turn, role: Role::Mind, failure, reason });
+    }
+
+    /// Reads an adapter's files beside the answers that go on. The scheduler knows of it first, so that what is asked for
+    /// after this waits for it.
+    fn load(&self, request: Request) {
+        let Request::LoadAdapter { call, turn, name, folder, sha256 } = request.clone() else { return };
+        let (Some(inbox), base) = (self.inbox.clone(), Arc::clone(&self.base)) else { return };
+        if !self.order(Order::Ask(request)) {
+            return;
+        }
+        let loaded = {
+            let (inbox, name) = (inbox.clone(), name.clone());
+            move || {
+                let result = adapters::load(folder.as_ref(), &sha256, &base);
+                // Nobody takes it any more: the mind has ended.
+                drop(inbox.send(Order::Loaded(Loaded { call, turn, name, result })));
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("adapter".into()).spawn(loaded) {
+            let result = Err(format!("no thread can be had to read it: {error}"));
+            drop(inbox.try_send(Order::Loaded(Loaded { call, turn, name, result })));
         }
     }
 }
@@ -137,18 +175,20 @@ impl Worker for Mind {
     }
 
     fn submit(&self, request: Request) {
-        if let Request::Think { call, turn, .. } = &request {
+        if let Request::Think { call, turn, .. } | Request::ThinkWith { call, turn, .. } = &request {
             let taken = self.thoughts.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
                 (count < self.most_thoughts).then_some(count + 1)
             });
             if taken.is_err() {
-                let (call, turn, failure) = (*call, *turn, Failure::Overloaded);
                 let reason = format!("{} answers are being thought of already", self.most_thoughts);
-                self.outlet.send(Event::Failed { call, turn, role: Role::Mind, failure, reason });
+                self.fail(*call, *turn, Failure::Overloaded, reason);
                 return;
             }
         }
-        self.order(Order::Ask(request));
+        match request {
+            Request::LoadAdapter { .. } => self.load(request),
+            _ => drop(self.order(Order::Ask(request))),
+        }
     }
 
     fn beat(&self, done: Box<dyn FnOnce() + Send>) {
@@ -177,7 +217,7 @@ fn warm_up(model: &mut Transformer) -> Result<()> {
         if cache.len() + tokens.len() > model.context() {
             break;
         }
-        let mut pieces = [Piece { tokens, cache: &mut cache, wanted: Wanted::Last }];
+        let mut pieces = [Piece { tokens, cache: &mut cache, wanted: Wanted::Last, adapter: None }];
         let logits = model.step(&mut pieces, &mut || true)?.unwrap_or_default();
         ensure!(logits.iter().all(|logit| logit.is_finite()), "it computes numbers that are none");
     }

@@ -1,9 +1,12 @@
 //! What waits for the scheduler. Enters: requests. Leaves: the same, in order, but for cancelled ones.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use callbox_wire::{CallId, Request, TurnId};
 use crossbeam_channel::{Receiver, TryRecvError};
+
+use crate::models::transformer::Adapter;
 
 /// What the scheduler is told.
 pub(super) enum Order {
@@ -11,6 +14,19 @@ pub(super) enum Order {
     Ask(Request),
     /// Call this when you have gone round.
     Beat(Box<dyn FnOnce() + Send>),
+    /// A [`Request::LoadAdapter`] that came before has ended.
+    Loaded(Loaded),
+}
+
+/// What became of loading an adapter.
+pub(super) struct Loaded {
+    /// Who asked.
+    pub(super) call: CallId,
+    /// Which of their questions it was.
+    pub(super) turn: TurnId,
+    pub(super) name: String,
+    /// The adapter, or one sentence.
+    pub(super) result: Result<Arc<Adapter>, String>,
 }
 
 /// The scheduler's end of the queue, which it may look through.
@@ -51,7 +67,9 @@ impl Queue {
         self.look();
         self.seen.iter().any(|order| match order {
             Order::Ask(Request::Cancel { call, turn }) => (*call, *turn) == (of, at),
-            Order::Ask(Request::Forget { call } | Request::Think { call, .. }) => *call == of,
+            Order::Ask(Request::Forget { call } | Request::Think { call, .. } | Request::ThinkWith { call, .. }) => {
+                *call == of
+            }
             _ => false,
         })
     }

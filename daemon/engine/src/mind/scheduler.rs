@@ -14,15 +14,16 @@ use std::time::Instant;
 use callbox_wire::{CallId, ChatMessage, Event, Failure, Finish, Request, Role, Sampling, Thought, TurnId};
 use crossbeam_channel::Receiver;
 
+use super::adapters::{Adapters, Named};
 use super::answer::{Answer, Said};
 use super::now;
-use super::queue::{Order, Queue};
+use super::queue::{Loaded, Order, Queue};
 use super::sampler::Sampler;
 use super::sequences::{Sequence, Sequences};
 use super::template::Template;
 use super::tokenizer::Tokenizer;
 use crate::device::{Gate, Urgency};
-use crate::models::transformer::{Piece, Transformer, Wanted};
+use crate::models::transformer::{Adapter, Piece, Transformer, Wanted};
 use crate::role::SharedOutlet;
 
 /// Rows of a prompt in one step, alone and beside answers.
@@ -32,6 +33,8 @@ const CHUNK_BESIDE: usize = 24;
 /// One answer under way.
 pub(super) struct Thinking {
     turn: TurnId,
+    /// Goes on with it, whatever becomes of its name.
+    adapter: Option<Arc<Adapter>>,
     sampler: Sampler,
     answer: Answer,
     prompt_tokens: usize,
@@ -47,6 +50,7 @@ pub(super) struct Thinking {
 struct Waiting {
     call: CallId,
     turn: TurnId,
+    adapter: Option<Arc<Adapter>>,
     tokens: Vec<u32>,
     sampling: Sampling,
     asked: Instant,
@@ -59,6 +63,7 @@ pub(super) struct Scheduler {
     template: Template,
     sequences: Sequences,
     waiting: VecDeque<Waiting>,
+    adapters: Adapters,
     gate: Gate,
     outlet: SharedOutlet,
     queue: Queue,
@@ -78,8 +83,18 @@ impl Scheduler {
         orders: Receiver<Order>,
         thoughts: Arc<AtomicUsize>,
     ) -> Self {
-        let (sequences, waiting) = (Sequences::new(max_sequences), VecDeque::new());
-        Self { model, tokenizer, template, sequences, waiting, gate, outlet, queue: Queue::new(orders), thoughts }
+        Self {
+            model,
+            tokenizer,
+            template,
+            sequences: Sequences::new(max_sequences),
+            waiting: VecDeque::new(),
+            adapters: Adapters::default(),
+            gate,
+            outlet,
+            queue: Queue::new(orders),
+            thoughts,
+        }
     }
 
     /// Works until nobody can send orders any more.
@@ -92,6 +107,7 @@ impl Scheduler {
                 match order {
                     Order::Ask(request) => self.take(request),
                     Order::Beat(done) => done(),
+                    Order::Loaded(loaded) => self.loaded(loaded),
                 }
             }
             if !self.queue.is_open() {
@@ -109,8 +125,11 @@ impl Scheduler {
 
     fn take(&mut self, request: Request) {
         match request {
-            Request::Prime { messages } => self.prime(&messages),
-            Request::Think { call, turn, messages, sampling } => self.think(call, turn, &messages, sampling),
+            Request::Prime { messages } => self.prime(None, &messages),
+            Request::Think { call, turn, messages, sampling } => self.think(call, turn, None, &messages, sampling),
+            Request::PrimeWith { .. } | Request::ThinkWith { .. } => self.take_with(request),
+            Request::LoadAdapter { name, .. } => self.adapters.begin(name),
+            Request::DropAdapter { call, turn, name } => self.drop_adapter(call, turn, &name),
             Request::Cancel { call, turn } => self.end(call, Some(turn)),
             Request::Forget { call } => {
                 self.end(call, None);
@@ -120,22 +139,103 @@ impl Scheduler {
         }
     }
 
-    fn prime(&mut self, messages: &[ChatMessage]) {
+    /// What names an adapter: with that, once it is there.
+    fn take_with(&mut self, request: Request) {
+        let (Request::PrimeWith { adapter: name, .. } | Request::ThinkWith { adapter: name, .. }) = &request else {
+            return;
+        };
+        let adapter = match self.adapters.named(name) {
+            Named::Loaded(adapter) => Some(adapter),
+            Named::Loading => {
+                if let Request::ThinkWith { call, .. } = &request {
+                    self.end(*call, None);
+                }
+                return self.adapters.hold(request);
+            }
+            Named::Unknown => None,
+        };
+        match (request, adapter) {
+            (Request::PrimeWith { messages, .. }, Some(adapter)) => self.prime(Some(adapter), &messages),
+            (Request::ThinkWith { call, turn, messages, sampling, .. }, Some(adapter)) => {
+                self.think(call, turn, Some(adapter), &messages, *sampling);
+            }
+            (Request::ThinkWith { adapter, call, turn, .. }, None) => {
+                self.end(call, None);
+                self.fail(call, turn, Failure::Invalid, format!("no adapter {adapter} is loaded"));
+            }
+            (Request::PrimeWith { adapter, .. }, None) => {
+                tracing::warn!(adapter, "it is not loaded: nothing is primed")
+            }
+            _ => {}
+        }
+    }
+
+    /// An adapter is there, or will not be.
+    fn loaded(&mut self, Loaded { call, turn, name, result }: Loaded) {
+        match self.adapters.end(&name, result) {
+            Ok(before) => {
+                tracing::info!(name, "an adapter was loaded");
+                self.unprime(before);
+                self.list_adapters(call, turn);
+            }
+            Err(reason) => self.refuse(call, turn, format!("the adapter {name} cannot be loaded: {reason}")),
+        }
+        for request in self.adapters.released() {
+            self.take_with(request);
+        }
+    }
+
+    fn drop_adapter(&mut self, call: CallId, turn: TurnId, name: &str) {
+        match self.adapters.named(name) {
+            Named::Loaded(_) => {
+                let adapter = self.adapters.remove(name);
+                tracing::info!(name, "an adapter was unloaded");
+                self.unprime(adapter);
+                self.list_adapters(call, turn);
+            }
+            Named::Loading => self.refuse(call, turn, format!("the adapter {name} is being loaded: try again")),
+            Named::Unknown => self.refuse(call, turn, format!("no adapter {name} is loaded")),
+        }
+    }
+
+    fn unprime(&mut self, gone: Option<Arc<Adapter>>) {
+        if let Some(gone) = gone.filter(|gone| !self.adapters.holds(gone.sha256())) {
+            self.sequences.unprime(gone.sha256());
+        }
+    }
+
+    fn list_adapters(&self, call: CallId, turn: TurnId) {
+        self.outlet.send(Event::Adapters { call, turn, adapters: self.adapters.list() });
+    }
+
+    /// Answers what was no thought.
+    fn refuse(&self, call: CallId, turn: TurnId, reason: String) {
+        self.outlet.send(Event::Failed { call, turn, role: Role::Mind, failure: Failure::Invalid, reason });
+    }
+
+    fn prime(&mut self, adapter: Option<Arc<Adapter>>, messages: &[ChatMessage]) {
         match self.prompt(messages, false) {
             Ok(tokens) if tokens.is_empty() => {}
             Ok(tokens) => {
-                self.sequences.prime(tokens, |capacity| self.model.cache(capacity));
+                self.sequences.prime(adapter, tokens, |capacity| self.model.cache(capacity));
             }
             Err(reason) => tracing::warn!(reason, "an agent's prompt cannot be primed"),
         }
     }
 
-    fn think(&mut self, call: CallId, turn: TurnId, messages: &[ChatMessage], sampling: Sampling) {
+    fn think(
+        &mut self,
+        call: CallId,
+        turn: TurnId,
+        adapter: Option<Arc<Adapter>>,
+        messages: &[ChatMessage],
+        sampling: Sampling,
+    ) {
         // A call thinks of one turn at a time: the newer one is what is wanted.
         self.end(call, None);
         match self.prompt(messages, true) {
             Ok(tokens) if sampling.max_tokens > 0 && !tokens.is_empty() => {
-                self.waiting.push_back(Waiting { call, turn, tokens, sampling, asked: now() });
+                self.waiting.push_back(Waiting { call, turn, adapter, tokens, sampling, asked: now() });
             }
             Ok(_) => self.fail(call, turn, Failure::Invalid, "there is nothing to answer".to_owned()),
             Err(reason) => self.fail(call, turn, Failure::Invalid, reason),
@@ -160,7 +260,8 @@ impl Scheduler {
     fn admit(&mut self) {
         while let Some(next) = self.waiting.pop_front() {
             let model = &self.model;
-            let begun = self.sequences.begin(next.call, next.tokens.clone(), || model.cache(model.context()));
+            let with = next.adapter.as_ref().map(|adapter| adapter.sha256());
+            let begun = self.sequences.begin(next.call, with, next.tokens.clone(), || model.cache(model.context()));
             let Some((index, cached_tokens)) = begun else {
                 self.waiting.push_front(next);
                 return;
@@ -168,6 +269,7 @@ impl Scheduler {
             let prompt_tokens = next.tokens.len();
             self.sequences.calls[index].thinking = Some(Thinking {
                 turn: next.turn,
+                adapter: next.adapter,
                 sampler: Sampler::new(&next.sampling),
                 answer: Answer::new(&next.sampling.stop),
                 prompt_tokens,
@@ -185,7 +287,8 @@ impl Scheduler {
     fn end(&mut self, call: CallId, turn: Option<TurnId>) {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| waiting.call != call || turn.is_some_and(|turn| waiting.turn != turn));
-        self.done(before - self.waiting.len());
+        let held = self.adapters.release(call, turn);
+        self.done(before - self.waiting.len() + held);
         if let Some(sequence) = self.sequences.thinking(call)
             && turn.is_none_or(|turn| sequence.thinking.as_ref().is_some_and(|thinking| thinking.turn == turn))
         {
@@ -198,6 +301,7 @@ impl Scheduler {
         self.thoughts.fetch_sub(count, Ordering::AcqRel);
     }
 
+    /// Ends a thought.
     fn fail(&self, call: CallId, turn: TurnId, failure: Failure, reason: String) {
         self.done(1);
         self.outlet.send(Event::Failed { call, turn, role: Role::Mind, failure, reason });
@@ -233,14 +337,15 @@ impl Scheduler {
                 rows.push(index);
             }
             let from = cache.len();
-            pieces.push(Piece { tokens: &tokens[from..from + count], cache, wanted });
+            let adapter = thinking.adapter.as_deref();
+            pieces.push(Piece { tokens: &tokens[from..from + count], cache, wanted, adapter });
         }
         let priming = prompt.is_none().then(|| sequences.primed.iter_mut().find(|primed| primed.missing() > 0));
         if let Some(primed) = priming.flatten() {
             let from = primed.cache.len();
             let count = primed.missing().min(chunk);
             let (tokens, wanted) = (&primed.tokens[from..from + count], Wanted::Nothing);
-            pieces.push(Piece { tokens, cache: &mut primed.cache, wanted });
+            pieces.push(Piece { tokens, cache: &mut primed.cache, wanted, adapter: primed.adapter.as_deref() });
         }
         if pieces.is_empty() {
             return;

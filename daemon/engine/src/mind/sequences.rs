@@ -4,19 +4,27 @@
 //!
 //! A call keeps its sequence between its turns, until it is forgotten or another call needs the room. A new prompt keeps
 //! the part that it shares with what is there: with its own last turn, else with a copy from an agent's primed prompt
-//! or from any other call (which saw the same agent's prompt). Positions past the shared part are forgotten.
+//! or from any other call (which saw the same agent's prompt). Positions past the shared part are forgotten. What was
+//! computed with an adapter is shared with that adapter alone.
+
+use std::sync::Arc;
 
 use callbox_wire::CallId;
 
 use super::scheduler::Thinking;
 use crate::kernels::attention::KvCache;
+use crate::models::transformer::Adapter;
 
 /// Memory for primed prompts, in bytes; the least recently used go first.
 const PRIMED_BYTES: usize = 256 << 20;
 
+/// With what keys and values were computed: the hash of an adapter, or none for the model as it is.
+pub(super) type With = Option<[u8; 32]>;
+
 /// The keys and values of one call.
 pub(super) struct Sequence {
     pub(super) call: CallId,
+    with: With,
     /// What is in the cache, and after it what is still to be computed.
     pub(super) tokens: Vec<u32>,
     pub(super) cache: KvCache,
@@ -39,12 +47,18 @@ impl Sequence {
 
 /// An agent's prompt.
 pub(super) struct Primed {
+    /// As long as it is there, so is its adapter.
+    pub(super) adapter: Option<Arc<Adapter>>,
     pub(super) tokens: Vec<u32>,
     pub(super) cache: KvCache,
     used: u64,
 }
 
 impl Primed {
+    fn with(&self) -> With {
+        self.adapter.as_ref().map(|adapter| adapter.sha256())
+    }
+
     pub(super) fn missing(&self) -> usize {
         self.tokens.len() - self.cache.len()
     }
@@ -63,11 +77,12 @@ impl Sequences {
         Self { calls: Vec::new(), primed: Vec::new(), most, clock: 0 }
     }
 
-    /// The index of a sequence for `call` whose cache holds the known part of `tokens`, and how much that is; none if
-    /// every sequence is thinking for another call.
+    /// The index of a sequence for `call` whose cache holds the known part of `tokens`, computed `with` the same, and how
+    /// much that is; none if every sequence is thinking for another call.
     pub(super) fn begin(
         &mut self,
         call: CallId,
+        with: With,
         tokens: Vec<u32>,
         fresh: impl FnOnce() -> KvCache,
     ) -> Option<(usize, usize)> {
@@ -76,10 +91,13 @@ impl Sequences {
         // The last token must be computed in any case: its logits are the answer's beginning.
         let useful = tokens.len() - 1;
         let own = &self.calls[index];
-        let own_shared = shared(&own.tokens, &tokens).min(own.cache.len()).min(useful);
-        let others = self.calls.iter().enumerate().filter(|(other, _)| *other != index);
+        let own_shared = match own.with == with {
+            true => shared(&own.tokens, &tokens).min(own.cache.len()).min(useful),
+            false => 0,
+        };
+        let others = self.calls.iter().enumerate().filter(|(other, held)| *other != index && held.with == with);
         let others = others.map(|(other, sequence)| (Source::Call(other), &sequence.tokens, &sequence.cache));
-        let primed = self.primed.iter().enumerate();
+        let primed = self.primed.iter().enumerate().filter(|(_, primed)| primed.with() == with);
         let primed = primed.map(|(other, primed)| (Source::Primed(other), &primed.tokens, &primed.cache));
         let best = others
             .chain(primed)
@@ -106,6 +124,7 @@ impl Sequences {
         own.cache.truncate(known);
         own.tokens = tokens;
         own.call = call;
+        own.with = with;
         own.used = self.clock;
         Some((index, known))
     }
@@ -117,7 +136,7 @@ impl Sequences {
         }
         if self.calls.len() < self.most {
             let cache = fresh();
-            self.calls.push(Sequence { call, tokens: Vec::new(), cache, thinking: None, used: self.clock });
+            self.calls.push(Sequence { call, with: None, tokens: Vec::new(), cache, thinking: None, used: self.clock });
             return Some(self.calls.len() - 1);
         }
         let idle = self.calls.iter().enumerate().filter(|(_, sequence)| sequence.thinking.is_none());
@@ -129,9 +148,15 @@ impl Sequences {
     }
 
     /// Begins to prime a prompt, unless all of it is there; returns whether there is something to compute.
-    pub(super) fn prime(&mut self, tokens: Vec<u32>, fresh: impl FnOnce(usize) -> KvCache) -> bool {
+    pub(super) fn prime(
+        &mut self,
+        adapter: Option<Arc<Adapter>>,
+        tokens: Vec<u32>,
+        fresh: impl FnOnce(usize) -> KvCache,
+    ) -> bool {
         self.clock += 1;
-        let known = self.primed.iter_mut().find(|primed| primed.tokens == tokens);
+        let with = adapter.as_ref().map(|adapter| adapter.sha256());
+        let known = self.primed.iter_mut().find(|primed| primed.tokens == tokens && primed.with() == with);
         if let Some(primed) = known {
             primed.used = self.clock;
             return primed.missing() > 0;
@@ -145,8 +170,13 @@ impl Sequences {
             room = if fits { room - bytes(primed) } else { 0 };
             fits
         });
-        self.primed.push(Primed { tokens, cache, used: self.clock });
+        self.primed.push(Primed { adapter, tokens, cache, used: self.clock });
         true
+    }
+
+    /// Gives back what was primed with an adapter that is not wanted any more.
+    pub(super) fn unprime(&mut self, with: [u8; 32]) {
+        self.primed.retain(|primed| primed.with() != Some(with));
     }
 
     /// Ends everything of a call and gives its memory back.
@@ -179,9 +209,13 @@ mod tests {
         KvCache::new(1, 1, 16, 64)
     }
 
-    /// Begins a prompt and pretends that it was computed.
     fn compute(sequences: &mut Sequences, call: u64, tokens: &[u32]) -> Option<usize> {
-        let (index, known) = sequences.begin(CallId(call), tokens.to_vec(), cache)?;
+        compute_with(sequences, call, None, tokens)
+    }
+
+    /// Begins a prompt and pretends that it was computed.
+    fn compute_with(sequences: &mut Sequences, call: u64, with: With, tokens: &[u32]) -> Option<usize> {
+        let (index, known) = sequences.begin(CallId(call), with, tokens.to_vec(), cache)?;
         let sequence = &mut sequences.calls[index];
         for position in known..tokens.len() {
             sequence.cache.write(0, position, &[1.0; 16], &[1.0; 16]);
@@ -197,13 +231,27 @@ mod tests {
         assert_eq!(compute(&mut sequences, 1, &[1, 2, 3, 9]), Some(3), "its own");
         assert_eq!(compute(&mut sequences, 2, &[1, 2, 8]), Some(2), "another call's");
         assert_eq!(compute(&mut sequences, 2, &[1, 2, 8]), Some(2), "the last token is always computed");
-        assert!(sequences.prime(vec![7, 7, 7], |_| cache()));
+        assert!(sequences.prime(None, vec![7, 7, 7], |_| cache()));
         sequences.primed[0].cache.advance(3);
-        assert!(!sequences.prime(vec![7, 7, 7], |_| cache()));
+        assert!(!sequences.prime(None, vec![7, 7, 7], |_| cache()));
         assert_eq!(compute(&mut sequences, 3, &[7, 7, 7, 7]), Some(3), "an agent's; call 1 had to go");
         assert_eq!(compute(&mut sequences, 2, &[1, 2, 8, 1]), Some(3), "call 2 stayed");
         sequences.forget(CallId(2));
         sequences.forget(CallId(3));
         assert_eq!(compute(&mut sequences, 4, &[1, 2, 8, 1]), Some(0));
+    }
+    #[test]
+    fn what_one_adapter_computed_serves_no_other() {
+        let mut sequences = Sequences::new(2);
+        let (one, other) = (Some([1; 32]), Some([2; 32]));
+        assert_eq!(compute_with(&mut sequences, 1, one, &[1, 2, 3, 4]), Some(0));
+        assert_eq!(compute_with(&mut sequences, 2, None, &[1, 2, 3, 4]), Some(0), "the model as it is");
+        assert_eq!(compute_with(&mut sequences, 2, one, &[1, 2, 3, 4]), Some(3), "a copy of call 1's");
+        assert_eq!(compute_with(&mut sequences, 1, other, &[1, 2, 3, 4]), Some(0), "not even its own");
+        assert_eq!(compute_with(&mut sequences, 1, other, &[1, 2, 3, 4]), Some(3));
+        assert!(sequences.prime(None, vec![7, 7, 7], |_| cache()));
+        sequences.primed[0].cache.advance(3);
+        assert_eq!(compute_with(&mut sequences, 1, other, &[7, 7, 7, 7]), Some(0), "an agent's without an adapter");
+        assert_eq!(compute_with(&mut sequences, 1, None, &[7, 7, 7, 7]), Some(3));
     }
 }

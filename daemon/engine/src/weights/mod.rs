@@ -3,6 +3,7 @@
 pub mod gguf;
 pub mod import;
 pub mod onnx;
+pub mod peft;
 pub mod pickle;
 pub mod safetensors;
 pub mod tensors;

@@ -1,7 +1,7 @@
 //! Named tensors as they lie in a file.
 //!
 //! Enters: the path of a checkpoint, PyTorch's zip or safetensors. Leaves: shapes, and numbers as `f32`. A file is mapped,
-//! not read: only what a model asks for is touched.
+//! not read, unless its bytes are given: only what a model asks for is touched.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -84,8 +84,23 @@ impl Entry {
 /// An open checkpoint.
 #[derive(Debug)]
 pub struct Tensors {
-    map: Mmap,
+    bytes: Bytes,
     entries: HashMap<String, Entry>,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Read(Vec<u8>),
+}
+
+impl Bytes {
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Read(bytes) => bytes,
+        }
+    }
 }
 
 impl Tensors {
@@ -98,7 +113,16 @@ impl Tensors {
         // SAFETY: model files are written once, under another name, and renamed; nobody truncates one in place.
         let map = unsafe { Mmap::map(&file)? };
         let entries = parse(&map)?;
-        Ok(Self { map, entries })
+        Ok(Self { bytes: Bytes::Mapped(map), entries })
+    }
+
+    /// A checkpoint that was read: of a file that somebody else may replace or change.
+    ///
+    /// # Errors
+    /// If it is neither format.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, TensorError> {
+        let entries = parse(&bytes)?;
+        Ok(Self { bytes: Bytes::Read(bytes), entries })
     }
 
     /// The names of all tensors.
@@ -129,7 +153,7 @@ impl Tensors {
         if entry.shape != shape {
             return Err(TensorError::Shape { name: name.into(), found: entry.shape.clone(), wanted: shape.into() });
         }
-        let bytes = &self.map[entry.bytes.clone()];
+        let bytes = &self.bytes.get()[entry.bytes.clone()];
         let numbers: Vec<f32> = match entry.number {
             Number::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Number::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),

@@ -9,10 +9,10 @@ use std::time::Duration;
 use callbox_engine::device::Gate;
 use callbox_engine::kernels::{Level, Pool};
 use callbox_engine::mind::{Config, Mind, Template, Tokenizer};
-use callbox_engine::models::transformer::{Piece, Transformer, Wanted};
+use callbox_engine::models::transformer::{Adapter, BaseModel, Piece, Transformer, TransformerSpec, Wanted};
 use callbox_engine::role::{Outlet, Worker};
 use callbox_engine::weights::gguf::Gguf;
-use callbox_wire::{CallId, ChatMessage, ChatRole, Event, Request, Sampling, Thought, TurnId};
+use callbox_wire::{AdapterInfo, CallId, ChatMessage, ChatRole, Event, Request, Sampling, Thought, TurnId};
 use candle_core::Device;
 use serde::Deserialize;
 
@@ -43,13 +43,38 @@ pub(crate) fn load(path: &Path, level: Level) -> Transformer {
 
 /// All logits of one sequence, computed in pieces of `chunk`.
 pub(crate) fn logits(model: &mut Transformer, tokens: &[u32], chunk: usize) -> Vec<f32> {
+    logits_with(model, None, tokens, chunk)
+}
+
+/// The same with an adapter.
+pub(crate) fn logits_with(
+    model: &mut Transformer,
+    adapter: Option<&Adapter>,
+    tokens: &[u32],
+    chunk: usize,
+) -> Vec<f32> {
     let mut cache = model.cache(tokens.len());
     let mut all = Vec::new();
     for tokens in tokens.chunks(chunk) {
-        let mut pieces = [Piece { tokens, cache: &mut cache, wanted: Wanted::All }];
+        let mut pieces = [Piece { tokens, cache: &mut cache, wanted: Wanted::All, adapter }];
         all.extend_from_slice(model.step(&mut pieces, &mut || true).expect("room").expect("not stopped"));
     }
     all
+}
+
+/// An adapter of the fixtures.
+pub(crate) fn adapter(name: &str) -> Adapter {
+    Adapter::open(&adapters().join(name), &base()).expect("an adapter that fits")
+}
+
+pub(crate) fn adapters() -> PathBuf {
+    fixture("adapters")
+}
+
+/// What adapters of the small model have to fit.
+pub(crate) fn base() -> BaseModel {
+    let gguf = Gguf::open(&model(SMOLLM)).expect("a model");
+    BaseModel::new(gguf.head(), &TransformerSpec::from_gguf(gguf.head()).expect("a model"))
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -115,6 +140,18 @@ pub(crate) struct Distance {
 
 /// Of so many sequences, so many tokens of each.
 pub(crate) fn distance(model: &mut Transformer, name: &str, sequences: usize, most: usize, chunk: usize) -> Distance {
+    distance_with(model, None, name, sequences, most, chunk)
+}
+
+/// The same with an adapter.
+pub(crate) fn distance_with(
+    model: &mut Transformer,
+    adapter: Option<&Adapter>,
+    name: &str,
+    sequences: usize,
+    most: usize,
+    chunk: usize,
+) -> Distance {
     const KEPT: usize = 24;
     let bytes = std::fs::read(fixture(&format!("{name}.logits"))).expect("the fixture");
     let mut words = bytes[4..].as_chunks::<4>().0.iter().copied();
@@ -125,7 +162,7 @@ pub(crate) fn distance(model: &mut Transformer, name: &str, sequences: usize, mo
     for _ in 0..count.min(sequences) {
         let length = u32::from_le_bytes(word()) as usize;
         let tokens: Vec<u32> = (0..length).map(|_| u32::from_le_bytes(word())).collect();
-        let logits = logits(model, &tokens[..length.min(most)], chunk);
+        let logits = logits_with(model, adapter, &tokens[..length.min(most)], chunk);
         for row in logits.chunks_exact(model.spec().vocabulary) {
             let most = row.iter().copied().fold(f32::MIN, f32::max);
             let sum: f64 = row.iter().map(|x| f64::from(x - most).exp()).sum();
@@ -186,6 +223,20 @@ impl Talker {
     pub(crate) fn think(&self, call: u64, turn: u32, messages: &[ChatMessage], sampling: &Sampling) {
         let (call, turn, messages, sampling) = (CallId(call), TurnId(turn), messages.to_vec(), sampling.clone());
         self.mind.submit(Request::Think { call, turn, messages, sampling });
+    }
+
+    pub(crate) fn think_with(&self, adapter: &str, call: u64, messages: &[ChatMessage], sampling: &Sampling) {
+        let (call, turn, messages, sampling) = (CallId(call), TurnId(1), messages.to_vec(), sampling.clone().into());
+        self.mind.submit(Request::ThinkWith { adapter: adapter.to_owned(), call, turn, messages, sampling });
+    }
+
+    /// What is loaded then, or why nothing new is.
+    pub(crate) fn adapters(&self) -> Result<Vec<AdapterInfo>, String> {
+        match self.event() {
+            Event::Adapters { adapters, .. } => Ok(adapters),
+            Event::Failed { reason, .. } => Err(reason),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) fn event(&self) -> Event {

@@ -50,13 +50,18 @@ pub(crate) async fn run(args: AskArgs) -> Result<ExitCode> {
     };
     let mut messages = prime_messages(&agent);
     let mut engine = Private::start(&config, &[Role::Mind]).await?;
+    if let Some(adapter) = agent.adapter() {
+        engine.load_adapter(&config, adapter).await?;
+    }
     for (turn, question) in (1..).map(TurnId).zip(&args.questions) {
         messages.push(ChatMessage { role: ChatRole::User, content: question.clone() });
-        engine.port.send(Request::Think {
-            call: CALL,
-            turn,
-            messages: messages.clone(),
-            sampling: agent.sampling(),
+        let (messages_now, sampling) = (messages.clone(), agent.sampling());
+        engine.port.send(match agent.adapter() {
+            None => Request::Think { call: CALL, turn, messages: messages_now, sampling },
+            Some(adapter) => {
+                let (adapter, sampling) = (adapter.to_owned(), sampling.into());
+                Request::ThinkWith { adapter, call: CALL, turn, messages: messages_now, sampling }
+            }
         })?;
         let mut answer = String::new();
         let thought = loop {

@@ -28,7 +28,10 @@ pub(crate) async fn findings(config: &Config) -> (Vec<String>, bool) {
     let findings = config.check(if running { PortCheck::Skip } else { PortCheck::Try });
     let mut findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
     match Agents::read(&config.agents.paths) {
-        Ok(agents) => findings.extend(agents.fit(&config.trunks).err()),
+        Ok(agents) => {
+            findings.extend(agents.fit(&config.trunks).err());
+            findings.extend(app::adapters(&config.models.dir, &agents).err());
+        }
         // Said already.
         Err(AgentsError::None(_)) => {}
         Err(error) => findings.push(error.to_string()),

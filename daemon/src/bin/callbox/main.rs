@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod ask;
 mod audit;
 mod backup;
@@ -63,6 +64,8 @@ enum Command {
     Cache(cache::Arguments),
     /// Documents that agents know beside their facts.
     Knowledge(knowledge::Arguments),
+    /// Adapters (LoRA) of the language model, which agents answer with.
+    Adapter(adapter::Arguments),
     /// What the last hours or days looked like: calls, turns, latency.
     Report(report::Arguments),
     /// Recordings of calls: which there are, one as audio, another key.
@@ -131,6 +134,7 @@ async fn main() -> ExitCode {
         Command::Call(arguments) => calls::run(arguments).await,
         Command::Cache(arguments) => cache::run(arguments).await,
         Command::Knowledge(arguments) => knowledge::run(arguments).await,
+        Command::Adapter(arguments) => adapter::run(arguments).await,
         Command::Report(arguments) => report::run(arguments).await,
         Command::Recording(arguments) => recording::run(arguments).await,
         Command::Privacy(arguments) => privacy::run(arguments).await,

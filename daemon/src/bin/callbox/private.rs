@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use callbox::config::{Config, Threads};
 use callbox::engine::placement::{self, ModelFiles, Resources};
-use callbox::engine::{Engine, EngineProcess, News, Port, RestartPolicy};
+use callbox::engine::{AdapterFiles, Engine, EngineProcess, News, Port, RestartPolicy};
 use callbox::models::{self, PackFiles, Use};
 use callbox_wire::{CallId, Event, Role};
 
@@ -113,6 +113,13 @@ impl Private {
                 Err(_) => bail!("the engine said nothing for {} s", STEP_LIMIT.as_secs()),
             }
         }
+    }
+
+    /// Has an adapter loaded, from beside the models.
+    pub(crate) async fn load_adapter(&self, config: &Config, name: &str) -> Result<()> {
+        let adapter = models::adapters::find(&config.models.dir, name)?;
+        let (name, folder, sha256) = (adapter.name.clone(), adapter.folder.clone(), adapter.sha256()?);
+        self.engine.load_adapter(AdapterFiles { name, folder, sha256 }).await.map_err(|reason| anyhow!(reason))
     }
 
     /// Ends it.

@@ -432,6 +432,11 @@ fn raw(socket: &Path, method: &str, path: &str, body: Option<&str>) -> (u16, Str
     answer(stream)
 }
 
+fn adapter(name: &str) -> AdapterCard {
+    let (name, agents) = (name.to_owned(), vec!["desk".to_owned()]);
+    AdapterCard { name, rank: 8, base: None, bytes: 1, loaded: true, sha256: Some("ab".into()), agents }
+}
+
 #[test]
 fn orders_are_taken_and_wrong_ones_are_told() {
     let House { control: _control, state, folder, mut queue, storage: _storage } = house();
@@ -457,6 +462,15 @@ fn orders_are_taken_and_wrong_ones_are_told() {
                 Order::LogLevel { wanted, done } => {
                     done.send(wanted.unwrap_or_default()).expect("waited for");
                 }
+                Order::Adapters { done } => {
+                    done.send(Ok(vec![adapter("desk")])).expect("waited for");
+                }
+                Order::LoadAdapter { name, done } => {
+                    done.send(Err(NotAdapted::Wrong(format!("{name} does not fit")))).expect("waited for");
+                }
+                Order::UnloadAdapter { name, done } => {
+                    done.send(Err(NotAdapted::Missing(format!("no {name}")))).expect("waited for");
+                }
                 Order::Reload { done } => {
                     done.send(Err(ReloadError::Configuration("x.toml:3: wrong".into()))).expect("waited for");
                     return limits;
@@ -477,6 +491,11 @@ fn orders_are_taken_and_wrong_ones_are_told() {
     let (status, problem) = posted(&socket, "/api/v1/calls", body);
     assert_eq!((status, &problem["detail"]), (502, &"the line is busy".into()));
     assert_eq!(posted(&socket, "/api/v1/calls", r#"{"to":"+4930123"}"#).0, 400, "no agent");
+    let (status, adapters) = order(&socket, "GET", "/api/v1/adapters");
+    assert_eq!((status, &adapters["adapters"][0]["name"]), (200, &"desk".into()));
+    let (status, problem) = order(&socket, "PUT", "/api/v1/adapters/desk");
+    assert_eq!((status, &problem["detail"]), (422, &"desk does not fit".into()));
+    assert_eq!(order(&socket, "DELETE", "/api/v1/adapters/desk").0, 404);
     let level = sent(&socket, "PUT", "/api/v1/log-level", Some(r#"{"level":"debug"}"#));
     assert_eq!(level, (200, serde_json::json!({ "level": "debug" })));
     assert_eq!(sent(&socket, "PUT", "/api/v1/log-level", Some(r#"{"level":"loud"}"#)).0, 400);
