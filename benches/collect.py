@@ -33,7 +33,7 @@ FIGURES = {
     "llm_starter_prefill_ratio": ("llm.json", prefill("starter"), 1),
     "llm_starter_decode_ratio": ("llm.json", "packs.starter.ratios.decode_128_tokens_per_second", 1),
     "llm_batch_ratio": ("batch.json", "sequences.4.ratio", 1),
-    "llm_adapters_share": ("batch.json", "adapters.decode_share", 1),
+    "llm_adapters_share": ("batch.json", "adapters.16.decode_share", 1),
     "tts_rtf_ratio": ("tts.json", "ratio", 1),
     "tts_first_audio_ratio": ("tts.json", "first_of_whole_20_words", 1),
     "roundtrip_wer": ("roundtrip.json", "wer", 100),

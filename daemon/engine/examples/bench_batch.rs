@@ -17,6 +17,9 @@ use serde_json::{Value, json};
 
 const THREADS: usize = 2;
 
+/// Answers at once, each with an adapter of its own.
+const ANSWERS: usize = 16;
+
 #[expect(clippy::disallowed_methods, reason = "a benchmark takes the time")]
 fn now() -> Instant {
     Instant::now()
@@ -35,7 +38,11 @@ fn main() -> Result<()> {
         "threads": THREADS,
         "level": format!("{:?}", Level::detect()),
         "sequences": together(&mut model)?,
-        "adapters": adapters(&mut model, &base, 16, 16)?,
+        "adapters": {
+            "8": adapters(&mut model, &base, ANSWERS, 8)?,
+            "16": adapters(&mut model, &base, ANSWERS, 16)?,
+            "64": adapters(&mut model, &base, ANSWERS, 64)?,
+        },
     });
     std::fs::write(&result, format!("{figures:#}\n")).with_context(|| format!("{} cannot be written", result.display()))
 }

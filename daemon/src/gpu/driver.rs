@@ -23,6 +23,15 @@ const ROWS_FAILED: u32 = 145;
 /// The number of a critical error that the driver has no number for.
 const UNKNOWN_XID: u64 = 999;
 
+/// A look at a card.
+#[derive(Clone, Default)]
+pub(super) struct Look {
+    /// Which it is, if that can still be asked.
+    pub(super) identity: Option<Identity>,
+    /// None: it cannot be reached.
+    pub(super) reading: Option<Reading>,
+}
+
 /// The library, loaded.
 pub(super) struct Driver(Nvml);
 
@@ -39,14 +48,14 @@ impl Driver {
         self.0.sys_driver_version().unwrap_or_default()
     }
 
-    /// Every card, in the driver's order: which it is, if that can still be asked, and its reading, if it can be reached.
+    /// Every card, in the driver's order.
     ///
     /// # Errors
     /// The driver does not answer.
-    pub(super) fn look(&self) -> Result<Vec<(Option<Identity>, Option<Reading>)>, NvmlError> {
+    pub(super) fn look(&self) -> Result<Vec<Look>, NvmlError> {
         let look = |index| match self.0.device_by_index(index) {
-            Ok(card) => (identity(&card, index).ok(), reading(&card).ok()),
-            Err(_) => (None, None),
+            Ok(card) => Look { identity: identity(&card, index).ok(), reading: reading(&card).ok() },
+            Err(_) => Look::default(),
         };
         Ok((0..self.0.device_count()?).map(look).collect())
     }

@@ -23,7 +23,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use self::card::{Card, Identity, Reading, is_of_the_card};
-use self::driver::{Driver, Ears};
+use self::driver::{Driver, Ears, Look};
 use crate::storage::StorageHandle;
 
 /// Between two looks.
@@ -109,7 +109,7 @@ impl Watcher {
         loop {
             let looks = driver.look();
             let gone = looks.is_err();
-            let lost = || vec![(None, None); self.gpus.seen().cards.len()];
+            let lost = || vec![Look::default(); self.gpus.seen().cards.len()];
             let looks = looks.unwrap_or_else(|_| lost());
             self.take(&version, looks);
             if gone {
@@ -152,12 +152,12 @@ impl Watcher {
         }
     }
 
-    fn take(&mut self, version: &str, looks: Vec<(Option<Identity>, Option<Reading>)>) {
+    fn take(&mut self, version: &str, looks: Vec<Look>) {
         let before = self.gpus.seen().cards;
-        let cards = looks.into_iter().zip(0..).map(|((identity, reading), index)| {
+        let cards = looks.into_iter().zip(0..).map(|(Look { identity, reading }, index)| {
             // One that cannot be reached does not say who it is.
             let known = || before.iter().find(|card| card.identity.index == index).map(|card| card.identity.clone());
-            let identity = identity.or_else(known).unwrap_or(Identity { index, ..Identity::default() });
+            let identity = identity.or_else(known).unwrap_or_else(|| Identity { index, ..Identity::default() });
             let xids = self.xids.get(&identity.uuid).cloned().unwrap_or_default();
             Card::new(identity, reading, xids)
         });
