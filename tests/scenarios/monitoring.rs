@@ -91,7 +91,7 @@ async fn a_prometheus_finds_something_for_every_panel() -> anyhow::Result<()> {
     let daemon = Daemon::start(Setup { sip, more, ..Setup::new(Engine::Scripted(SCRIPT)) }).await?;
     let (mut prometheus, address) = prometheus(&daemon, dir.path())?;
     // One who asks, among sixty who only listen.
-    let listeners = scenario("call").lasting(Duration::from_secs(5)).times(60, 10);
+    let listeners = scenario("call").lasting(Duration::from_secs(1)).times(60, 10);
     let listeners = listeners.start(Daemon::USER, daemon.sip())?;
     let (sipp, mut rtp) = call(&daemon, scenario("call").lasting(Duration::from_secs(10))).await?;
     ask(&mut rtp, tone(400.0, 0.6)).await?;

@@ -227,12 +227,6 @@ impl Track {
         self.voiced(from).last()
     }
 
-    /// The longest time without a voiced frame, from `from` to the last of them; none if there is none.
-    pub fn longest_silence(&self, from: Instant) -> Option<Duration> {
-        let ends: Vec<Instant> = self.voiced(from).collect();
-        std::iter::once(from).chain(ends.iter().copied()).zip(&ends).map(|(before, after)| *after - before).max()
-    }
-
     fn voiced(&self, from: Instant) -> impl Iterator<Item = Instant> {
         self.frames.iter().filter(move |(at, frame)| *at >= from && rms(frame) > VOICED).map(|(at, _)| *at)
     }
