@@ -2,6 +2,7 @@
 //! Enters: packets and samples to say; leaves: what was heard, and when. Never here: the product's own codec or RTP.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
@@ -225,6 +226,13 @@ impl Track {
     /// Arrival of the last voiced frame at or after `from`.
     pub fn last_voiced(&self, from: Instant) -> Option<Instant> {
         self.voiced(from).last()
+    }
+
+    /// The longest time without a voiced frame between the beginning of `span` and the last of them in it; none if there is
+    /// none.
+    pub fn longest_silence(&self, span: Range<Instant>) -> Option<Duration> {
+        let voiced = || self.voiced(span.start).filter(|at| *at < span.end);
+        std::iter::once(span.start).chain(voiced()).zip(voiced()).map(|(before, after)| after - before).max()
     }
 
     fn voiced(&self, from: Instant) -> impl Iterator<Item = Instant> {
