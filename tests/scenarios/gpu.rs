@@ -63,6 +63,9 @@ async fn every_card_is_shown_and_what_is_wrong_with_one_is_said_once_and_counted
     ensure!(daemon.metric("callbox_gpu_healthy{gpu=\"1\"}").await? == Some(0.0));
     ensure!(daemon.metric("callbox_gpu_temperature_celsius{gpu=\"1\"}").await?.is_none(), "nothing of it is made up");
     ensure!(daemon.api("/health/ready").await?["status"] == "ready", "calls are computed elsewhere");
+    cards.are("count=2\nlost=1\nxid=43\nxid_number=3")?;
+    let counted = || async { daemon.metric("callbox_gpu_xid_total{gpu=\"0\",xid=\"43\"}").await.ok()? };
+    eventually("XID 43 to be counted beside a card that is lost", SOON, counted).await?;
     let mut told = Command::new(executable("callbox")?);
     let told = told.args(["health", "--config"]).arg(daemon.config()).output().await?;
     let told = String::from_utf8(told.stdout)?;
@@ -76,7 +79,7 @@ async fn every_card_is_shown_and_what_is_wrong_with_one_is_said_once_and_counted
     let events = daemon.api("/api/v1/reports/events?since_s=600").await?;
     let kinds: Vec<&str> =
         events["rows"].as_array().context("rows")?.iter().filter_map(|row| row["kind"].as_str()).collect();
-    ensure!(kinds.iter().filter(|kind| **kind == "gpu_xid").count() == 2, "{events}");
+    ensure!(kinds.iter().filter(|kind| **kind == "gpu_xid").count() == 3, "{events}");
     ensure!(kinds.iter().filter(|kind| **kind == "gpu").count() >= 4, "{events}");
     Ok(())
 }

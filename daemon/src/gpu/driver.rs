@@ -60,14 +60,20 @@ impl Driver {
         Ok((0..self.0.device_count()?).map(look).collect())
     }
 
-    /// The critical errors of all cards from now on; none if the driver does not tell.
-    pub(super) fn listen(&self) -> Option<Ears<'_>> {
-        let mut set = self.0.create_event_set().ok()?;
-        for index in 0..self.0.device_count().ok()? {
-            let card = self.0.device_by_index(index).ok()?;
-            set = card.register_events(EventTypes::CRITICAL_XID_ERROR, set).ok()?;
+    /// The critical errors of these cards from now on; none if the driver tells of no card's.
+    pub(super) fn listen(&self, cards: &[u32]) -> Option<Ears<'_>> {
+        // A set that meets a card which it cannot take is gone, so each is tried with one of its own.
+        let mut takes: Vec<&u32> = cards.iter().collect();
+        takes.retain(|&index| self.0.create_event_set().ok().and_then(|set| self.add(set, index)).is_some());
+        if takes.is_empty() {
+            return None;
         }
-        Some(Ears(set))
+        takes.into_iter().try_fold(self.0.create_event_set().ok()?, |set, index| self.add(set, index)).map(Ears)
+    }
+
+    fn add<'a>(&'a self, set: EventSet<'a>, index: &u32) -> Option<EventSet<'a>> {
+        let card = self.0.device_by_index(*index).ok()?;
+        card.register_events(EventTypes::CRITICAL_XID_ERROR, set).ok()
     }
 }
 

@@ -105,16 +105,23 @@ impl Watcher {
     /// Looks until the driver goes, or the daemon does.
     fn watch(&mut self, driver: &Driver, stopped: &Receiver<()>) {
         let version = driver.version();
-        let mut ears = driver.listen();
+        let (mut ears, mut heard) = (None, Vec::new());
         loop {
             let looks = driver.look();
             let gone = looks.is_err();
             let lost = || vec![Look::default(); self.gpus.seen().cards.len()];
             let looks = looks.unwrap_or_else(|_| lost());
+            // One that cannot be reached at first is listened to when it comes back.
+            let there: Vec<u32> =
+                (0..).zip(&looks).filter(|(_, look)| look.reading.is_some()).map(|(at, _)| at).collect();
             self.take(&version, looks);
             if gone {
                 tracing::error!("NVIDIA's driver does not answer any more");
                 return;
+            }
+            if there != heard {
+                ears = driver.listen(&there);
+                heard = there;
             }
             for _ in 0..EVERY.as_millis() / LISTEN.as_millis() {
                 if !matches!(stopped.try_recv(), Err(TryRecvError::Empty)) || !self.listen(&mut ears, stopped) {
