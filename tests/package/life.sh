@@ -85,7 +85,7 @@ upgrades() {
     port=$(show ActiveEnterTimestampMonotonic callbox.socket)
     "$bed" net "$machine" python3 tests/package/requests.py 8 >"$work/requests" 2>&1 &
     peer=$!
-    hum 20 5
+    hum 20 12
     holds "$suite: upgraded without a question" install
     comes "$suite: an upgrade in twenty calls: another daemon answers" \
         "[ \$(systemctl show -P MainPID callbox.service) != $since ] && callbox health"

@@ -13,13 +13,13 @@ configure() { printf '%s\n' "$@" | x tee /etc/callbox/callbox.toml >/dev/null; }
 tiny() { configure '[models]' 'pack = "tiny"'; }
 
 # ---------------------------------------------------------------- one caller who speaks, and an engine that thinks
+# Callers are patient: machines beside this one load their models, too.
 dial() {
-    x callbox dial sip:frontdesk@127.0.0.1 --unchecked --transcribe --json \
+    x callbox dial sip:frontdesk@127.0.0.1 --unchecked --transcribe --json --patience 60000 \
         --weights /var/tmp/weights --say "How much does a double room cost?" 2>"$work/dial.err"
 }
 answered() { python3 -c 'import json, sys; print(all(a["text"] for a in json.load(sys.stdin)["answers"]) or "nothing")'; }
-# A caller who asks three things, through whatever happens to the daemon meanwhile. Patient: machines beside this one load
-# their models, too.
+# A caller who asks three things, through whatever happens to the daemon meanwhile.
 talk() {
     x callbox dial sip:frontdesk@127.0.0.1 --unchecked --transcribe --json --weights /var/tmp/weights --patience 60000 \
         --say "How much does a double room cost?" --say "Is there a garden?" --say "When is breakfast?" \

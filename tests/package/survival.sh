@@ -14,7 +14,7 @@ survives() {
     # A daemon that hangs is noticed sooner than in production, so that the callers need not wait for it.
     drop_in watchdog '[Service]' WatchdogSec=3s
     scripted
-    hum 20 8
+    hum 20 12
     ends_and_goes_on "kill -9" x systemctl kill --signal=KILL --kill-whom=main callbox.service
     ends_and_goes_on "a restart" x systemctl restart callbox.service
     if memory=$(memory_controller); then

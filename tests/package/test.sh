@@ -3,8 +3,7 @@
 # killed, upgraded, removed. Enters: the executables of `make build`, the pack `tiny`; leaves: a line for each thing that
 # must hold, and last "N passed, N failed". What this computer cannot do is counted as skipped, never as passed.
 #   tests/package/test.sh [SUITE]...     default: bookworm trixie bookworm-rpm trixie-updates bookworm-times
-# The suite that measures times runs last and alone: once the file AFTER is there, if that is set. FIGURES=FILE writes its
-# times there as JSON.
+# The suite that measures times runs last and alone. FIGURES=FILE writes its times there as JSON.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 bed=$PWD/tests/package/boot.sh
@@ -38,7 +37,6 @@ holds() { local what=$1; shift; if "$@" >"$work/log" 2>&1; then pass "$what"; el
 now() { date +%s%N; }
 seconds() { awk -v from="$1" -v to="$(now)" 'BEGIN { printf "%.2f", (to - from) / 1e9 }'; }
 ended() {
-    echo "took $SECONDS s"
     [ "$skipped" -eq 0 ] || echo "$skipped skipped"
     echo "$passed passed, $failed failed"
     [ "$failed" -eq 0 ]
@@ -54,7 +52,14 @@ machine_of() {
     running=()
     mkdir "$work"
     # shellcheck disable=SC2317
-    stop() { [ -z "$machine" ] || "$bed" stop "$machine"; echo "$passed $failed $skipped" >"$packages/$suite.counts"; }
+    stop() {
+        if [ "$failed" -gt 0 ] && [ -n "$machine" ]; then
+            echo "     $suite: what its journal warns of, last:"
+            x journalctl --unit=callbox.service --priority=warning --quiet --no-pager --output=short-monotonic | tail -n 20
+        fi
+        [ -z "$machine" ] || "$bed" stop "$machine"
+        echo "$passed $failed $skipped" >"$packages/$suite.counts"
+    }
     trap stop EXIT
     case $suite in
         *-rpm) on_rpm_machine "$suite" ;;
@@ -87,7 +92,6 @@ if why=$("$bed" check); then
     done
     for suite in "${suites[@]}"; do
         [[ $suite == *-times ]] || continue
-        until [ -z "${AFTER:-}" ] || [ -e "$AFTER" ]; do sleep 1; done
         begin_on "$suite"
         end_on "$suite"
     done

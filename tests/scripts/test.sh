@@ -5,8 +5,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
-passed=0 failed=0 skipped=0 log=$(mktemp) beside=
-trap 'rm -f "$log" "$log.packages" "$log.quiet"; [ -z "$beside" ] || { kill "$beside" 2>/dev/null; wait "$beside"; }' EXIT
+passed=0 failed=0 skipped=0 log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 trap 'exit 130' INT TERM
 
 report() { printf -- '--- %s: %s in %d s\n' "$1" "$2" "$3"; }
@@ -31,17 +31,15 @@ suite() {
     report "$name" "$good passed, $bad failed" $((SECONDS - start))
 }
 
-# A script whose last lines are "took N s", if it ran elsewhere, "N skipped", if any were, and "N passed, N failed".
+# A script whose last lines are "N skipped", if any were, and "N passed, N failed".
 script() {
-    local name=$1 start=$SECONDS good bad left took
+    local name=$1 start=$SECONDS good bad left
     shift
     "$@" 2>&1 | tee "$log"
-    read -r good bad left took < <(awk '/^[0-9]+ passed, [0-9]+ failed$/ { good = $1; bad = $3; told = 1 }
-        /^[0-9]+ skipped$/ { left = $1 } /^took [0-9]+ s$/ { took = $2 }
-        END { print good + 0, told ? bad : 1, left + 0, took + 0 }' "$log")
-    [ "$took" -gt 0 ] || took=$((SECONDS - start))
+    read -r good bad left < <(awk '/^[0-9]+ passed, [0-9]+ failed$/ { good = $1; bad = $3; told = 1 }
+        /^[0-9]+ skipped$/ { left = $1 } END { print good + 0, told ? bad : 1, left + 0 }' "$log")
     passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
-    report "$name" "$good passed, $bad failed, $left skipped" "$took"
+    report "$name" "$good passed, $bad failed, $left skipped" $((SECONDS - start))
 }
 
 finish() {
@@ -63,10 +61,6 @@ if [ "${1:-}" != lint ]; then
     check build cargo build --locked --release --workspace --bins
     check models "$CARGO_TARGET_DIR/release/callbox" models pull tiny
     check "peers of the API" tests/console/setup.sh
-    # Calls last as long as people talk, so most of the time is waiting: the packages' machines run beside all else, but
-    # for their times.
-    AFTER=$log.quiet tests/package/test.sh >"$log.packages" 2>&1 &
-    beside=$!
 fi
 check format cargo fmt --all --check
 check clippy cargo clippy --locked --release --workspace --all-targets -- -D warnings
@@ -85,9 +79,8 @@ if [ "${PACK:-}" = starter ]; then
     suite "unit, starter" cargo_test --test mind_qwen
 else skipped=$((skipped + $(grep -c '^#\[test\]$' daemon/engine/tests/mind_qwen.rs))); fi
 suite "end-to-end" scenarios --test-threads=4 "${measuring[@]/#/--skip=}"
-touch "$log.quiet"
-wait "$beside"
-beside=
-script packages cat "$log.packages"
+# Its machines run side by side, and beside nothing else: callers who wait for an answer, and a compiler, would wait for
+# each other.
+script packages tests/package/test.sh
 suite "end-to-end, times" scenarios --test-threads=1 "${measuring[@]}"
 finish
