@@ -269,7 +269,8 @@ pub struct Engine {
     pub restart_max_ms: NonZeroU32,
     /// Time between two heartbeats.
     pub heartbeat_ms: NonZeroU32,
-    /// An engine that has not answered a heartbeat for so long is killed and started again.
+    /// An engine that has not answered a heartbeat for so long is killed and started again; time in which it waited for a
+    /// processor does not count.
     pub heartbeat_timeout_ms: NonZeroU32,
 }
 

@@ -9,10 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Beginning;
 use super::adapters::Adapters;
+use super::pulse::Pulse;
 use super::router::Router;
 
 /// Why a connection ended.
@@ -81,13 +82,13 @@ impl Link {
         Ok(())
     }
 
-    /// Carries requests and events until something fails. `heartbeat`: how often it is asked whether it lives, and
-    /// `patience`: how long an answer may take.
+    /// Carries requests and events until something fails. At each beat of `pulse` it is asked whether it lives;
+    /// `patience`: how much of its own time an answer may take.
     pub(super) async fn carry(
         self,
         requests: &mut mpsc::Receiver<Request>,
         router: &Router,
-        heartbeat: Duration,
+        mut pulse: Pulse,
         patience: Duration,
     ) -> LinkError {
         let Self { mut read, mut write } = self;
@@ -104,9 +105,9 @@ impl Link {
             }
         };
         let writing = async {
-            let mut beat = interval(heartbeat);
+            let mut beat = interval(pulse.interval());
             beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let (mut nonce, mut unanswered_since) = (0_u64, None::<Instant>);
+            let (mut nonce, mut silent) = (0_u64, None::<Duration>);
             let mut bytes = Vec::new();
             loop {
                 bytes.clear();
@@ -122,25 +123,43 @@ impl Link {
                     },
                     Ok(()) = answered.changed() => {
                         if *answered.borrow_and_update() == nonce {
-                            unanswered_since = None;
+                            silent = None;
                         }
                     }
                     now = beat.tick() => {
-                        if unanswered_since.is_some_and(|since| now - since >= patience) {
-                            return LinkError::Silent(patience);
-                        }
-                        if unanswered_since.is_none() {
+                        let passed = pulse.beat(now);
+                        if let Some(silent) = &mut silent {
+                            *silent += passed;
+                            if *silent >= patience {
+                                return LinkError::Silent(patience);
+                            }
+                        } else {
                             nonce += 1;
-                            unanswered_since = Some(now);
+                            silent = Some(Duration::ZERO);
                             encode(&Request::Ping { nonce }, &mut bytes);
                         }
                     }
                 }
-                // An engine that hangs does not read either, and while this waits nobody looks at the heartbeat.
-                match timeout(patience, write.write_all(&bytes)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return error.into(),
-                    Err(_) => return LinkError::Silent(patience),
+                // An engine that hangs does not read either.
+                let writing = write.write_all(&bytes);
+                tokio::pin!(writing);
+                let mut unread = Duration::ZERO;
+                loop {
+                    tokio::select! {
+                        biased;
+                        written = &mut writing => match written {
+                            Ok(()) => break,
+                            Err(error) => return error.into(),
+                        },
+                        now = beat.tick() => {
+                            let passed = pulse.beat(now);
+                            unread += passed;
+                            silent = silent.map(|silent| silent + passed);
+                            if unread >= patience {
+                                return LinkError::Silent(patience);
+                            }
+                        }
+                    }
                 }
             }
         };

@@ -13,6 +13,7 @@ mod counts;
 mod link;
 pub mod placement;
 mod process;
+mod pulse;
 mod router;
 mod scripted;
 #[cfg(test)]

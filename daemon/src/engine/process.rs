@@ -22,6 +22,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::link::Link;
+use super::pulse::{Pulse, Schedstat};
 use super::{Driver, EngineState, News, Wiring};
 
 /// Seconds that an engine waits for the next daemon.
@@ -86,7 +87,8 @@ pub struct RestartPolicy {
     pub start_limit: Duration,
     /// How often a ready engine is asked whether it lives.
     pub heartbeat: Duration,
-    /// How long the answer may take; longer than any one step of a model.
+    /// How much of its own time the answer may take; longer than any one step of a model. What it waited for a processor
+    /// does not count.
     pub patience: Duration,
     /// Pause before the first restart; doubles with each failure in a row.
     pub backoff: Duration,
@@ -233,7 +235,8 @@ impl EngineProcess {
     }
 
     async fn converse(&self, stream: UnixStream, wiring: &mut Wiring) -> String {
-        wiring.counts.serves(stream.peer_cred().ok().and_then(|peer| peer.pid()));
+        let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        wiring.counts.serves(process);
         let (mut link, roles) = match Link::greet(stream, self.policy.patience).await {
             Ok(greeted) => greeted,
             Err(error) => return format!("the engine was refused: {error}"),
@@ -250,7 +253,8 @@ impl EngineProcess {
         tracing::info!(roles = roles.len(), "the engine is ready");
         wiring.state.send_replace(EngineState::Ready(roles));
         wiring.router.broadcast(&News::Ready);
-        let error = link.carry(&mut wiring.requests, &wiring.router, self.policy.heartbeat, self.policy.patience).await;
+        let pulse = Pulse::new(self.policy.heartbeat, Box::new(Schedstat::of(process)));
+        let error = link.carry(&mut wiring.requests, &wiring.router, pulse, self.policy.patience).await;
         format!("the engine failed: {error}")
     }
 }
@@ -287,7 +291,7 @@ impl Driver for EngineProcess {
             };
             wiring.counts.serves(None);
             times += 1;
-            tracing::error!(times, reason, "the engine was lost");
+            tracing::error!(times, "the engine was lost: {reason}");
             wiring.state.send_replace(EngineState::Lost { reason, times });
             wiring.router.broadcast(&News::Lost);
             if started.elapsed() > self.policy.backoff_limit {

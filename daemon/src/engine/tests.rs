@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::adapters::Adapters;
 use super::link::{Link, LinkError};
+use super::pulse::{Pulse, Queueing, Schedstat};
 use super::router::Router;
 use super::*;
 
@@ -122,7 +123,7 @@ async fn an_engine_that_stops_answering_is_noticed() {
         }
     };
     let started = tokio::time::Instant::now();
-    let carrying = link.carry(&mut queue, &router, beat, patience);
+    let carrying = link.carry(&mut queue, &router, Pulse::new(beat, Box::new(Crowded(0.0))), patience);
     tokio::select! {
         error = carrying => assert!(matches!(error, LinkError::Silent(_)), "{error}"),
         () = answering => unreachable!("the link stays open"),
@@ -136,11 +137,45 @@ async fn an_engine_that_stops_answering_is_noticed() {
     let (requests, mut queue) = mpsc::channel(8);
     let speaking =
         async { while requests.send(Request::Hear { call: CallId(7), pcm: Pcm(vec![9000; 512]) }).await.is_ok() {} };
-    let carrying = timeout(10 * patience, link.carry(&mut queue, &router, beat, patience));
+    let pulse = Pulse::new(beat, Box::new(Crowded(0.0)));
+    let carrying = timeout(10 * patience, link.carry(&mut queue, &router, pulse, patience));
     tokio::select! {
         end = carrying => assert!(matches!(end, Ok(LinkError::Silent(_))), "{end:?}"),
         () = speaking => unreachable!("the link stays open"),
     }
+}
+
+/// An engine that waits for a processor this share of each second.
+struct Crowded(f64);
+
+impl Queueing for Crowded {
+    fn waited(&mut self) -> Duration {
+        Duration::from_secs_f64(self.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_waits_for_a_processor_is_waited_for() {
+    let silent_for = async |share: f64| {
+        let (near, mut far) = UnixStream::pair().expect("sockets");
+        say(&mut far, &ready(VERSION)).await;
+        let (link, _) = Link::greet(near, Duration::from_secs(1)).await.expect("greeted");
+        let (_requests, mut queue) = mpsc::channel(8);
+        let pulse = Pulse::new(Duration::from_secs(1), Box::new(Crowded(share)));
+        let started = tokio::time::Instant::now();
+        let end = link.carry(&mut queue, &Router::new(Counts::default()), pulse, Duration::from_secs(5)).await;
+        assert!(matches!(end, LinkError::Silent(_)), "{end}");
+        started.elapsed().as_secs()
+    };
+    assert_eq!([silent_for(0.0).await, silent_for(0.5).await, silent_for(0.9).await], [5, 10, 50]);
+}
+
+#[test]
+fn the_kernel_tells_of_every_thread() {
+    let mut own = Schedstat::of(std::process::id().try_into().ok());
+    assert!(own.is_told(), "this kernel keeps no schedstat: busy engines are taken for hung ones");
+    assert!(own.waited() < Duration::from_secs(60));
+    assert!(!Schedstat::of(None).is_told());
 }
 
 #[tokio::test]
