@@ -12,6 +12,12 @@ use super::turn::Turn;
 /// Engines lost in one call, with no answer heard in between, before it is ended.
 const MOST_LOSSES: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+/// Whoever waits for something and hears nothing for so long is asked for patience again: on the telephone, two seconds
+/// of nothing are a line that is dead, and pauses at the ends of the phrases count as well.
+const HUSH: Duration = Duration::from_secs(1);
+/// From then on less often: who was asked so many times knows.
+const MOST_SOOTHED: u32 = 3;
+const LONG_HUSH: Duration = Duration::from_secs(4);
 
 impl Dialogue {
     pub(super) fn failed(&mut self, role: Role, failure: Failure, out: &mut Vec<Action>) {
@@ -79,6 +85,7 @@ impl Dialogue {
         self.utterance_over();
         self.ears.reset();
         self.losses += 1;
+        (self.soothe_at, self.soothed) = (None, 0);
         let turn = self.turn.take();
         let mut resume = Resume::Listen;
         let mut phrase = None;
@@ -130,19 +137,42 @@ impl Dialogue {
     /// What the caller was saying will be heard after all.
     pub(super) fn recorded(&mut self) {
         if let Engine::Down { resume: resume @ Resume::Repeat, .. } = &mut self.engine {
-            *resume = Resume::Listen;
+            *resume = Resume::Hear;
         }
+    }
+
+    /// Whether the caller was told that something is to come, and it does not come.
+    fn keeps_waiting(&self) -> bool {
+        match &self.engine {
+            _ if self.held || self.leaving.is_some() => false,
+            Engine::Down { resume, .. } => !matches!(resume, Resume::Listen),
+            Engine::Up => self.rehears || self.turn.as_ref().is_some_and(|turn| turn.moment && !turn.playing),
+        }
+    }
+
+    /// The same, and neither of the two is speaking.
+    pub(super) fn waits_in_silence(&self) -> bool {
+        let decided = self.turn.as_ref().is_none_or(|turn| turn.decided);
+        let answered = self.turn.as_ref().is_some_and(|turn| turn.owns_utterance);
+        self.keeps_waiting() && self.stored_until.is_none() && decided && (answered || self.ears.utterance().is_none())
+    }
+
+    /// A stored phrase is over, and the caller hears nothing.
+    pub(super) fn hush(&mut self) {
+        let most = if self.soothed < MOST_SOOTHED { HUSH } else { LONG_HUSH };
+        self.soothe_at = self.keeps_waiting().then(|| self.now + most);
     }
 
     pub(super) fn soothe(&mut self, out: &mut Vec<Action>) {
         self.soothe_at = None;
+        self.soothed += 1;
+        self.disown();
         self.play_stored(StoredPhrase::OneMoment, out);
     }
 
     pub(super) fn engine_ready(&mut self, out: &mut Vec<Action>) {
         let Engine::Down { resume, .. } = std::mem::replace(&mut self.engine, Engine::Up) else { return };
         self.idle_since = self.now;
-        self.soothe_at = None;
         if self.phase != Phase::Live || self.leaving.is_some() {
             return;
         }
@@ -152,7 +182,6 @@ impl Dialogue {
                 turn.restart(self.new_id(), self.now);
                 turn.owns_utterance = false;
                 turn.decided = true;
-                turn.moment = true;
                 turn.times.endpoint.get_or_insert(self.now);
                 self.turn = Some(turn);
             }
@@ -163,7 +192,12 @@ impl Dialogue {
                 self.turn = Some(turn);
             }
             Resume::Repeat => self.say(TurnKind::Repeat, self.agent.repeat.as_str().to_owned(), None, out),
+            Resume::Hear => self.rehears = true,
             Resume::Listen => {}
+        }
+        // Whoever hears this has waited for it.
+        if let Some(turn) = &mut self.turn {
+            turn.moment = true;
         }
     }
 }

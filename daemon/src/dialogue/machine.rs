@@ -61,6 +61,8 @@ pub(super) enum Resume {
     /// Say what was not heard of it.
     Rest(Box<Turn>),
     Repeat,
+    /// Hear what the caller was saying, which was kept.
+    Hear,
     Listen,
 }
 
@@ -90,8 +92,12 @@ pub struct Dialogue {
     pub(super) engine: Engine,
     /// Engines lost since an answer was heard to its end.
     pub(super) losses: u32,
-    /// When the caller is asked for patience, if there is no engine by then.
+    /// When the caller is asked for patience (again), if nothing is heard by then.
     pub(super) soothe_at: Option<Instant>,
+    /// How often that was done since something was heard.
+    pub(super) soothed: u32,
+    /// What the caller said to an engine that was lost is being heard.
+    pub(super) rehears: bool,
     /// A stored phrase is playing, at most until then.
     pub(super) stored_until: Option<Instant>,
     /// The call has to end: why, and when the turn in progress is cut short for it.
@@ -146,6 +152,8 @@ impl Dialogue {
             engine: Engine::Up,
             losses: 0,
             soothe_at: None,
+            soothed: 0,
+            rehears: false,
             stored_until: None,
             closing: None,
             leaving: None,
@@ -321,6 +329,7 @@ impl Dialogue {
         turn.span = Some(from..to);
         turn.attempts = self.attempts;
         turn.times.end_of_speech = self.ears.last_voiced();
+        turn.moment = std::mem::take(&mut self.rehears);
         self.turn = Some(turn);
         out.push(Action::Mark(Mark::CallerPaused { turn: id }));
         self.work(out);
@@ -407,6 +416,7 @@ impl Dialogue {
     pub(super) fn stored_over(&mut self) {
         if self.stored_until.take().is_some() {
             self.idle_since = self.now;
+            self.hush();
         }
         if let Some((_, by)) = &mut self.leaving {
             *by = (*by).min(self.now + TAIL);

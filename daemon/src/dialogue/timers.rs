@@ -20,7 +20,7 @@ pub(super) enum Timer {
     Leave,
     /// The stored phrase should have been heard.
     StoredOver,
-    /// Another daemon has taken over the call, and has no engine yet.
+    /// The caller waits for something, and hears nothing.
     Soothe,
     /// The engine did not come back.
     GiveUp,
@@ -114,7 +114,7 @@ impl Dialogue {
             }
             _ => None,
         };
-        let soothe = self.soothe_at.filter(|_| !self.is_up()).map(|at| (at, Timer::Soothe));
+        let soothe = self.soothe_at.filter(|_| self.waits_in_silence()).map(|at| (at, Timer::Soothe));
         let saying_goodbye = self.turn.as_ref().is_some_and(|turn| turn.closes.is_some());
         let (longest, close) = match self.closing {
             Some(_) if saying_goodbye => (None, None),

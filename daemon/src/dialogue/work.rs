@@ -175,6 +175,7 @@ impl Dialogue {
         let Some(turn) = &mut self.turn else { return };
         turn.playing = true;
         turn.times.play = Some(self.now);
+        (self.soothe_at, self.soothed) = (None, 0);
         out.push(Action::Play { turn: turn.id });
         self.disown();
     }

@@ -38,7 +38,7 @@ fn a_lost_engine_is_apologised_for_at_once_and_the_question_asked_again() {
 fn what_was_lost_before_it_was_heard_is_asked_for() {
     let mut line = line(&[ASKS, (9024, 9984)]);
     line.at(2500, Input::EngineLost);
-    line.at(4500, Input::EngineReady);
+    line.at(4400, Input::EngineReady);
     line.run(20_000);
     assert_eq!(line.stored(), [StoredPhrase::OneMoment]);
     assert_eq!(line.records()[1].kind, TurnKind::Repeat);
@@ -73,9 +73,40 @@ fn an_engine_that_does_not_come_back_ends_the_call() {
     let mut line = line(&[ASKS]);
     line.at(4500, Input::EngineLost);
     line.run(60_000);
-    assert_eq!(line.stored(), [StoredPhrase::Apology, StoredPhrase::Goodbye]);
+    let moments = [StoredPhrase::OneMoment; 5];
+    assert_eq!(line.stored(), [&[StoredPhrase::Apology][..], &moments, &[StoredPhrase::Goodbye]].concat());
     let (ms, reason) = line.hung_up().expect("nobody to talk to");
     assert_eq!((ms, reason), (4500 + 20_000 + 1000 + 200, HangupReason::EngineLost));
+}
+
+#[test]
+fn whoever_waits_for_an_engine_never_hears_nothing_for_two_seconds() {
+    // From when the caller is known to speak.
+    for lost in (2300..6500).step_by(97) {
+        for down in [900, 2800, 6000] {
+            let mut line = Line::new(SLOW, &[ASKS], &[QUESTION], &[ANSWER]);
+            line.records_audio = true;
+            line.at(0, Input::Answered);
+            line.at(lost, Input::EngineLost);
+            line.at(lost + down, Input::EngineReady);
+            line.run(20_000);
+            let told = line.log.iter().filter(|(ms, _)| *ms >= lost);
+            let heard = told.filter_map(|(ms, action)| match action {
+                Action::PlayStored(_) => Some((*ms, *ms + 1000)),
+                Action::Play { .. } => Some((*ms, u64::MAX / 2)),
+                _ => None,
+            });
+            let mut silent_since = lost.max(ASKS.1);
+            for (from, to) in heard {
+                assert!(
+                    from <= silent_since + 2000,
+                    "lost at {lost} for {down} ms: nothing from {silent_since} to {from}"
+                );
+                silent_since = silent_since.max(to);
+            }
+            assert_eq!(silent_since, u64::MAX / 2, "lost at {lost} for {down} ms: no answer");
+        }
+    }
 }
 
 #[test]
@@ -85,7 +116,7 @@ fn a_call_that_is_answered_without_an_engine_is_greeted_when_there_is_one() {
     line.at(10, Input::Answered);
     line.at(3000, Input::EngineReady);
     line.run(5000);
-    assert_eq!((line.stored(), line.spoken()), (vec![StoredPhrase::OneMoment], vec!["Good day."]));
+    assert_eq!((line.stored(), line.spoken()), (vec![StoredPhrase::OneMoment; 2], vec!["Good day."]));
 }
 
 #[test]
