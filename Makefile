@@ -15,7 +15,7 @@ export CALLBOX_CACHE := $(CACHE)
 export PATH := $(CARGO_TARGET_DIR)/release:$(CALLBOX_CACHE)/tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help demo test bench fuzz lint build packages test-packages models setup setup-demo setup-bench setup-packages
+.PHONY: help demo test bench fuzz lint build engine-cuda packages test-packages models setup setup-demo setup-bench setup-packages
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: ## Format, clippy, documentation and licences, without running anything
 
 build: ## The three executables, in the one profile that is tested and shipped
 	@cargo build --locked --release --workspace --bins
+
+engine-cuda: setup-demo ## The engine for NVIDIA's cards, without one, half an hour, once; CALLBOX_CUDA_ARCHS=90 for one kind of them
+	@packaging/cuda/build.sh
 
 packages: setup-packages build ## The .deb and the .rpm in dist/, with their signed repositories
 	@packaging/build.sh dist

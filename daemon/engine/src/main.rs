@@ -1,6 +1,7 @@
 //! `callbox-engine`: loads models, warms them up, serves a Unix socket.
 //!
-//! It offers the roles whose models it is given. The socket appears only when every one of them has passed a warm-up
+//! It offers the roles whose models it is given. Built with the feature `cuda` it is `callbox-engine-cuda`, and computes on a
+//! card what can be computed there: the encoder of the ears and the embedder. The socket appears only when every one of them has passed a warm-up
 //! inference, so whoever can connect can be served.
 
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use anyhow::{Context, Result, bail};
-use callbox_engine::device::Gate;
+use callbox_engine::device::{Gate, Place};
 use callbox_engine::ears::{self, Ears};
 use callbox_engine::embed::Embedder;
 use callbox_engine::mind::{self, Mind};
@@ -22,9 +23,11 @@ use callbox_engine::voice::{Voice, VoiceConfig};
 use candle_core::Device;
 use clap::Parser;
 
+const NAME: &str = if cfg!(feature = "cuda") { "callbox-engine-cuda" } else { "callbox-engine" };
+
 /// The inference worker of Callbox; `callboxd` starts it.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = NAME, version)]
 struct Args {
     /// Where to listen; appears when every role is ready.
     #[arg(long)]
@@ -50,6 +53,9 @@ struct Args {
     /// Where imported weights are kept; can be deleted at any time.
     #[arg(long)]
     cache: PathBuf,
+    /// Where the encoder of the ears and the embedder compute; mind and voice compute on the processor.
+    #[arg(long, value_enum, default_value_t)]
+    device: Place,
     /// Threads that compute.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -72,7 +78,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    limit_threads(args.threads);
+    prepare(&args);
     tracing_subscriber::fmt().json().with_writer(io::stderr).with_max_level(args.log).init();
     hook();
     match run(&args) {
@@ -93,6 +99,10 @@ fn run(args: &Args) -> Result<()> {
             tracing::info!("whoever started this is gone");
             std::process::exit(0);
         })?;
+    }
+    if args.device != Place::Cpu {
+        let folder = compiled(args);
+        fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     }
     let switchboard = Arc::new(Switchboard::default());
     let roles = load(args, &outlet(&switchboard))?;
@@ -133,7 +143,8 @@ fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
     let outlet = || Arc::clone(outlet);
     let ears = || {
         let (Some(vad), Some(stt)) = (&args.vad, &args.stt) else { return Ok(None) };
-        let config = ears::Config { vad: vad.clone(), stt: stt.clone(), threads: args.threads, device: Device::Cpu };
+        let device = args.device.device()?;
+        let config = ears::Config { vad: vad.clone(), stt: stt.clone(), threads: args.threads, device };
         Ears::start(&config, gate.clone(), outlet()).context("the ears cannot start").map(announced)
     };
     let mind = || {
@@ -155,7 +166,9 @@ fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
     };
     let embed = || {
         let Some(model) = &args.embed else { return Ok(None) };
-        Embedder::start(model, gate.clone(), outlet()).context("the embedder cannot start").map(announced)
+        Embedder::start(model, &args.device.device()?, gate.clone(), outlet())
+            .context("the embedder cannot start")
+            .map(announced)
     };
     let [ears, mind, voice, embed] = thread::scope(|scope| {
         let begun = [scope.spawn(ears), scope.spawn(mind), scope.spawn(voice), scope.spawn(embed)];
@@ -190,12 +203,22 @@ fn listen(path: &Path) -> Result<UnixListener> {
     bind().with_context(|| format!("cannot listen on {shown}: its folder must exist and be writable"))
 }
 
-/// candle sizes its pools from the environment, once, at first use.
-fn limit_threads(threads: usize) {
-    for name in ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
+/// Where a card's driver keeps what it has compiled for that card; by default in a home, which a service does not have.
+fn compiled(args: &Args) -> PathBuf {
+    args.cache.join("cuda")
+}
+
+/// candle sizes its pools from the environment, once, at first use; the driver reads it when it is first asked.
+fn prepare(args: &Args) {
+    let (threads, compiled) = (args.threads.to_string(), compiled(args));
+    for (name, value) in [
+        ("CANDLE_NUM_THREADS", threads.as_ref()),
+        ("RAYON_NUM_THREADS", threads.as_ref()),
+        ("CUDA_CACHE_PATH", compiled.as_os_str()),
+    ] {
         if std::env::var_os(name).is_none() {
             // SAFETY: first statement of main, before any other thread exists that could read the environment.
-            unsafe { std::env::set_var(name, threads.to_string()) };
+            unsafe { std::env::set_var(name, value) };
         }
     }
 }

@@ -77,7 +77,7 @@ fn ask(call: u64, text: &str, urgent: bool) -> Request {
 fn callers_come_first_and_cancelled_work_is_silent() {
     let (send, events) = bounded(100);
     let gate = Gate::default();
-    let embedder = Embedder::start(&model(), gate.clone(), Arc::new(Collect(send))).expect("started");
+    let embedder = Embedder::start(&model(), &Device::Cpu, gate.clone(), Arc::new(Collect(send))).expect("started");
     let held = gate.enter(Urgency::FirstAudio);
     // The first is taken at once and waits at the gate.
     embedder.submit(ask(1, "one", false));

@@ -1,7 +1,39 @@
 //! Where the models compute, and whose turn it is.
 //!
-//! Enters: a wish to compute, with its urgency. Leaves: permission, one at a time. Never here: a model.
+//! Enters: a wish to compute, with its urgency. Leaves: a device for each role; permission, one at a time. Never here: a model.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod gate;
 
+use candle_core::Device;
+
+#[cfg(feature = "cuda")]
+pub use cuda::CudaError;
 pub use gate::{Gate, Permit, Urgency};
+
+/// What computes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
+pub enum Place {
+    /// The processor.
+    #[cfg_attr(not(feature = "cuda"), default)]
+    Cpu,
+    /// The first of NVIDIA's cards that is visible here.
+    #[cfg(feature = "cuda")]
+    #[default]
+    Cuda,
+}
+
+impl Place {
+    /// A device for one role.
+    ///
+    /// # Errors
+    /// One sentence, if there is no such device, or it cannot be used.
+    pub fn device(self) -> anyhow::Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Ok(cuda::open()?),
+        }
+    }
+}

@@ -63,9 +63,9 @@ impl Embedder {
     ///
     /// # Errors
     /// If the model cannot be loaded or does not work.
-    pub fn start(model: &Path, gate: Gate, outlet: SharedOutlet) -> Result<Self> {
+    pub fn start(model: &Path, device: &Device, gate: Gate, outlet: SharedOutlet) -> Result<Self> {
         let begun = now();
-        let network = MiniLm::open(model, &Device::Cpu).with_context(|| model.display().to_string())?;
+        let network = MiniLm::open(model, device).with_context(|| model.display().to_string())?;
         let loaded = now();
         {
             let _permit = gate.enter(Urgency::Background);

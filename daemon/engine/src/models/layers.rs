@@ -76,25 +76,29 @@ impl Attention {
 }
 
 pub(super) fn gelu(x: &mut Tensor) -> Result<()> {
-    if x.device().is_cpu() {
-        x.inplace_op1(&Rows("gelu", pointwise::gelu))
-    } else {
-        *x = x.gelu_erf()?;
-        Ok(())
-    }
+    GELU.run(x)
 }
 
 fn softmax(x: &mut Tensor) -> Result<()> {
-    if x.device().is_cpu() {
-        x.inplace_op1(&Rows("softmax", pointwise::softmax))
-    } else {
-        *x = candle_nn::ops::softmax_last_dim(x)?;
-        Ok(())
-    }
+    SOFTMAX.run(x)
 }
 
-/// A function of each row of a tensor that is contiguous.
-struct Rows(&'static str, fn(&mut [f32]));
+const GELU: Rows = Rows("gelu", pointwise::gelu, Tensor::gelu_erf);
+const SOFTMAX: Rows = Rows("softmax", pointwise::softmax, candle_nn::ops::softmax_last_dim);
+
+/// A function of each row of a tensor that is contiguous: in its place on the processor, as candle has it elsewhere.
+struct Rows(&'static str, fn(&mut [f32]), fn(&Tensor) -> Result<Tensor>);
+
+impl Rows {
+    fn run(&self, x: &mut Tensor) -> Result<()> {
+        if x.device().is_cpu() {
+            x.inplace_op1(self)
+        } else {
+            *x = (self.2)(x)?;
+            Ok(())
+        }
+    }
+}
 
 impl InplaceOp1 for Rows {
     fn name(&self) -> &'static str {
@@ -109,5 +113,22 @@ impl InplaceOp1 for Rows {
         };
         data[start..end].chunks_exact_mut(row.max(1)).for_each(self.1);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_computes_what_the_processor_computes() {
+        let numbers: Vec<f32> = (-600..600).map(|i| i as f32 / 50.0).collect();
+        for rows in [GELU, SOFTMAX] {
+            let mut x = Tensor::from_slice(&numbers, (8, 150), &Device::Cpu).expect("a tensor");
+            let elsewhere = (rows.2)(&x).expect("computed");
+            rows.run(&mut x).expect("computed");
+            let apart = (x - elsewhere).and_then(|x| x.abs()?.max_all()?.to_scalar::<f32>()).expect("a number");
+            assert!(apart < 2e-6, "{}: {apart}", rows.0);
+        }
     }
 }
