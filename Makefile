@@ -41,8 +41,9 @@ build: ## The three executables, in the one profile that is tested and shipped
 engine-cuda: setup-demo ## The engine for NVIDIA's cards, without one, half an hour, once; CALLBOX_CUDA_ARCHS=90 for one kind of them
 	@packaging/cuda/build.sh
 
-packages: setup-packages build ## The .deb and the .rpm in dist/, with their signed repositories
+packages: setup-packages build ## The .deb and the .rpm in dist/, with their signed repositories; for cards, too, after engine-cuda
 	@packaging/build.sh dist
+	@packaging/cuda/package.sh dist
 	@packaging/publish.sh dist
 
 test-packages: setup-packages build ## Install, start, call, upgrade, remove the packages in machines with a real systemd

@@ -16,13 +16,8 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 umask 022
 
-# The two packagers, in versions that this script was tried with.
 cache=${CALLBOX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/callbox}
-tools=$cache/tools
-export PATH=$tools/bin:$PATH
-for tool in cargo-deb@3.8.0 cargo-generate-rpm@0.21.1; do
-    command -v "${tool%@*}" >/dev/null || cargo install --quiet --locked --root "$tools" "$tool"
-done
+. packaging/packagers.sh
 
 # One tree for both: what lies where on the machine.
 stage=dist/stage doc=dist/stage/usr/share/doc/callbox

@@ -2,7 +2,7 @@
 """What the executables are linked from. Enters: `cargo metadata`; leaves: the licences of all crates as one text, and a
 bill of materials (CycloneDX 1.5). Crates that only build or test are not in it. The same lock file gives the same bytes.
 
-    inventory.py OUT_THIRD_PARTY OUT_SBOM VERSION
+    inventory.py OUT_THIRD_PARTY OUT_SBOM VERSION [cuda]         cuda: of callbox-engine-cuda, else of the package callbox
 """
 
 import json
@@ -15,13 +15,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = ["callbox", "callbox-engine"]
+CUDA = sys.argv[4:] == ["cuda"]
+PRODUCT = "callbox-engine-cuda" if CUDA else "callbox"
+OURS = ["callbox-engine"] if CUDA else ["callbox", "callbox-engine"]
+EXECUTABLES = "callbox-engine-cuda is" if CUDA else "callboxd, callbox and callbox-engine are"
 TARGET = "x86_64-unknown-linux-gnu"
 LICENCE = re.compile(r"(licen[cs]e|copying|notice|unlicense|copyright)([-._].*)?", re.IGNORECASE)
 
 
 def metadata():
     command = ["cargo", "metadata", "--locked", "--format-version=1", f"--filter-platform={TARGET}"]
+    command += ["--features=callbox-engine/cuda"] if CUDA else []
     return json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
 
 
@@ -54,7 +58,7 @@ def texts(folder):
 
 def third_party(crates):
     by_text, without = {}, []
-    lines = ["callboxd, callbox and callbox-engine are linked from these crates:", ""]
+    lines = [f"{EXECUTABLES} linked from these crates:", ""]
     for crate in crates:
         name = f"{crate['name']} {crate['version']}"
         lines.append(f"{name}: {crate['license'] or 'see its licence file'}; {crate.get('repository') or 'crates.io'}")
@@ -86,7 +90,7 @@ def sbom(edges, packages, checksums, version):
         return one
 
     stamp = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc)
-    product = {"type": "application", "bom-ref": "callbox", "name": "callbox", "version": version}
+    product = {"type": "application", "bom-ref": PRODUCT, "name": PRODUCT, "version": version}
     order = sorted(edges, key=ref)
     ours = [ref(i) for i in order if packages[i]["name"] in OURS]
     return {
@@ -95,13 +99,13 @@ def sbom(edges, packages, checksums, version):
         "version": 1,
         "metadata": {"timestamp": stamp.strftime("%Y-%m-%dT%H:%M:%SZ"), "component": product},
         "components": [component(i) for i in order],
-        "dependencies": [{"ref": "callbox", "dependsOn": ours}]
+        "dependencies": [{"ref": PRODUCT, "dependsOn": ours}]
         + [{"ref": ref(i), "dependsOn": sorted({ref(d) for d in edges[i]})} for i in order],
     }
 
 
 def main():
-    licences, bill, version = sys.argv[1:]
+    licences, bill, version = sys.argv[1:4]
     graph = metadata()
     packages = {package["id"]: package for package in graph["packages"]}
     edges = linked(graph)

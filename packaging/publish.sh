@@ -24,7 +24,7 @@ mkdir -p apt/pool apt/dists/stable/main/binary-amd64 rpm
 cp callbox.asc apt/
 cp callbox.asc rpm/
 
-cp ./callbox_*.deb apt/pool/
+cp ./callbox*_*.deb apt/pool/
 (
     cd apt
     packages=dists/stable/main/binary-amd64/Packages

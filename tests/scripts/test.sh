@@ -79,6 +79,7 @@ if [ "${PACK:-}" = starter ]; then
     suite "unit, starter" cargo_test --test mind_qwen
 else skipped=$((skipped + $(grep -c '^#\[test\]$' daemon/engine/tests/mind_qwen.rs))); fi
 check "engine for cards" tests/cuda/test.sh
+check "package for cards" tests/cuda/package.sh
 suite "end-to-end" scenarios --test-threads=4 "${measuring[@]/#/--skip=}"
 # Its machines run side by side, and beside nothing else: callers who wait for an answer, and a compiler, would wait for
 # each other.
