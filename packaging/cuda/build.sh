@@ -3,13 +3,13 @@
 # lib/callbox/cuda, the libraries of NVIDIA's that it needs. Nothing is asked of the machine: no card, no driver, no toolkit.
 #   packaging/cuda/build.sh [DIR]           DIR: engine-cuda in the cache
 #   packaging/cuda/build.sh --lint          only what clippy has to say of it
-# CALLBOX_CUDA_ARCHS: the compute capabilities to compile for, oldest first; each takes minutes.
+# CALLBOX_CUDA_ARCHS: the compute capabilities to compile for, oldest first, in place of those in archs; each takes minutes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 cache=${CALLBOX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/callbox}
 out=${1:-$cache/engine-cuda}
-export CALLBOX_CUDA_ARCHS=${CALLBOX_CUDA_ARCHS:-80 86 89 90}
+export CALLBOX_CUDA_ARCHS=${CALLBOX_CUDA_ARCHS:-$(<packaging/cuda/archs)}
 cuda=$(packaging/cuda/toolkit.sh)
 renew() { cmp --quiet "$1" "$2" || { cp "$1" "$2.$$"; mv "$2.$$" "$2"; }; }
 renew packaging/cuda/nvcc "$cuda/bin/nvcc-archs"
@@ -45,6 +45,7 @@ cp "$target/release/callbox-engine" "$part/libexec/callbox/callbox-engine-cuda"
 for library in libcublas.so.13 libcublasLt.so.13 libcudart.so.13 libcurand.so.10; do
     ln -s "$cuda/lib/$library" "$part/lib/callbox/cuda/$library"
 done
+echo "$CALLBOX_CUDA_ARCHS" >"$part/archs"
 rm -rf "$out"
 mv "$part" "$out"
 echo "$out/libexec/callbox/callbox-engine-cuda"

@@ -16,7 +16,7 @@ elif [ ! -e "$engine" ]; then
     echo "packages: callbox-engine-cuda is left out: \`make engine-cuda\` builds it first" >&2
     exit 0
 else
-    packaging/cuda/build.sh "$engine" >&2
+    CALLBOX_CUDA_ARCHS=$(<"$engine/archs") packaging/cuda/build.sh "$engine" >&2
 fi
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 out=${1:-dist}

@@ -21,9 +21,10 @@ holds() { "$cuda/bin/cuobjdump" "--list-$1" "$2" | grep -o "sm_[0-9a-z]*" | sort
 is "machine code for" "$(holds elf "$engine")" sm_90
 is "PTX for" "$(holds ptx "$engine")" sm_90
 is "candle's own kernels, as PTX, are for the oldest card" "$(grep -a -o '^\.target sm_[0-9a-z]*' "$engine" | sort -u)" ".target sm_80"
-CALLBOX_CUDA_ARCHS="80 86 89 90" "$cuda/bin/nvcc-archs" -gencode=arch=compute_80,code=sm_80 -c -o "$work/kernel.o" tests/cuda/kernel.cu
-is "machine code of what is shipped" "$(holds elf "$work/kernel.o")" "sm_80 sm_86 sm_89 sm_90"
-is "PTX of what is shipped" "$(holds ptx "$work/kernel.o")" sm_90
+archs=$(<packaging/cuda/archs)
+CALLBOX_CUDA_ARCHS=$archs "$cuda/bin/nvcc-archs" -gencode=arch=compute_80,code=sm_80 -c -o "$work/kernel.o" tests/cuda/kernel.cu
+is "machine code of what is shipped" "$(holds elf "$work/kernel.o")" "sm_${archs// / sm_}"
+is "PTX of what is shipped" "$(holds ptx "$work/kernel.o")" "sm_${archs##* }"
 
 # ---------------------------------------------------------------- what the file needs
 needed=$(readelf --dynamic --wide "$engine" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort | xargs)
