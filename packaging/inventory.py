@@ -75,6 +75,15 @@ def third_party(crates):
     return "\n".join(lines) + "\n"
 
 
+def libraries():
+    """NVIDIA's libraries that travel with the engine for cards: as wheels they are pinned."""
+    pinned = (ROOT / "packaging/cuda/requirements.txt").read_text()
+    for name, version, checksum in re.findall(r"^(nvidia-(?:cublas|curand|cuda-runtime))==(\S+) --hash=sha256:(\w+)$", pinned, re.M):
+        ref = f"pkg:pypi/{name}@{version}"
+        one = {"type": "library", "bom-ref": ref, "name": name, "version": version, "purl": ref}
+        yield one | {"licenses": [{"license": {"name": "NVIDIA CUDA Toolkit EULA"}}], "hashes": [{"alg": "SHA-256", "content": checksum}]}
+
+
 def sbom(edges, packages, checksums, version):
     def ref(i):
         return f"pkg:cargo/{packages[i]['name']}@{packages[i]['version']}"
@@ -93,13 +102,14 @@ def sbom(edges, packages, checksums, version):
     product = {"type": "application", "bom-ref": PRODUCT, "name": PRODUCT, "version": version}
     order = sorted(edges, key=ref)
     ours = [ref(i) for i in order if packages[i]["name"] in OURS]
+    theirs = list(libraries()) if CUDA else []
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
         "metadata": {"timestamp": stamp.strftime("%Y-%m-%dT%H:%M:%SZ"), "component": product},
-        "components": [component(i) for i in order],
-        "dependencies": [{"ref": PRODUCT, "dependsOn": ours}]
+        "components": [component(i) for i in order] + theirs,
+        "dependencies": [{"ref": PRODUCT, "dependsOn": ours + [one["bom-ref"] for one in theirs]}]
         + [{"ref": ref(i), "dependsOn": sorted({ref(d) for d in edges[i]})} for i in order],
     }
 
