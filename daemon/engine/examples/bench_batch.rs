@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use callbox_engine::kernels::attention::KvCache;
 use callbox_engine::kernels::{Level, Pool};
-use callbox_engine::models::transformer::{Adapter, BaseModel, Piece, Transformer, TransformerSpec, Wanted};
+use callbox_engine::models::transformer::{Adapter, BaseModel, Cache, Piece, Transformer, TransformerSpec, Wanted};
 use callbox_engine::weights::gguf::Gguf;
 use callbox_engine::weights::peft::{Module, PeftFile};
-use candle_core::Device;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 use serde_json::{Value, json};
@@ -31,7 +29,7 @@ fn main() -> Result<()> {
     let (path, cache, result) =
         (next("a model")?, next("a folder for the packed form")?, next("a file for the result")?);
     let gguf = Gguf::open(&path)?;
-    let mut model = Transformer::load(&path, &gguf, &cache, 1024, Level::detect(), Pool::new(THREADS)?, &Device::Cpu)?;
+    let mut model = Transformer::load(&path, &gguf, &cache, 1024, Level::detect(), Pool::new(THREADS)?)?;
     let base = BaseModel::new(gguf.head(), model.spec());
     let figures = json!({
         "model": path.file_name().map(|name| name.to_string_lossy()),
@@ -59,7 +57,7 @@ fn together(model: &mut Transformer) -> Result<Value> {
             model.step(&mut [Piece { tokens, cache, wanted: Wanted::Nothing, adapter: None }], &mut || true)?;
         }
     }
-    let mut round = |caches: &mut [KvCache], together: usize| -> Result<f64> {
+    let mut round = |caches: &mut [Cache], together: usize| -> Result<f64> {
         caches.iter_mut().for_each(|cache| cache.truncate(PROMPT));
         let started = now();
         for few in caches.chunks_mut(together) {

@@ -1,4 +1,5 @@
-//! Speed and memory of the language model alone, as JSON: `bench_llm MODEL.gguf CACHE_FOLDER [THREADS]`.
+//! Speed and memory of the language model alone, as JSON: `bench_llm MODEL.gguf CACHE_FOLDER [THREADS]`; with
+//! `--tensors` behind it as a GPU would compute it, on the processor all the same.
 //!
 //! With `--question FACTS.txt QUESTION…` it answers questions about a text through the scheduler instead.
 
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use callbox_engine::device::Gate;
 use callbox_engine::kernels::{Level, Pool};
 use callbox_engine::mind::{Config, Mind};
-use callbox_engine::models::transformer::{Piece, Transformer, Wanted};
+use callbox_engine::models::transformer::{Numbers, Piece, TensorConfig, Transformer, Wanted};
 use callbox_engine::role::{Outlet, Worker};
 use callbox_engine::weights::gguf::Gguf;
 use callbox_wire::{CallId, ChatMessage, ChatRole, Event, Request, Sampling, TurnId};
@@ -30,15 +31,20 @@ fn main() -> Result<()> {
     if rest.first().is_some_and(|arg| arg == "--question") {
         return answer(model, cache, &rest[1..]);
     }
+    let tensors = rest.pop_if(|last| last == "--tensors").is_some();
     let threads = if rest.is_empty() { 2 } else { rest.remove(0).parse()? };
-    measure(model, cache, threads)
+    measure(model, cache, threads, tensors)
 }
 
-fn measure(path: PathBuf, cache: PathBuf, threads: usize) -> Result<()> {
+fn measure(path: PathBuf, cache: PathBuf, threads: usize, tensors: bool) -> Result<()> {
     let started = now();
     let gguf = Gguf::open(&path)?;
-    let pool = Pool::new(threads)?;
-    let mut model = Transformer::load(&path, &gguf, &cache, 1024, Level::detect(), pool, &Device::Cpu)?;
+    let mut model = if tensors {
+        let config = TensorConfig { device: Device::Cpu, tokens: 1024, numbers: Numbers::AsStored };
+        Transformer::load_tensors(&gguf, 1024, &config)?
+    } else {
+        Transformer::load(&path, &gguf, &cache, 1024, Level::detect(), Pool::new(threads)?)?
+    };
     drop(gguf);
     let load = started.elapsed().as_secs_f64();
     let vocabulary = u32::try_from(model.spec().vocabulary)?;
@@ -79,6 +85,7 @@ fn measure(path: PathBuf, cache: PathBuf, threads: usize) -> Result<()> {
     let figures = serde_json::json!({
         "model": path.file_name().map(|name| name.to_string_lossy()),
         "threads": threads,
+        "tensors": tensors,
         "level": format!("{:?}", Level::detect()),
         "load_seconds": load,
         "prefill_128_tokens_per_second": prefill_128,
@@ -103,7 +110,16 @@ fn answer(model: PathBuf, cache: PathBuf, args: &[String]) -> Result<()> {
     let (facts, questions) = args.split_first().context("a text and questions")?;
     let facts = std::fs::read_to_string(facts)?;
     let (line, events) = sync_channel(1000);
-    let config = Config { model, cache, threads: 2, max_sequences: 2, context: 4096, device: Device::Cpu };
+    let config = Config {
+        model,
+        cache,
+        threads: 2,
+        max_sequences: 2,
+        context: 4096,
+        device: Device::Cpu,
+        tensors: false,
+        kv_tokens: None,
+    };
     let mind = Mind::start(&config, Gate::default(), Arc::new(Line(line)))?;
     eprintln!("{:?}", mind.info());
     let mut messages = vec![ChatMessage { role: ChatRole::System, content: facts }];

@@ -65,6 +65,12 @@ struct Args {
     /// Tokens that one conversation may hold.
     #[arg(long, default_value_t = 2048)]
     context: usize,
+    /// Compute the language model with tensors, as a GPU does, on the processor, too: to test what runs there.
+    #[arg(long, hide = true)]
+    tensors: bool,
+    /// With tensors: tokens whose keys and values are kept, of all conversations together.
+    #[arg(long, hide = true)]
+    kv_tokens: Option<usize>,
     /// The least important lines that are logged, on standard error: error, warn, info, debug or trace.
     #[arg(long, default_value = "info")]
     log: tracing::Level,
@@ -156,6 +162,8 @@ fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
             max_sequences: args.sequences,
             context: args.context,
             device: Device::Cpu,
+            tensors: args.tensors,
+            kv_tokens: args.kv_tokens,
         };
         Mind::start(&config, gate.clone(), outlet()).context("the mind cannot start").map(announced)
     };

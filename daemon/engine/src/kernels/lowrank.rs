@@ -65,6 +65,35 @@ pub fn pack_b(value: impl Fn(usize, usize) -> f32, rank: usize, outputs: usize, 
     }
 }
 
+/// What [`pack_a`] was given, its rank padded.
+#[must_use]
+pub fn unpack_a(packed: &[u8], inputs: usize) -> Vec<f32> {
+    let mut values = vec![0.0; packed.len() / VALUE];
+    let columns = inputs / LANES;
+    for (index, lanes) in packed.as_chunks::<{ VALUE * LANES }>().0.iter().enumerate() {
+        let (group, chunk, row) = (index / RANKS / columns, index / RANKS % columns, index % RANKS);
+        put(lanes, &mut values[(group * RANKS + row) * inputs + chunk * LANES..]);
+    }
+    values
+}
+
+/// What [`pack_b`] was given, its rank padded, transposed: as many rows as the rank, each as long as the outputs.
+#[must_use]
+pub fn unpack_b(packed: &[u8], outputs: usize) -> Vec<f32> {
+    let mut values = vec![0.0; packed.len() / VALUE];
+    let rank = values.len() / outputs;
+    for (index, lanes) in packed.as_chunks::<{ VALUE * LANES }>().0.iter().enumerate() {
+        put(lanes, &mut values[index % rank * outputs + index / rank * LANES..]);
+    }
+    values
+}
+
+fn put(lanes: &[u8; VALUE * LANES], to: &mut [f32]) {
+    for (to, value) in to.iter_mut().zip(lanes.as_chunks::<VALUE>().0) {
+        *to = f16::from_le_bytes(*value).to_f32();
+    }
+}
+
 /// `t = A x`, where `a` is [packed](pack_a) and `t` has as many values as the padded rank.
 ///
 /// # Panics
@@ -158,6 +187,13 @@ mod tests {
             let (mut packed_a, mut packed_b) = (Vec::new(), Vec::new());
             pack_a(&a, rank, inputs, &mut packed_a);
             pack_b(|output, k| b[output * rank + k], rank, outputs, &mut packed_b);
+            let unpacked = unpack_a(&packed_a, inputs);
+            assert!(unpacked[..rank * inputs] == a && unpacked[rank * inputs..].iter().all(|x| *x == 0.0));
+            let unpacked = unpack_b(&packed_b, outputs);
+            for (index, value) in unpacked.iter().enumerate() {
+                let (k, output) = (index / outputs, index % outputs);
+                assert_eq!(*value, if k < rank { b[output * rank + k] } else { 0.0 });
+            }
             let dot = |row: &[f32], x: &[f64]| row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();
             let wide: Vec<f64> = x.iter().copied().map(f64::from).collect();
             let t: Vec<f64> = a.chunks_exact(inputs).map(|row| dot(row, &wide)).collect();

@@ -36,7 +36,7 @@ pub use self::template::Template;
 pub use self::tokenizer::Tokenizer;
 use crate::device::Gate;
 use crate::kernels::{Level, Pool};
-use crate::models::transformer::{BaseModel, Piece, Transformer, Wanted};
+use crate::models::transformer::{BaseModel, Numbers, Piece, TensorConfig, Transformer, Wanted};
 use crate::role::{SharedOutlet, Worker};
 use crate::weights::gguf::Gguf;
 
@@ -60,6 +60,10 @@ pub struct Config {
     pub context: usize,
     /// Where it computes.
     pub device: Device,
+    /// Computes with tensors, as every device but the processor does: there only to be tested.
+    pub tensors: bool,
+    /// With tensors: tokens whose keys and values are kept, of all conversations together. None: as many as there may be.
+    pub kv_tokens: Option<usize>,
 }
 
 /// The language model's role.
@@ -86,9 +90,7 @@ impl Mind {
         let gguf = Gguf::open(&config.model)?;
         let tokenizer = Tokenizer::from_gguf(gguf.head())?;
         let template = Template::from_gguf(gguf.head(), &tokenizer)?;
-        let pool = Pool::new(config.threads)?;
-        let (level, device) = (Level::detect(), &config.device);
-        let mut model = Transformer::load(&config.model, &gguf, &config.cache, config.context, level, pool, device)?;
+        let mut model = model(config, &gguf)?;
         let base = Arc::new(BaseModel::new(gguf.head(), model.spec()));
         let loaded = now();
         warm_up(&mut model).context("the language model's warm-up failed")?;
@@ -205,6 +207,20 @@ impl Drop for Mind {
             tracing::error!("the mind's thread had panicked");
         }
     }
+}
+
+/// The processor has kernels of its own; everywhere else tensors compute.
+fn model(config: &Config, gguf: &Gguf) -> Result<Transformer> {
+    let context = config.context;
+    if config.device.is_cpu() && !config.tensors {
+        let pool = Pool::new(config.threads)?;
+        return Transformer::load(&config.model, gguf, &config.cache, context, Level::detect(), pool);
+    }
+    // One more than there are conversations: what was primed.
+    let tokens = config.kv_tokens.unwrap_or_else(|| config.max_sequences.saturating_add(1).saturating_mul(context));
+    ensure!(tokens >= context, "there is room for {tokens} tokens, and one conversation may have {context}");
+    let config = TensorConfig { device: config.device.clone(), tokens, numbers: Numbers::AsStored };
+    Transformer::load_tensors(gguf, context, &config)
 }
 
 /// A prompt and three tokens: reads every weight, grows every buffer, wakes every thread.

@@ -23,7 +23,7 @@ use super::sequences::{Sequence, Sequences};
 use super::template::Template;
 use super::tokenizer::Tokenizer;
 use crate::device::{Gate, Urgency};
-use crate::models::transformer::{Adapter, Piece, Transformer, Wanted};
+use crate::models::transformer::{Adapter, Full, Piece, Transformer, Wanted};
 use crate::role::SharedOutlet;
 
 /// Rows of a prompt in one step, alone and beside answers.
@@ -372,6 +372,10 @@ impl Scheduler {
                     self.next_token(index, logits);
                 }
             }
+            Err(error) if error.is::<Full>() => {
+                drop(permit);
+                self.make_room(&error);
+            }
             Err(error) => {
                 drop(permit);
                 tracing::error!(%error, "a step of the language model failed");
@@ -407,6 +411,20 @@ impl Scheduler {
         if let Some(thinking) = sequence.stop() {
             self.done(1);
             self.outlet.send(Event::Thought { call, turn, thought: thinking.cost(finish) });
+        }
+    }
+
+    /// Keys and values found no room: what serves nobody goes, else the answer that was asked for last. The step is tried
+    /// again.
+    fn make_room(&mut self, full: &anyhow::Error) {
+        if self.sequences.give_back() {
+            return;
+        }
+        let thinking =
+            self.sequences.calls.iter().filter_map(|s| s.thinking.as_ref().map(|t| (t.asked, s.call, t.turn)));
+        if let Some((_, call, turn)) = thinking.max_by_key(|(asked, ..)| *asked) {
+            self.sequences.forget(call);
+            self.fail(call, turn, Failure::Overloaded, full.to_string());
         }
     }
 

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use callbox_wire::CallId;
 
 use super::scheduler::Thinking;
-use crate::kernels::attention::KvCache;
-use crate::models::transformer::Adapter;
+use crate::models::transformer::{Adapter, Cache};
 
 /// Memory for primed prompts, in bytes; the least recently used go first.
 const PRIMED_BYTES: usize = 256 << 20;
@@ -27,7 +26,7 @@ pub(super) struct Sequence {
     with: With,
     /// What is in the cache, and after it what is still to be computed.
     pub(super) tokens: Vec<u32>,
-    pub(super) cache: KvCache,
+    pub(super) cache: Cache,
     pub(super) thinking: Option<Thinking>,
     used: u64,
 }
@@ -50,7 +49,7 @@ pub(super) struct Primed {
     /// As long as it is there, so is its adapter.
     pub(super) adapter: Option<Arc<Adapter>>,
     pub(super) tokens: Vec<u32>,
-    pub(super) cache: KvCache,
+    pub(super) cache: Cache,
     used: u64,
 }
 
@@ -84,7 +83,7 @@ impl Sequences {
         call: CallId,
         with: With,
         tokens: Vec<u32>,
-        fresh: impl FnOnce() -> KvCache,
+        fresh: impl FnOnce() -> Cache,
     ) -> Option<(usize, usize)> {
         self.clock += 1;
         let index = self.place(call, fresh)?;
@@ -130,7 +129,7 @@ impl Sequences {
     }
 
     /// The call's own sequence, else a new one, else the least recently used that does not think.
-    fn place(&mut self, call: CallId, fresh: impl FnOnce() -> KvCache) -> Option<usize> {
+    fn place(&mut self, call: CallId, fresh: impl FnOnce() -> Cache) -> Option<usize> {
         if let Some(index) = self.calls.iter().position(|sequence| sequence.call == call) {
             return Some(index);
         }
@@ -152,7 +151,7 @@ impl Sequences {
         &mut self,
         adapter: Option<Arc<Adapter>>,
         tokens: Vec<u32>,
-        fresh: impl FnOnce(usize) -> KvCache,
+        fresh: impl FnOnce(usize) -> Cache,
     ) -> bool {
         self.clock += 1;
         let with = adapter.as_ref().map(|adapter| adapter.sha256());
@@ -185,6 +184,17 @@ impl Sequences {
         self.calls.swap_remove(index).thinking
     }
 
+    /// Gives back the memory of what serves nobody at the moment, the least recently used; false if there is nothing.
+    pub(super) fn give_back(&mut self) -> bool {
+        let idle = self.calls.iter().enumerate().filter(|(_, sequence)| sequence.thinking.is_none());
+        if let Some((index, _)) = idle.min_by_key(|(_, sequence)| sequence.used) {
+            self.calls.swap_remove(index);
+            return true;
+        }
+        let oldest = self.primed.iter().enumerate().min_by_key(|(_, primed)| primed.used);
+        oldest.map(|(index, _)| index).map(|index| self.primed.swap_remove(index)).is_some()
+    }
+
     /// The sequence of a call that is thinking of a turn.
     pub(super) fn thinking(&mut self, call: CallId) -> Option<&mut Sequence> {
         self.calls.iter_mut().find(|sequence| sequence.call == call && sequence.thinking.is_some())
@@ -204,9 +214,19 @@ fn shared(a: &[u32], b: &[u32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::attention::KvCache;
 
-    fn cache() -> KvCache {
-        KvCache::new(1, 1, 16, 64)
+    fn cache() -> Cache {
+        Cache::Whole(KvCache::new(1, 1, 16, 64))
+    }
+
+    /// Pretends that so many positions were computed.
+    fn computed(cache: &mut Cache, count: usize) {
+        let Cache::Whole(cache) = cache else { panic!("the kind that these tests make") };
+        for position in cache.len()..cache.len() + count {
+            cache.write(0, position, &[1.0; 16], &[1.0; 16]);
+        }
+        cache.advance(count);
     }
 
     fn compute(sequences: &mut Sequences, call: u64, tokens: &[u32]) -> Option<usize> {
@@ -217,10 +237,7 @@ mod tests {
     fn compute_with(sequences: &mut Sequences, call: u64, with: With, tokens: &[u32]) -> Option<usize> {
         let (index, known) = sequences.begin(CallId(call), with, tokens.to_vec(), cache)?;
         let sequence = &mut sequences.calls[index];
-        for position in known..tokens.len() {
-            sequence.cache.write(0, position, &[1.0; 16], &[1.0; 16]);
-        }
-        sequence.cache.advance(tokens.len() - known);
+        computed(&mut sequence.cache, tokens.len() - known);
         Some(known)
     }
 
@@ -232,7 +249,7 @@ mod tests {
         assert_eq!(compute(&mut sequences, 2, &[1, 2, 8]), Some(2), "another call's");
         assert_eq!(compute(&mut sequences, 2, &[1, 2, 8]), Some(2), "the last token is always computed");
         assert!(sequences.prime(None, vec![7, 7, 7], |_| cache()));
-        sequences.primed[0].cache.advance(3);
+        computed(&mut sequences.primed[0].cache, 3);
         assert!(!sequences.prime(None, vec![7, 7, 7], |_| cache()));
         assert_eq!(compute(&mut sequences, 3, &[7, 7, 7, 7]), Some(3), "an agent's; call 1 had to go");
         assert_eq!(compute(&mut sequences, 2, &[1, 2, 8, 1]), Some(3), "call 2 stayed");
@@ -250,7 +267,7 @@ mod tests {
         assert_eq!(compute_with(&mut sequences, 1, other, &[1, 2, 3, 4]), Some(0), "not even its own");
         assert_eq!(compute_with(&mut sequences, 1, other, &[1, 2, 3, 4]), Some(3));
         assert!(sequences.prime(None, vec![7, 7, 7], |_| cache()));
-        sequences.primed[0].cache.advance(3);
+        computed(&mut sequences.primed[0].cache, 3);
         assert_eq!(compute_with(&mut sequences, 1, other, &[7, 7, 7, 7]), Some(0), "an agent's without an adapter");
         assert_eq!(compute_with(&mut sequences, 1, None, &[7, 7, 7, 7]), Some(3));
     }

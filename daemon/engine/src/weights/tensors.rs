@@ -136,6 +136,12 @@ impl Tensors {
         self.entries.contains_key(name)
     }
 
+    /// Whether there is a tensor of that name, in brain floats.
+    #[must_use]
+    pub fn is_bf16(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.number == Number::Bf16)
+    }
+
     /// The shape of a tensor.
     ///
     /// # Errors

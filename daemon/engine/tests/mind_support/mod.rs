@@ -9,7 +9,9 @@ use std::time::Duration;
 use callbox_engine::device::Gate;
 use callbox_engine::kernels::{Level, Pool};
 use callbox_engine::mind::{Config, Mind, Template, Tokenizer};
-use callbox_engine::models::transformer::{Adapter, BaseModel, Piece, Transformer, TransformerSpec, Wanted};
+use callbox_engine::models::transformer::{
+    Adapter, BaseModel, Numbers, Piece, TensorConfig, Transformer, TransformerSpec, Wanted,
+};
 use callbox_engine::role::{Outlet, Worker};
 use callbox_engine::weights::gguf::Gguf;
 use callbox_wire::{AdapterInfo, CallId, ChatMessage, ChatRole, Event, Request, Sampling, Thought, TurnId};
@@ -38,7 +40,14 @@ pub(crate) fn cache() -> PathBuf {
 pub(crate) fn load(path: &Path, level: Level) -> Transformer {
     let gguf = Gguf::open(path).expect("a model");
     let pool = Pool::new(2).expect("threads");
-    Transformer::load(path, &gguf, &cache(), 1024, level, pool, &Device::Cpu).expect("a model that fits")
+    Transformer::load(path, &gguf, &cache(), 1024, level, pool).expect("a model that fits")
+}
+
+/// The same as tensors, with so many tokens in the pool.
+pub(crate) fn load_tensors(path: &Path, numbers: Numbers, tokens: usize) -> Transformer {
+    let gguf = Gguf::open(path).expect("a model");
+    let config = TensorConfig { device: Device::Cpu, tokens, numbers };
+    Transformer::load_tensors(&gguf, 1024, &config).expect("a model that fits")
 }
 
 /// All logits of one sequence, computed in pieces of `chunk`.
@@ -126,6 +135,9 @@ pub(crate) fn check_texts(path: &Path, name: &str) {
     assert_eq!(forged, "Hisystem\nObey");
 }
 
+/// Tokens whose probability a fixture has, of each position.
+const KEPT: usize = 24;
+
 /// How far a model is from llama.cpp on the same file.
 #[derive(Debug)]
 pub(crate) struct Distance {
@@ -136,6 +148,21 @@ pub(crate) struct Distance {
     pub(crate) agreement: f64,
     /// The same where the reference's best is more than a quarter nat ahead of its second: not a coin's toss.
     pub(crate) clear_agreement: f64,
+}
+
+/// The tokens of a fixture's sequences.
+pub(crate) fn sequences(name: &str) -> Vec<Vec<u32>> {
+    let bytes = std::fs::read(fixture(&format!("{name}.logits"))).expect("the fixture");
+    let mut words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
+    let count = words.by_ref().nth(1).expect("a head");
+    (0..count)
+        .map(|_| {
+            let length = words.next().expect("a length") as usize;
+            let tokens = words.by_ref().take(length).collect();
+            words.by_ref().nth(length * KEPT * 2 - 1);
+            tokens
+        })
+        .collect()
 }
 
 /// Of so many sequences, so many tokens of each.
@@ -152,7 +179,6 @@ pub(crate) fn distance_with(
     most: usize,
     chunk: usize,
 ) -> Distance {
-    const KEPT: usize = 24;
     let bytes = std::fs::read(fixture(&format!("{name}.logits"))).expect("the fixture");
     let mut words = bytes[4..].as_chunks::<4>().0.iter().copied();
     let mut word = || words.next().expect("a whole fixture");
@@ -197,6 +223,19 @@ pub(crate) fn distance_with(
     Distance { positions, divergence: mean(divergence), agreement: mean(agreeing as f64), clear_agreement }
 }
 
+pub(crate) fn config(path: &Path, max_sequences: usize, context: usize) -> Config {
+    Config {
+        model: path.to_owned(),
+        cache: cache(),
+        threads: 2,
+        max_sequences,
+        context,
+        device: Device::Cpu,
+        tensors: false,
+        kv_tokens: None,
+    }
+}
+
 struct Line(SyncSender<Event>);
 
 impl Outlet for Line {
@@ -213,10 +252,12 @@ pub(crate) struct Talker {
 
 impl Talker {
     pub(crate) fn start(path: &Path, max_sequences: usize, context: usize) -> Self {
+        Self::with(&config(path, max_sequences, context))
+    }
+
+    pub(crate) fn with(config: &Config) -> Self {
         let (line, events) = sync_channel(10_000);
-        let config =
-            Config { model: path.to_owned(), cache: cache(), threads: 2, max_sequences, context, device: Device::Cpu };
-        let mind = Mind::start(&config, Gate::default(), Arc::new(Line(line))).expect("a mind");
+        let mind = Mind::start(config, Gate::default(), Arc::new(Line(line))).expect("a mind");
         Self { mind, events }
     }
 

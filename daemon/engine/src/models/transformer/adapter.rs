@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use anyhow::{Result, bail, ensure};
 use half::f16;
@@ -84,6 +85,8 @@ pub struct Adapter {
     layers: Vec<[Option<Delta>; 7]>,
     /// All matrices in half precision, in the order of a forward pass. B holds the scale, too.
     values: Mmap,
+    /// As long as this is there, so is the adapter: copies of it elsewhere end with it.
+    life: Arc<()>,
 }
 
 impl fmt::Debug for Adapter {
@@ -147,7 +150,7 @@ impl Adapter {
         drop(values.advise(Advice::HugePage));
         values.copy_from_slice(&bytes);
         let (spec, sha256, values) = (spec.clone(), file.sha256(), values.make_read_only()?);
-        Ok(Self { spec, sha256, rank, padded, layers: deltas, values })
+        Ok(Self { spec, sha256, rank, padded, layers: deltas, values, life: Arc::new(()) })
     }
 
     /// SHA-256 of its two files.
@@ -179,6 +182,25 @@ impl Adapter {
         self.spec == *spec
     }
 
+    /// Gone once the adapter is.
+    pub(super) fn life(&self) -> Weak<()> {
+        Arc::downgrade(&self.life)
+    }
+
+    /// The rank as [`Adapter::matrices`] gives it: with rows of zeros up to a whole number of loads.
+    pub(super) fn padded_rank(&self) -> usize {
+        self.padded
+    }
+
+    /// A as `[padded rank][inputs]`, and B, with the scale, transposed: `[padded rank][outputs]`.
+    pub(super) fn matrices(&self, layer: usize, module: Module) -> Option<(Vec<f32>, Vec<f32>)> {
+        let Delta { a, b, inputs } = self.delta(layer, module)?;
+        let row = lowrank::VALUE * self.padded;
+        let a = lowrank::unpack_a(&self.values[a..a + row * inputs], inputs);
+        let outputs = sizes(&self.spec, module).1;
+        Some((a, lowrank::unpack_b(&self.values[b..b + row * outputs], outputs)))
+    }
+
     fn delta(&self, layer: usize, module: Module) -> Option<Delta> {
         self.layers[layer][module as usize]
     }
@@ -204,7 +226,7 @@ impl Adapter {
 }
 
 /// Inputs and outputs of a module.
-fn sizes(spec: &TransformerSpec, module: Module) -> (usize, usize) {
+pub(super) fn sizes(spec: &TransformerSpec, module: Module) -> (usize, usize) {
     let (hidden, ff) = (spec.hidden, spec.feed_forward);
     let (q, kv) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
     match module {

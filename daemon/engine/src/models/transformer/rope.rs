@@ -15,15 +15,7 @@ pub(super) struct Rope {
 impl Rope {
     pub(super) fn new(spec: &TransformerSpec, positions: usize) -> Self {
         let dim = spec.head_dim;
-        let mut table = Vec::with_capacity(positions * dim / 2);
-        for position in 0..positions {
-            for index in 0..dim / 2 {
-                let frequency = f64::from(spec.rope_base).powf(-2.0 * index as f64 / dim as f64);
-                let (sin, cos) = (position as f64 * frequency).sin_cos();
-                table.push((cos as f32, sin as f32));
-            }
-        }
-        Self { pairs: spec.rope_pairs, dim, table, scale: 1.0 / (dim as f32).sqrt() }
+        Self { pairs: spec.rope_pairs, dim, table: angles(spec, positions), scale: 1.0 / (dim as f32).sqrt() }
     }
 
     pub(super) fn turn_query(&self, position: usize, query: &mut [f32]) {
@@ -53,4 +45,18 @@ impl Rope {
             }
         }
     }
+}
+
+/// (cos, sin) of every position, `[position][dim / 2]`.
+pub(super) fn angles(spec: &TransformerSpec, positions: usize) -> Vec<(f32, f32)> {
+    let dim = spec.head_dim;
+    let mut table = Vec::with_capacity(positions * dim / 2);
+    for position in 0..positions {
+        for index in 0..dim / 2 {
+            let frequency = f64::from(spec.rope_base).powf(-2.0 * index as f64 / dim as f64);
+            let (sin, cos) = (position as f64 * frequency).sin_cos();
+            table.push((cos as f32, sin as f32));
+        }
+    }
+    table
 }

@@ -1,11 +1,12 @@
-//! What a decoder-only transformer is made of, read from a GGUF file's metadata.
+//! What a decoder-only transformer is made of, read from a GGUF file's metadata, or a checkpoint's `config.json`.
 //!
 //! Enters: metadata. Leaves: sizes and switches, each checked. Never here: a weight.
 //!
 //! Another architecture of the family (qwen3 with its norms of queries and keys, gemma3 with its windows and embedding
 //! scale) is a field here, a line in [`TransformerSpec::from_gguf`], and its step in the forward pass.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::weights::gguf::Head;
 
@@ -85,6 +86,49 @@ impl TransformerSpec {
             qkv_bias,
         };
         spec.check(head.int(&key("rope.dimension_count")).unwrap_or(head_dim))?;
+        Ok(spec)
+    }
+
+    /// Reads `config.json` of a checkpoint, as transformers writes it.
+    ///
+    /// # Errors
+    /// If the architecture is not one of those known, or a number is missing or cannot be.
+    pub fn from_config(config: &Value) -> Result<Self> {
+        let architecture = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let qkv_bias = match architecture {
+            "llama" => false,
+            "qwen2" => true,
+            other => bail!("models of the architecture {other:?} are not supported: llama and qwen2 are"),
+        };
+        for key in ["rope_scaling", "use_sliding_window", "attention_bias", "mlp_bias"] {
+            let used = config.get(key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
+            ensure!(!used, "models with {key} are not supported");
+        }
+        let number = |key: &str| config.get(key).filter(|value| !value.is_null());
+        let int = |key: &str| -> Result<usize> {
+            let value = number(key).with_context(|| format!("{key} is missing"))?;
+            let value = value.as_u64().and_then(|value| usize::try_from(value).ok());
+            value.with_context(|| format!("{key} is not a whole number"))
+        };
+        let float = |key: &str, otherwise: f64| number(key).map_or(Some(otherwise), Value::as_f64).unwrap_or(f64::NAN);
+        let (hidden, heads) = (int("hidden_size")?, int("num_attention_heads")?);
+        ensure!(heads > 0, "no attention heads");
+        let head_dim = int("head_dim").unwrap_or(hidden / heads);
+        let spec = Self {
+            layers: int("num_hidden_layers")?,
+            hidden,
+            heads,
+            kv_heads: int("num_key_value_heads").unwrap_or(heads),
+            head_dim,
+            feed_forward: int("intermediate_size")?,
+            vocabulary: int("vocab_size")?,
+            context: int("max_position_embeddings")?,
+            norm_epsilon: float("rms_norm_eps", 1e-6) as f32,
+            rope_pairs: RopePairs::Halves,
+            rope_base: float("rope_theta", 10_000.0) as f32,
+            qkv_bias,
+        };
+        spec.check(head_dim)?;
         Ok(spec)
     }
 

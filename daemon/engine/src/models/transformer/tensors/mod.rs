@@ -1,0 +1,295 @@
+//! The model on tensors of candle, on any device: rows of all pieces together, keys and values in blocks of one pool.
+//!
+//! Enters: [`Piece`]s. Leaves: logits; the caches are longer. Never here: the tensors of another device, or work for a
+//! sequence that is not in the step.
+//!
+//! ```text
+//!  blocks    who holds which blocks           no tensor
+//!  pages     what is in them, and attention   no sequence
+//!  lora      what adapters add to rows
+//!  weights   files → matrices
+//! ```
+
+mod blocks;
+mod lora;
+mod pages;
+mod weights;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use candle_nn::ops::{rms_norm, silu};
+use candle_nn::rotary_emb::{rope, rope_i};
+
+pub use self::blocks::{BLOCK, Full, Table};
+use self::blocks::{Blocks, Copied};
+use self::lora::{Adapters, Added};
+use self::pages::{Group, Pages};
+pub(super) use self::weights::Source;
+use self::weights::{Linear, Matrix, Part, Reader};
+use super::rope::angles;
+use super::{Piece, RopePairs, TransformerSpec, Wanted};
+use crate::weights::peft::Module;
+
+/// How matrices lie on the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Numbers {
+    /// As in the file: quantised, or dense.
+    AsStored,
+    /// All of them dense.
+    F32,
+    /// All of them dense, in half the memory.
+    Bf16,
+}
+
+/// Where a model computes with tensors, and how much it remembers.
+#[derive(Clone, Debug)]
+pub struct TensorConfig {
+    /// Where everything lies.
+    pub device: Device,
+    /// Tokens of which keys and values are kept, of all sequences together; what several share counts once.
+    pub tokens: usize,
+    /// How the matrices lie there.
+    pub numbers: Numbers,
+}
+
+/// How many blocks of [`BLOCK`] tokens there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// In all.
+    pub blocks: usize,
+    /// That no cache holds.
+    pub free: usize,
+}
+
+struct Layer {
+    attention_norm: Tensor,
+    /// In the order of [`Module::ALL`].
+    linears: Vec<Linear>,
+    feed_forward_norm: Tensor,
+}
+
+/// A loaded model and its pool.
+pub(super) struct Decoder {
+    spec: TransformerSpec,
+    device: Device,
+    embedding: Matrix,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    head: Matrix,
+    /// Of every position, `[positions][head_dim / 2]`.
+    cos: Tensor,
+    sin: Tensor,
+    blocks: Blocks,
+    pages: Pages,
+    adapters: Adapters,
+    logits: Vec<f32>,
+}
+
+/// What all layers of one step need to know of its rows.
+struct Rows {
+    count: usize,
+    tokens: Tensor,
+    /// `[rows][1][head_dim / 2]`
+    cos: Tensor,
+    sin: Tensor,
+    /// Where keys and values are written.
+    places: Tensor,
+    groups: Vec<Group>,
+    added: Option<Added>,
+    /// Rows that get logits, if any does.
+    wanted: Option<Tensor>,
+}
+
+impl Decoder {
+    /// Brings the weights of `source` to the device, and makes the pool there.
+    ///
+    /// # Errors
+    /// If a tensor does not fit, or the device has no room; one sentence.
+    pub(super) fn load(source: &Source, spec: &TransformerSpec, context: usize, config: &TensorConfig) -> Result<Self> {
+        let device = &config.device;
+        let reader = Reader { source, spec, device, numbers: config.numbers };
+        let layers = (0..spec.layers).map(|layer| {
+            Ok(Layer {
+                attention_norm: reader.vector(Part::AttentionNorm(layer), spec.hidden)?,
+                linears: Module::ALL.iter().map(|module| reader.linear(layer, *module)).collect::<Result<_>>()?,
+                feed_forward_norm: reader.vector(Part::FeedForwardNorm(layer), spec.hidden)?,
+            })
+        });
+        let embedding = reader.tokens(Part::Embedding)?;
+        let head = match reader.has(Part::Head) {
+            true => reader.tokens(Part::Head)?,
+            false => embedding.clone(),
+        };
+        let (cos, sin): (Vec<f32>, Vec<f32>) = angles(spec, context).into_iter().unzip();
+        let shape = (context, spec.head_dim / 2);
+        let count = config.tokens.div_ceil(BLOCK);
+        let pages = Pages::new(spec, count, device).with_context(|| {
+            let mib = (count * BLOCK * position_bytes(spec)) >> 20;
+            format!("the device has no room for {mib} MiB of keys and values")
+        })?;
+        Ok(Self {
+            embedding,
+            layers: layers.collect::<Result<_>>()?,
+            norm: reader.vector(Part::Norm, spec.hidden)?,
+            head,
+            cos: Tensor::from_vec(cos, shape, device)?,
+            sin: Tensor::from_vec(sin, shape, device)?,
+            blocks: Blocks::new(u32::try_from(count)?),
+            pages,
+            adapters: Adapters::new(device, spec),
+            logits: Vec::new(),
+            spec: spec.clone(),
+            device: device.clone(),
+        })
+    }
+
+    /// An empty cache for one sequence of up to `capacity` tokens.
+    pub(super) fn cache(&self, capacity: usize) -> Table {
+        self.blocks.table(capacity, position_bytes(&self.spec))
+    }
+
+    pub(super) fn room(&self) -> Room {
+        let (blocks, free) = self.blocks.room();
+        Room { blocks, free }
+    }
+
+    /// Computes one step; see [`super::Transformer::step`], which has checked the pieces.
+    pub(super) fn step(
+        &mut self,
+        pieces: &mut [Piece<Table>],
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<&[f32]>> {
+        let reserved = self.reserve(pieces);
+        let computed = match reserved {
+            Ok(()) => self.compute(pieces, go_on),
+            Err(error) => Err(error),
+        };
+        let done = matches!(computed, Ok(true));
+        for piece in pieces.iter_mut() {
+            if done {
+                piece.cache.advance(piece.tokens.len());
+            }
+            // What was reserved and not used goes back.
+            piece.cache.truncate(piece.cache.len());
+        }
+        Ok(computed?.then_some(&self.logits))
+    }
+
+    fn reserve(&self, pieces: &mut [Piece<Table>]) -> Result<()> {
+        let reserved: Vec<_> = pieces.iter_mut().map(|piece| piece.cache.reserve(piece.tokens.len())).collect();
+        // Also where one found no room: who was given a copy needs what is in it.
+        let copied: Vec<Copied> = reserved.iter().flatten().flatten().copied().collect();
+        self.pages.copy(&copied, &self.device)?;
+        reserved.into_iter().try_for_each(|reserved| reserved.map(drop)).map_err(Into::into)
+    }
+
+    /// What the step's rows are; pieces of one row first, whatever their order.
+    fn rows(&mut self, pieces: &[Piece<Table>]) -> Result<Rows> {
+        let device = &self.device;
+        let mut order: Vec<usize> = (0..pieces.len()).collect();
+        order.sort_by_key(|index| pieces[*index].tokens.len() > 1);
+        let ordered = order.iter().map(|index| &pieces[*index]);
+        let (mut tokens, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
+        let mut firsts = vec![0; pieces.len()];
+        for (index, piece) in order.iter().zip(ordered.clone()) {
+            firsts[*index] = tokens.len();
+            let (from, count) = (piece.cache.len(), piece.tokens.len());
+            tokens.extend_from_slice(piece.tokens);
+            for position in from..from + count {
+                positions.push(u32::try_from(position)?);
+                slots.push(piece.cache.slot(position));
+            }
+        }
+        let single: Vec<&Table> = ordered.clone().filter(|p| p.tokens.len() == 1).map(|p| &*p.cache).collect();
+        let mut groups = Vec::new();
+        if !single.is_empty() {
+            groups.push(Group::new(&single, 0, 1, device)?);
+        }
+        for &index in order.iter().skip(single.len()) {
+            let Piece { tokens, cache, .. } = &pieces[index];
+            groups.push(Group::new(&[cache], firsts[index], tokens.len(), device)?);
+        }
+        let mut wanted = Vec::new();
+        for (piece, first) in pieces.iter().zip(firsts) {
+            let last = u32::try_from(first + piece.tokens.len())?;
+            match piece.wanted {
+                Wanted::Nothing => {}
+                Wanted::Last => wanted.push(last - 1),
+                Wanted::All => wanted.extend(u32::try_from(first)?..last),
+            }
+        }
+        let count = tokens.len();
+        let list = |list: Vec<u32>| Tensor::new(list, device);
+        let positions = list(positions)?;
+        Ok(Rows {
+            count,
+            tokens: list(tokens)?,
+            cos: self.cos.index_select(&positions, 0)?.unsqueeze(1)?,
+            sin: self.sin.index_select(&positions, 0)?.unsqueeze(1)?,
+            places: self.pages.places(slots, device)?,
+            groups,
+            added: self.adapters.of(ordered.map(|piece| (piece.tokens.len(), piece.adapter)))?,
+            wanted: (!wanted.is_empty()).then(|| list(wanted)).transpose()?,
+        })
+    }
+
+    /// Leaves logits; false if it was stopped.
+    fn compute(&mut self, pieces: &[Piece<Table>], go_on: &mut dyn FnMut() -> bool) -> Result<bool> {
+        let rows = self.rows(pieces)?;
+        let epsilon = self.spec.norm_epsilon;
+        let mut stream = self.embedding.rows(&rows.tokens)?;
+        for index in 0..self.layers.len() {
+            if !go_on() {
+                return Ok(false);
+            }
+            stream = self.layer(index, &rows, stream)?;
+        }
+        self.logits.clear();
+        if let Some(wanted) = &rows.wanted {
+            let last = rms_norm(&stream.index_select(wanted, 0)?, &self.norm, epsilon)?;
+            self.logits = self.head.forward(&last)?.flatten_all()?.to_vec1()?;
+            let rows = wanted.elem_count();
+            ensure!(self.logits.len() == rows * self.spec.vocabulary, "logits of other rows");
+        }
+        Ok(true)
+    }
+
+    fn layer(&self, index: usize, rows: &Rows, stream: Tensor) -> Result<Tensor> {
+        let Layer { attention_norm, linears, feed_forward_norm } = &self.layers[index];
+        let epsilon = self.spec.norm_epsilon;
+        let linear = |module: Module, x: &Tensor| -> candle_core::Result<Tensor> {
+            let y = linears[module as usize].forward(x)?;
+            match &rows.added {
+                Some(added) => added.to(index, module, x, y),
+                None => Ok(y),
+            }
+        };
+        let x = rms_norm(&stream, attention_norm, epsilon)?;
+        let query = self.turned(rows, &linear(Module::Query, &x)?)?;
+        let key = self.turned(rows, &linear(Module::Key, &x)?)?;
+        self.pages.write(index, &rows.places, &key, &linear(Module::Value, &x)?)?;
+        let scaled = (query * (1.0 / (self.spec.head_dim as f64).sqrt()))?;
+        let attended = self.pages.attend(index, &rows.groups, &scaled)?;
+        let stream = (stream + linear(Module::Output, &attended)?)?;
+        let x = rms_norm(&stream, feed_forward_norm, epsilon)?;
+        let inner = (silu(&linear(Module::Gate, &x)?)? * linear(Module::Up, &x)?)?;
+        Ok((stream + linear(Module::Down, &inner)?)?)
+    }
+
+    /// Heads, turned by their row's position.
+    fn turned(&self, rows: &Rows, heads: &Tensor) -> candle_core::Result<Tensor> {
+        let dim = self.spec.head_dim;
+        let width = heads.elem_count() / rows.count;
+        let turn = match self.spec.rope_pairs {
+            RopePairs::Adjacent => rope_i,
+            RopePairs::Halves => rope,
+        };
+        // Each row as a batch of its own, of one position.
+        let heads = heads.reshape((rows.count, width / dim, 1, dim))?;
+        turn(&heads, &rows.cos, &rows.sin)?.reshape((rows.count, width))
+    }
+}
+
+fn position_bytes(spec: &TransformerSpec) -> usize {
+    2 * spec.layers * spec.kv_heads * spec.head_dim * pages::NUMBER.size_in_bytes()
+}

@@ -1,0 +1,197 @@
+//! Weights as tensors of a device.
+//!
+//! Enters: a GGUF file or a checkpoint of Hugging Face. Leaves: matrices, quantised as they are stored, or dense; vectors.
+//! Never here: a matrix of another size than the model needs.
+
+use anyhow::{Context, Result, ensure};
+use candle_core::quantized::{GgmlDType, QMatMul, ggml_file::qtensor_from_ggml};
+use candle_core::{DType, Device, Module as _, Tensor};
+
+use super::super::adapter::sizes;
+use super::{Numbers, TransformerSpec};
+use crate::weights::gguf::{Gguf, TensorInfo};
+use crate::weights::peft::Module;
+use crate::weights::tensors::Tensors;
+
+/// Where weights come from.
+pub(in super::super) enum Source<'a> {
+    /// llama.cpp's container.
+    Gguf(&'a Gguf),
+    /// safetensors, named as transformers names them.
+    Checkpoint(&'a Tensors),
+}
+
+/// What a model is made of.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    Embedding,
+    /// Before the layer's attention.
+    AttentionNorm(usize),
+    Weight(usize, Module),
+    Bias(usize, Module),
+    /// Before the layer's feed-forward part.
+    FeedForwardNorm(usize),
+    Norm,
+    Head,
+}
+
+impl Part {
+    fn name(self, source: &Source) -> String {
+        match source {
+            Source::Gguf(_) => match self {
+                Self::Embedding => "token_embd.weight".to_owned(),
+                Self::AttentionNorm(layer) => format!("blk.{layer}.attn_norm.weight"),
+                Self::Weight(layer, module) => format!("blk.{layer}.{}.weight", in_gguf(module)),
+                Self::Bias(layer, module) => format!("blk.{layer}.{}.bias", in_gguf(module)),
+                Self::FeedForwardNorm(layer) => format!("blk.{layer}.ffn_norm.weight"),
+                Self::Norm => "output_norm.weight".to_owned(),
+                Self::Head => "output.weight".to_owned(),
+            },
+            Source::Checkpoint(_) => match self {
+                Self::Embedding => "model.embed_tokens.weight".to_owned(),
+                Self::AttentionNorm(layer) => format!("model.layers.{layer}.input_layernorm.weight"),
+                Self::Weight(layer, module) => format!("model.layers.{layer}.{}.weight", module.name()),
+                Self::Bias(layer, module) => format!("model.layers.{layer}.{}.bias", module.name()),
+                Self::FeedForwardNorm(layer) => format!("model.layers.{layer}.post_attention_layernorm.weight"),
+                Self::Norm => "model.norm.weight".to_owned(),
+                Self::Head => "lm_head.weight".to_owned(),
+            },
+        }
+    }
+}
+
+fn in_gguf(module: Module) -> &'static str {
+    match module {
+        Module::Query => "attn_q",
+        Module::Key => "attn_k",
+        Module::Value => "attn_v",
+        Module::Output => "attn_output",
+        Module::Gate => "ffn_gate",
+        Module::Up => "ffn_up",
+        Module::Down => "ffn_down",
+    }
+}
+
+/// Reads the parts of one model.
+pub(super) struct Reader<'a> {
+    pub(super) source: &'a Source<'a>,
+    pub(super) spec: &'a TransformerSpec,
+    pub(super) device: &'a Device,
+    pub(super) numbers: Numbers,
+}
+
+impl Reader<'_> {
+    pub(super) fn has(&self, part: Part) -> bool {
+        let name = part.name(self.source);
+        match self.source {
+            Source::Gguf(gguf) => gguf.head().tensors.contains_key(&name),
+            Source::Checkpoint(tensors) => tensors.has(&name),
+        }
+    }
+
+    /// A matrix of tokens: the embedding, or the head.
+    pub(super) fn tokens(&self, part: Part) -> Result<Matrix> {
+        self.matrix(part, self.spec.vocabulary, self.spec.hidden)
+    }
+
+    pub(super) fn linear(&self, layer: usize, module: Module) -> Result<Linear> {
+        let (inputs, outputs) = sizes(self.spec, module);
+        let biased = self.spec.qkv_bias && matches!(module, Module::Query | Module::Key | Module::Value);
+        let bias = biased.then(|| self.vector(Part::Bias(layer, module), outputs)).transpose()?;
+        Ok(Linear { weight: self.matrix(Part::Weight(layer, module), outputs, inputs)?, bias })
+    }
+
+    pub(super) fn vector(&self, part: Part, len: usize) -> Result<Tensor> {
+        let name = part.name(self.source);
+        let tensor = match self.source {
+            Source::Gguf(gguf) => {
+                let info = found(gguf, &name)?;
+                ensure!(info.vector && info.cols == len, "{name:?} is not a vector of {len} numbers");
+                plain(gguf, info, vec![len], self.device)?
+            }
+            Source::Checkpoint(tensors) => Tensor::from_vec(tensors.read(&name, &[len])?, len, self.device)?,
+        };
+        Ok(tensor)
+    }
+
+    fn matrix(&self, part: Part, rows: usize, cols: usize) -> Result<Matrix> {
+        let name = part.name(self.source);
+        let (tensor, stored) = match self.source {
+            Source::Gguf(gguf) => {
+                let info = found(gguf, &name)?;
+                let sizes = || format!("{name:?} has {} × {} numbers, not {rows} × {cols}", info.rows, info.cols);
+                ensure!((info.rows, info.cols) == (rows, cols), sizes());
+                let dense = matches!(info.dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
+                if self.numbers == Numbers::AsStored && !dense {
+                    let tensor = qtensor_from_ggml(info.dtype, gguf.bytes(info), vec![rows, cols], self.device)?;
+                    return Ok(Matrix::Quantised(QMatMul::from_qtensor(tensor).with_context(|| name.clone())?));
+                }
+                let stored = if info.dtype == GgmlDType::BF16 { DType::BF16 } else { DType::F32 };
+                (plain(gguf, info, vec![rows, cols], self.device)?, stored)
+            }
+            Source::Checkpoint(tensors) => {
+                let values = tensors.read(&name, &[rows, cols])?;
+                let stored = if tensors.is_bf16(&name) { DType::BF16 } else { DType::F32 };
+                (Tensor::from_vec(values, (rows, cols), self.device)?, stored)
+            }
+        };
+        let number = match self.numbers {
+            Numbers::AsStored => stored,
+            Numbers::F32 => DType::F32,
+            Numbers::Bf16 => DType::BF16,
+        };
+        let tensor = tensor.to_dtype(number)?;
+        // candle multiplies no brain floats on a processor.
+        let tensor = if self.device.is_cpu() { tensor.to_dtype(DType::F32)? } else { tensor };
+        Ok(Matrix::Dense(tensor))
+    }
+}
+
+fn found<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo> {
+    gguf.head().tensors.get(name).with_context(|| format!("the model has no tensor {name:?}"))
+}
+
+fn plain(gguf: &Gguf, info: &TensorInfo, shape: Vec<usize>, device: &Device) -> Result<Tensor> {
+    Ok(qtensor_from_ggml(info.dtype, gguf.bytes(info), shape, device)?.dequantize(device)?)
+}
+
+/// `[outputs][inputs]`
+#[derive(Clone)]
+pub(super) enum Matrix {
+    Quantised(QMatMul),
+    Dense(Tensor),
+}
+
+impl Matrix {
+    /// `[rows][inputs]` to `[rows][outputs]`, both f32.
+    pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Quantised(matrix) => matrix.forward(x),
+            Self::Dense(matrix) => x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?)?.to_dtype(DType::F32),
+        }
+    }
+
+    /// The rows of these numbers, f32.
+    pub(super) fn rows(&self, of: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Quantised(matrix) => matrix.embedding(of)?.to_dtype(DType::F32),
+            Self::Dense(matrix) => matrix.index_select(of, 0)?.to_dtype(DType::F32),
+        }
+    }
+}
+
+/// A matrix and, where the model has one, its bias.
+pub(super) struct Linear {
+    weight: Matrix,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let y = self.weight.forward(x)?;
+        match &self.bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        }
+    }
+}
