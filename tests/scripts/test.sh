@@ -60,6 +60,7 @@ measuring=(the_console a_killed_engine a_voice_on_the_telephone the_agent_stops_
 if [ "${1:-}" != lint ]; then
     check build cargo build --locked --release --workspace --bins
     check models "$CARGO_TARGET_DIR/release/callbox" models pull tiny
+    check "models, kokoro" "$CARGO_TARGET_DIR/release/callbox" models pull kokoro-82m
     check "peers of the API" tests/console/setup.sh
 fi
 check format cargo fmt --all --check

@@ -1,14 +1,15 @@
-//! From archives to a model file. Enters: verified zip files and the catalogue's word on what is in them; leaves: one
+//! From archives to a model file. Enters: verified zip and gzipped tar files and the catalogue's word on what is in them; leaves: one
 //! file under its final name, or nothing. Never here: a name out of an archive used as a path, or anything executed.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
 use std::path::Path;
 
+use flate2::bufread::GzDecoder;
 use tempfile::NamedTempFile;
 use zip::ZipArchive;
 
-use super::catalogue::{Model, ModelFile};
+use super::catalogue::{Model, ModelFile, Registry};
 use super::{ModelError, digest};
 
 /// How the names of unfinished things in the downloads folder begin.
@@ -31,9 +32,23 @@ pub(super) fn install(model: &Model, file: &ModelFile, downloads: &Path, dir: &P
         let opened = downloads.join(&archive.file);
         for entry in archive.holds.iter().filter(|(_, held)| **held == file.name).map(|(entry, _)| entry) {
             let reader = BufReader::new(File::open(&opened).map_err(ModelError::io(&opened))?);
-            let mut zip = ZipArchive::new(reader).map_err(|error| bad(error.to_string()))?;
-            let part = zip.by_name(entry).map_err(|error| bad(format!("{entry}: {error}")))?;
-            sink.copy(part, file.bytes).map_err(|error| match error.kind() {
+            let copied = match archive.registry {
+                Registry::Pip => {
+                    let mut zip = ZipArchive::new(reader).map_err(|error| bad(error.to_string()))?;
+                    let part = zip.by_name(entry).map_err(|error| bad(format!("{entry}: {error}")))?;
+                    sink.copy(part, file.bytes)
+                }
+                Registry::Npm => {
+                    let mut tar = tar::Archive::new(GzDecoder::new(reader));
+                    let found = tar.entries().map_err(|error| bad(error.to_string()))?.find_map(|found| match found {
+                        Ok(part) => (*part.path_bytes() == *entry.as_bytes()).then_some(Ok(part)),
+                        Err(error) => Some(Err(error)),
+                    });
+                    let part = found.ok_or_else(|| bad(format!("{entry} is not in it")))?;
+                    sink.copy(part.map_err(|error| bad(format!("{entry}: {error}")))?, file.bytes)
+                }
+            };
+            copied.map_err(|error| match error.kind() {
                 io::ErrorKind::StorageFull => ModelError::Io { path: path.clone(), reason: error },
                 _ => bad(format!("{entry}: {error}")),
             })?;

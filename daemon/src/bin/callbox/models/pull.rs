@@ -1,4 +1,4 @@
-//! `callbox models pull`: a pack of the catalogue, or one model of the owner's from a hub, a folder, a file, an archive.
+//! `callbox models pull`: a pack or a model of the catalogue, or one model of the owner's from a hub, a folder, a file, an archive.
 //! Enters: what to bring and where from; leaves: verified files, what is recorded of them, and what to write into the
 //! configuration. Never here: a request to a hub unless it was typed.
 
@@ -15,7 +15,7 @@ use super::hub::{ENDPOINT, Hub, Reference};
 /// See [`super::Command::Pull`].
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// A pack (`starter`, `tiny`), a model of a hub (`hf:OWNER/NAME[@REVISION][:FILE]`), or a folder, a file, a tar archive
+    /// A pack (`starter`, `tiny`), a model of the catalogue (`kokoro-82m`), a model of a hub (`hf:OWNER/NAME[@REVISION][:FILE]`), or a folder, a file, a tar archive
     /// of this machine.
     what: String,
     /// What to call the model, in `[models]` of the configuration, too; otherwise its source's name.
@@ -44,7 +44,7 @@ pub(super) struct Arguments {
 impl Arguments {
     /// A pack, unless it can only be something else.
     fn is_pack(&self) -> bool {
-        let known = Catalogue::embedded().packs().any(|(name, _)| name == self.what);
+        let known = Catalogue::embedded().wanted(&self.what).is_ok();
         known || !self.what.contains(['/', '.']) && !Path::new(&self.what).exists()
     }
 
@@ -72,7 +72,18 @@ pub(super) async fn run(dir: PathBuf, arguments: Arguments) -> Result<ExitCode> 
         let pack = &arguments.what;
         ensure!(!arguments.wants_more(), "a pack is pulled as it is: `callbox models pull {pack}`");
         let fetched = pull(Catalogue::embedded(), pack, &dir, Machine::default(), &Terminal::new()).await?;
-        eprintln!("pack {pack} is complete in {} ({fetched} archives fetched)", dir.display());
+        let catalogue = Catalogue::embedded();
+        let (kind, model) = match catalogue.models().iter().find(|model| model.name == *pack) {
+            Some(model) if catalogue.packs_of(model).next().is_none() => ("model", Some(model)),
+            _ => ("pack", None),
+        };
+        eprintln!("{kind} {pack} is complete in {} ({fetched} archives fetched)", dir.display());
+        if let Some(model) = model {
+            println!(
+                "to use it, write `{} = \"{}\"` into the section [models] and restart callboxd",
+                model.role, model.name
+            );
+        }
         return Ok(ExitCode::SUCCESS);
     }
     // The client waits while it reads.
