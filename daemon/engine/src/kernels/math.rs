@@ -221,6 +221,87 @@ dispatch! {
     }
 }
 
+/// sin² x, of period π: a remainder in ±π/2, then the series.
+#[inline(always)]
+fn sin_squared(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    let n = (x * std::f32::consts::FRAC_1_PI + ROUND) - ROUND;
+    let r = x - n * 3.140_625 - n * 9.675_026e-4 - n * 1.509_958e-7;
+    let r2 = r * r;
+    let p = -2.505_210_8e-8_f32;
+    let p = p * r2 + 2.755_731_9e-6;
+    let p = p * r2 - 1.984_127e-4;
+    let p = p * r2 + 8.333_333e-3;
+    let p = p * r2 - 1.666_666_6e-1;
+    let sin = r + r * r2 * p;
+    sin * sin
+}
+
+dispatch! {
+    /// Snake (Ziyin et al. 2020) of `y = scale · x + shift`, by channel: `y + sin²(alpha · y) / alpha`.
+    pub fn affine_snake(x: &[f32], scale: &[f32], shift: &[f32], alpha: &[f32], out: &mut [f32]) {
+        let channels = alpha.len();
+        for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+            for ((((&x, out), &scale), &shift), &alpha) in x.iter().zip(out).zip(scale).zip(shift).zip(alpha) {
+                let y = scale * x + shift;
+                *out = y + sin_squared(alpha * y) / alpha;
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// Leaky ReLU of `scale · x + shift`, by channel; `slope` at most 1.
+    pub fn affine_leaky(x: &[f32], scale: &[f32], shift: &[f32], slope: f32, out: &mut [f32]) {
+        let channels = scale.len();
+        for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+            for (((&x, out), &scale), &shift) in x.iter().zip(out).zip(scale).zip(shift) {
+                let y = scale * x + shift;
+                *out = y.max(slope * y);
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// Adds to `sums` each channel's sum over the rows, and to `squares` that of the squares of its distance to `mean`.
+    pub fn add_moments(x: &[f32], mean: &[f32], sums: &mut [f32], squares: &mut [f32]) {
+        for row in x.chunks_exact(mean.len()) {
+            for (((&x, &mean), sum), square) in row.iter().zip(mean).zip(&mut *sums).zip(&mut *squares) {
+                let distance = x - mean;
+                *sum += distance;
+                *square += distance * distance;
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// One step of a long short-term memory: gates as ONNX orders them (input, output, forget, cell), the cell and what
+    /// it gives, all of the same width.
+    pub fn lstm_cell(gates: &[f32], cell: &mut [f32], out: &mut [f32]) {
+        let width = cell.len();
+        let (input, rest) = gates.split_at(width);
+        let (output, rest) = rest.split_at(width);
+        let (forget, new) = rest.split_at(width);
+        let gates = input.iter().zip(output).zip(forget).zip(new);
+        for ((((&input, &output), &forget), &new), (cell, out)) in gates.zip(cell.iter_mut().zip(out)) {
+            *cell = sigmoid_of(forget) * *cell + sigmoid_of(input) * tanh_of(new);
+            *out = sigmoid_of(output) * tanh_of(*cell);
+        }
+    }
+}
+
+dispatch! {
+    /// `x · Φ(x)` by the tangent (Hendrycks and Gimpel 2016), which some networks were trained with.
+    pub fn gelu_tanh(x: &mut [f32]) {
+        for x in x {
+            let inner = 0.797_884_6 * (*x + 0.044_715 * *x * *x * *x);
+            *x = 0.5 * *x * (1.0 + tanh_of(inner));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +316,8 @@ mod tests {
             let (mut y, gelu_exact) = ([x], f64::from(x) * 0.5 * (1.0 + erf_exact(f64::from(x) / 2_f64.sqrt())));
             gelu(&mut y);
             assert!((f64::from(y[0]) - gelu_exact).abs() < 3e-7 * (1.0 + gelu_exact.abs()), "gelu {x}");
+            let sin = f64::from(x * 9.0).sin();
+            assert!((f64::from(sin_squared(x * 9.0)) - sin * sin).abs() < 5e-7, "sin² {x}");
         }
         assert!(exp(-1e9) > 0.0, "clamped, not wrapped");
     }

@@ -79,6 +79,11 @@ pub(super) fn gelu(x: &mut Tensor) -> Result<()> {
     GELU.run(x)
 }
 
+/// Applies a function to each row of a tensor on the processor, in place.
+pub(super) fn in_rows(x: &mut Tensor, name: &'static str, function: fn(&mut [f32])) -> Result<()> {
+    x.inplace_op1(&Rows(name, function))
+}
+
 fn softmax(x: &mut Tensor) -> Result<()> {
     SOFTMAX.run(x)
 }

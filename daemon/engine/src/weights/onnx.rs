@@ -3,6 +3,8 @@
 //! The reader knows the few protobuf fields that it needs (`onnx.proto3`: ModelProto.graph = 7, GraphProto.node = 1,
 //! GraphProto.initializer = 5) and steps over all others. Every length is checked against what is left, so hostile
 //! bytes give an [`OnnxError`], and nothing is allocated that the file does not hold.
+//!
+//! Quantised weights come out as the floats that they stand for: `(value - zero point) · scale`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -54,7 +56,18 @@ struct Initializer {
     kind: u64,
     raw: Range<usize>,
     floats: Range<usize>,
+    /// Small integers that the exporter wrote one by one.
+    ints: Range<usize>,
     external: bool,
+}
+
+/// A tensor's values in the order of its dimensions.
+#[derive(Debug, PartialEq)]
+pub struct Values {
+    /// Outermost first.
+    pub dims: Vec<usize>,
+    /// As floats, whatever they are in the file.
+    pub data: Vec<f32>,
 }
 
 /// A parsed file; tensors are cut out of it when asked for.
@@ -65,6 +78,8 @@ pub struct Onnx {
 }
 
 const KIND_F32: u64 = 1;
+const KIND_U8: u64 = 2;
+const KIND_I8: u64 = 3;
 const MAX_RANK: usize = 8;
 
 impl Onnx {
@@ -128,23 +143,74 @@ impl Onnx {
     /// # Errors
     /// If there is none of this name, or it holds something else.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor, OnnxError> {
-        let found = self.tensors.get(name).ok_or_else(|| OnnxError::Missing(format!("tensor {name}")))?;
-        let fault = |why| OnnxError::Tensor(name.to_owned(), why);
-        if found.kind != KIND_F32 {
-            return Err(fault("its values are not 32-bit floats"));
+        if self.found(name)?.kind != KIND_F32 {
+            return Err(OnnxError::Tensor(name.to_owned(), "its values are not 32-bit floats"));
         }
+        let values = self.values(name)?;
+        Ok(Tensor::from_vec(values.data, values.dims.as_slice(), device)?)
+    }
+
+    /// A tensor of 32-bit floats or of bytes, with or without a sign.
+    ///
+    /// # Errors
+    /// If there is none of this name, or it holds something else.
+    pub fn values(&self, name: &str) -> Result<Values, OnnxError> {
+        let found = self.found(name)?;
+        let fault = |why| OnnxError::Tensor(name.to_owned(), why);
         if found.external {
             return Err(fault("its values are in another file"));
         }
-        let data =
-            if found.raw.is_empty() { &self.bytes[found.floats.clone()] } else { &self.bytes[found.raw.clone()] };
-        let wanted = found.dims.iter().try_fold(4_usize, |size, &dim| size.checked_mul(dim));
+        let raw = |other: &Range<usize>| {
+            if found.raw.is_empty() { &self.bytes[other.clone()] } else { &self.bytes[found.raw.clone()] }
+        };
+        let data: Vec<f32> = match found.kind {
+            KIND_F32 => {
+                let (words, rest) = raw(&found.floats).as_chunks::<4>();
+                if !rest.is_empty() {
+                    return Err(fault("its shape and its data disagree"));
+                }
+                words.iter().map(|word| f32::from_le_bytes(*word)).collect()
+            }
+            KIND_U8 | KIND_I8 if found.raw.is_empty() => {
+                let mut ints = Vec::new();
+                push_ints(&self.bytes, Value::Bytes(found.ints.clone()), &mut ints)?;
+                ints.into_iter().map(|int| int as f32).collect()
+            }
+            KIND_U8 => self.bytes[found.raw.clone()].iter().map(|&byte| f32::from(byte)).collect(),
+            KIND_I8 => self.bytes[found.raw.clone()].iter().map(|&byte| f32::from(byte.cast_signed())).collect(),
+            _ => return Err(fault("its values are neither 32-bit floats nor bytes")),
+        };
+        let wanted = found.dims.iter().try_fold(1_usize, |size, &dim| size.checked_mul(dim));
         if wanted != Some(data.len()) {
             return Err(fault("its shape and its data disagree"));
         }
-        let (words, _) = data.as_chunks::<4>();
-        let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-        Ok(Tensor::from_vec(values, found.dims.as_slice(), device)?)
+        Ok(Values { dims: found.dims.clone(), data })
+    }
+
+    /// What the bytes called `name` stand for, given what their zero point and their scale are called. There is one of
+    /// each, or one for each index of the last dimension, or of the first.
+    ///
+    /// # Errors
+    /// If one of the three is missing, or they do not fit each other.
+    pub fn dequantised(&self, name: &str, zero: &str, scale: &str) -> Result<Values, OnnxError> {
+        let (mut values, zero, scale) = (self.values(name)?, self.values(zero)?.data, self.values(scale)?.data);
+        let last = values.dims.last().copied().unwrap_or(1).max(1);
+        let block = values.data.len() / values.dims.first().copied().unwrap_or(1).max(1);
+        let of = |list: &[f32], at: usize| match list.len() {
+            1 => Some(list[0]),
+            len if len == last => Some(list[at % last]),
+            len if len * block == values.data.len() => Some(list[at / block.max(1)]),
+            _ => None,
+        };
+        let data = values.data.iter().enumerate();
+        let data: Option<Vec<f32>> =
+            data.map(|(at, &value)| Some((value - of(&zero, at)?) * of(&scale, at)?)).collect();
+        values.data = data.ok_or_else(|| OnnxError::Tensor(name.to_owned(), "its scales do not fit its shape"))?;
+        Ok(values)
+    }
+
+    fn found(&self, name: &str) -> Result<&Initializer, OnnxError> {
+        self.tensors.get(name).ok_or_else(|| OnnxError::Missing(format!("tensor {name}")))
     }
 }
 
@@ -249,6 +315,7 @@ fn initializer(bytes: &[u8], range: Range<usize>) -> Result<(String, Initializer
             (1, value) => push_ints(bytes, value, &mut dims)?,
             (2, Value::Number(kind)) => tensor.kind = kind,
             (4, Value::Bytes(range)) => tensor.floats = range,
+            (5, Value::Bytes(range)) => tensor.ints = range,
             (8, Value::Bytes(range)) => name = text(bytes, range)?,
             (9, Value::Bytes(range)) => tensor.raw = range,
             (14, Value::Number(place)) => tensor.external = place != 0,
@@ -282,6 +349,32 @@ mod tests {
         out.push(len as u8);
         out.extend_from_slice(body);
         out
+    }
+
+    fn initializer(name: &[u8], kind: u8, dims: &[u8], data: Vec<u8>) -> Vec<u8> {
+        let mut tensor = field(1, dims);
+        tensor.extend([2 << 3, kind]);
+        tensor.extend(field(8, name));
+        tensor.extend(data);
+        field(5, &tensor)
+    }
+
+    #[test]
+    fn bytes_stand_for_floats() {
+        let scale: Vec<u8> = [0.5_f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let graph = [
+            initializer(b"signed", 3, &[2, 2], field(9, &[0, 0xff, 0x80, 0x7f])),
+            initializer(b"unsigned", 2, &[3, 1, 2], field(9, &[10, 20, 30, 40, 50, 60])),
+            initializer(b"none", 3, &[2], field(9, &[0, 0])),
+            initializer(b"zero", 2, &[], field(5, &[20])),
+            initializer(b"scale", 1, &[2], field(4, &scale)),
+        ];
+        let onnx = Onnx::parse(field(7, &graph.concat())).expect("well formed");
+        let data = |name, zero| onnx.dequantised(name, zero, "scale").expect("they fit").data;
+        assert_eq!(data("signed", "none"), [0.0, -2.0, -64.0, 254.0]);
+        assert_eq!(data("unsigned", "zero"), [-5.0, 0.0, 5.0, 40.0, 15.0, 80.0]);
+        assert!(matches!(onnx.tensor("zero", &Device::Cpu), Err(OnnxError::Tensor(..))));
+        assert!(matches!(onnx.dequantised("signed", "none", "unsigned"), Err(OnnxError::Tensor(..))));
     }
 
     fn model(dims: &[u8], data: &[f32]) -> Vec<u8> {
