@@ -41,7 +41,7 @@ struct Args {
     /// Language model (GGUF); offers the role `mind`.
     #[arg(long)]
     llm: Option<PathBuf>,
-    /// Piper voice (.onnx beside its .onnx.json); offers the role `voice`.
+    /// Piper voice (.onnx beside its .onnx.json), or a speaker of Kokoro's (.bin beside the .onnx); offers the role `voice`.
     #[arg(long)]
     voice: Option<PathBuf>,
     /// MiniLM weights (safetensors beside its tokenizer.json); offers the role `embed`.

@@ -20,10 +20,14 @@ impl Outlet for Collect {
 }
 
 fn start() -> (Voice, Receiver<Event>, Gate) {
+    start_with("piper-joe/en_US-joe-medium.onnx")
+}
+
+fn start_with(model: &str) -> (Voice, Receiver<Event>, Gate) {
     let models = std::env::var_os("CALLBOX_MODELS")
         .map(PathBuf::from)
         .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache/callbox/models"));
-    let model = models.join("piper-joe/en_US-joe-medium.onnx");
+    let model = models.join(model);
     assert!(model.exists(), "the voice is missing: run make models");
     let (send, events) = bounded(100_000);
     let gate = Gate::default();
@@ -85,6 +89,19 @@ fn a_sentence_is_loud_enough_starts_at_once_and_is_the_same_again() {
         voice.submit(speak(1, 2, 0, silent, 10));
         assert_eq!(until_spoken(&events).1, 0, "{silent:?}");
     }
+}
+
+#[test]
+fn a_speaker_of_kokoros_is_a_voice_like_others() {
+    let (voice, events, _gate) = start_with("kokoro-82m/bf_emma.bin");
+    assert_eq!((voice.info().model.as_str(), voice.rate()), ("bf_emma.bin", 24_000));
+    voice.submit(speak(1, 1, 0, "Sure, one moment.", 1000));
+    let (samples, frames) = until_spoken(&events);
+    assert!((40..120).contains(&frames), "{frames} frames");
+    let peak = samples.iter().map(|x| x.unsigned_abs()).max().expect("samples");
+    assert!((4000..=32_767).contains(&peak), "peak {peak}");
+    voice.submit(speak(1, 2, 0, "...", 10));
+    assert_eq!(until_spoken(&events).1, 0);
 }
 
 #[test]

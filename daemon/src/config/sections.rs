@@ -373,7 +373,7 @@ pub struct Models {
     /// One that thinks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub llm: Option<String>,
-    /// One that speaks.
+    /// One that speaks; also a voice of the catalogue, or one of its speakers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub voice: Option<String>,
     /// One that makes vectors of sentences.

@@ -19,7 +19,7 @@ pub struct ModelFiles {
     pub stt: PathBuf,
     /// Language model.
     pub llm: PathBuf,
-    /// Piper voice.
+    /// Piper voice, or a speaker of Kokoro's.
     pub voice: PathBuf,
     /// MiniLM weights; an engine without them does not offer the role `embed`.
     pub embed: Option<PathBuf>,

@@ -40,6 +40,7 @@ pub struct Sentence {
 pub struct Espeak {
     program: PathBuf,
     voice: String,
+    longest: usize,
     process: Option<Process>,
 }
 
@@ -56,8 +57,8 @@ const MARK: &str = "x";
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A line without punctuation is cut here, in bytes.
 const MAX_LINE: usize = 250;
-/// A sentence longer than this, in phonemes, ends at its next comma: attention is quadratic, and the first audio waits
-/// for all of it.
+/// A sentence longer than this, in phonemes, ends at its next comma, unless something else is wanted: attention is
+/// quadratic, and the first audio waits for all of it.
 const MAX_SENTENCE: usize = 250;
 
 impl Espeak {
@@ -66,9 +67,15 @@ impl Espeak {
     /// # Errors
     /// If it cannot be started or does not answer.
     pub fn start(program: &Path, voice: &str) -> Result<Self, EspeakError> {
-        let mut espeak = Self { program: program.to_owned(), voice: voice.to_owned(), process: None };
+        let (program, voice) = (program.to_owned(), voice.to_owned());
+        let mut espeak = Self { program, voice, longest: MAX_SENTENCE, process: None };
         espeak.process = Some(espeak.spawn()?);
         Ok(espeak)
+    }
+
+    /// A sentence longer than this, in phonemes, ends at its next comma.
+    pub fn end_at_commas_after(&mut self, phonemes: usize) {
+        self.longest = phonemes;
     }
 
     /// The sentences of a text without digits or markup.
@@ -105,7 +112,7 @@ impl Espeak {
                 Some('.' | '!' | '?') => {
                     sentences.push(Sentence { phonemes: std::mem::take(&mut phonemes), end: *end })
                 }
-                Some(_) if phonemes.chars().count() > MAX_SENTENCE => {
+                Some(_) if phonemes.chars().count() > self.longest => {
                     sentences.push(Sentence { phonemes: std::mem::take(&mut phonemes), end: *end });
                 }
                 Some(_) => phonemes.push(' '),

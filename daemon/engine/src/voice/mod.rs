@@ -8,7 +8,9 @@
 //! One thread owns the queue and asks the [`Gate`] before each sentence and each window. Never here: what was said, in
 //! a log line.
 
+mod alphabet;
 mod espeak;
+mod network;
 mod normalise;
 mod resample;
 mod schedule;
@@ -24,7 +26,9 @@ use std::time::Instant;
 use callbox_wire::{CallId, Event, Failure, Request, Role, RoleInfo, TurnId};
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
+pub use alphabet::{Accent, tokens};
 pub use espeak::{Espeak, EspeakError};
+pub use network::NetworkError;
 pub use normalise::normalise;
 pub use resample::Resampler;
 pub use speech::SpeechError;
@@ -36,7 +40,8 @@ use speech::{Speech, Trim};
 /// What the role needs.
 #[derive(Clone, Debug)]
 pub struct VoiceConfig {
-    /// The voice (`.onnx`); its configuration (`.onnx.json`) lies beside it.
+    /// A Piper voice (`.onnx`) with its configuration (`.onnx.json`) beside it, or a speaker of Kokoro's (`.bin`) with the
+    /// network (`.onnx`) beside it.
     pub model: PathBuf,
     /// The program espeak-ng.
     pub espeak: PathBuf,
@@ -115,7 +120,7 @@ impl Voice {
 
     /// Samples per second of [`Self::synthesise`].
     pub fn rate(&self) -> u32 {
-        self.speech.vits.rate()
+        self.speech.network.rate()
     }
 
     fn enqueue(&self, command: Command) -> Result<(), TrySendError<Command>> {
@@ -210,14 +215,14 @@ impl Cancelled {
 impl Speech {
     fn synthesise(&self, text: &str, seed: u64) -> Result<Vec<f32>, SpeechError> {
         let mut out = Vec::new();
-        let mut trim = Trim::new(self.vits.rate());
+        let mut trim = Trim::new(self.network.rate());
         for sentence in self.sentences(text)? {
-            let (mut utterance, mut samples) = (self.begin(&sentence, seed), Vec::new());
+            let (mut utterance, mut samples) = (self.begin(&sentence, seed)?, Vec::new());
             while !utterance.is_finished() {
-                self.vits.advance(&mut utterance, worker::LARGE_WINDOW, &mut samples);
+                self.network.advance(&mut utterance, worker::LARGE_WINDOW, &mut samples).map_err(SpeechError::from)?;
             }
             trim.push(&samples, &mut out);
-            out.resize(out.len() + (self.vits.rate() * sentence.pause_ms / 1000) as usize, 0.0);
+            out.resize(out.len() + (self.network.rate() * sentence.pause_ms / 1000) as usize, 0.0);
         }
         trim.finish(&mut out);
         Ok(out)

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use callbox_wire::{CallId, ClauseId, TurnId};
 
+use super::network::Spoken;
 use super::resample::Resampler;
 use super::speech::{Sentence, Trim};
-use crate::models::vits::Utterance;
 
 /// One [`callbox_wire::Request::Speak`].
 pub(super) struct Clause {
@@ -36,7 +36,7 @@ pub(super) enum Work {
 
 pub(super) struct Speaking {
     pub(super) sentences: VecDeque<Sentence>,
-    pub(super) utterance: Option<(Utterance, u32)>,
+    pub(super) utterance: Option<(Spoken, u32)>,
     pub(super) windows: usize,
     pub(super) trim: Trim,
     pub(super) resampler: Resampler,

@@ -3,18 +3,16 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::Device;
-
 use super::espeak::{Espeak, EspeakError};
+use super::network::{Network, NetworkError, Spoken};
 use super::normalise::normalise;
-use crate::models::vits::{Utterance, Vits, VoiceError, seeded_noise};
 
 /// Why there is no speech.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeechError {
     /// The voice.
     #[error(transparent)]
-    Voice(#[from] VoiceError),
+    Voice(#[from] NetworkError),
     /// The phonemes.
     #[error(transparent)]
     Espeak(#[from] EspeakError),
@@ -22,7 +20,7 @@ pub enum SpeechError {
 
 /// A voice and its phonemes.
 pub(super) struct Speech {
-    pub(super) vits: Vits,
+    pub(super) network: Network,
     pub(super) espeak: Mutex<Espeak>,
 }
 
@@ -40,9 +38,12 @@ const VOICED: f32 = 0.008;
 
 impl Speech {
     pub(super) fn load(model: &Path, espeak: &Path, threads: usize) -> Result<Self, SpeechError> {
-        let vits = Vits::load(model, &Device::Cpu, threads)?;
-        let espeak = Espeak::start(espeak, vits.espeak_voice())?;
-        Ok(Self { vits, espeak: Mutex::new(espeak) })
+        let network = Network::load(model, threads)?;
+        let mut espeak = Espeak::start(espeak, network.espeak_voice())?;
+        if let Some(phonemes) = network.longest() {
+            espeak.end_at_commas_after(phonemes);
+        }
+        Ok(Self { network, espeak: Mutex::new(espeak) })
     }
 
     /// The sentences of a text as a person would write it; none if there is nothing to say.
@@ -52,7 +53,7 @@ impl Speech {
         Ok(sentences
             .into_iter()
             .map(|sentence| Sentence {
-                ids: self.vits.ids(sentence.phonemes.trim_end().chars()),
+                ids: self.network.ids(sentence.phonemes.trim_end()),
                 pause_ms: match sentence.end {
                     Some('.' | '!' | '?') => 180,
                     Some(';' | ':') => 120,
@@ -63,8 +64,8 @@ impl Speech {
             .collect())
     }
 
-    pub(super) fn begin(&self, sentence: &Sentence, seed: u64) -> Utterance {
-        self.vits.begin(&sentence.ids, self.vits.scales(), seeded_noise(seed))
+    pub(super) fn begin(&self, sentence: &Sentence, seed: u64) -> Result<Spoken, SpeechError> {
+        Ok(self.network.begin(&sentence.ids, seed)?)
     }
 }
 

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::resample::Resampler;
 use super::schedule::{self, Clause, Speaking, Turn, Work};
-use super::speech::{Speech, Trim};
+use super::speech::{Speech, SpeechError, Trim};
 use super::{Cancelled, Command};
 use crate::device::{Gate, Urgency};
 use crate::role::SharedOutlet;
@@ -21,10 +21,10 @@ pub(super) struct Scheduler {
     turns: Vec<Turn>,
 }
 
-/// Latent frames of the first window of a turn (0.28 s at the medium voices' rate), of the second, and of the others.
-const FIRST_WINDOW: usize = 24;
-const SECOND_WINDOW: usize = 40;
-pub(super) const LARGE_WINDOW: usize = 64;
+/// Seconds of the first window of a turn, of the second, and of the others: 24, 40 and 64 frames of the medium Piper voices.
+const FIRST_WINDOW: f32 = 0.278;
+const SECOND_WINDOW: f32 = 0.464;
+pub(super) const LARGE_WINDOW: f32 = 0.743;
 /// Turns that wait or speak at once.
 const MAX_TURNS: usize = 512;
 /// Clauses of one turn that wait.
@@ -135,7 +135,7 @@ impl Scheduler {
             Work::Waiting => match self.speech.sentences(&clause.text) {
                 Ok(sentences) if sentences.is_empty() => clause.work = Work::Made,
                 Ok(sentences) => {
-                    let rate = self.speech.vits.rate();
+                    let rate = self.speech.network.rate();
                     clause.work = Work::Speaking(Box::new(Speaking {
                         sentences: sentences.into(),
                         utterance: None,
@@ -156,8 +156,14 @@ impl Scheduler {
                 let made = speaking.step(&self.speech, seed, turn.has_spoken, &mut turn.pcm);
                 clause.compute_us += micros(started);
                 drop(permit);
-                if made {
-                    clause.work = Work::Made;
+                match made {
+                    Ok(true) => clause.work = Work::Made,
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::error!(call = %call, %error, "a sentence cannot be computed");
+                        self.turns.remove(index);
+                        return self.fail(call, id, Failure::Internal, "the voice's network fails");
+                    }
                 }
             }
             Work::Made => {}
@@ -223,11 +229,11 @@ impl Speaking {
         seed: u64,
         has_spoken: bool,
         pcm: &mut std::collections::VecDeque<i16>,
-    ) -> bool {
+    ) -> Result<bool, SpeechError> {
         let Some((utterance, pause_ms)) = &mut self.utterance else {
-            let Some(sentence) = self.sentences.pop_front() else { return true };
-            self.utterance = Some((speech.begin(&sentence, seed), sentence.pause_ms));
-            return false;
+            let Some(sentence) = self.sentences.pop_front() else { return Ok(true) };
+            self.utterance = Some((speech.begin(&sentence, seed)?, sentence.pause_ms));
+            return Ok(false);
         };
         let window = match (self.windows, has_spoken) {
             (0, false) => FIRST_WINDOW,
@@ -236,11 +242,11 @@ impl Speaking {
         };
         self.windows += 1;
         let (mut samples, mut trimmed, mut out) = (Vec::new(), Vec::new(), Vec::new());
-        speech.vits.advance(utterance, window, &mut samples);
+        speech.network.advance(utterance, window, &mut samples)?;
         self.trim.push(&samples, &mut trimmed);
         let mut last = false;
         if utterance.is_finished() {
-            let pause = speech.vits.rate() * *pause_ms / 1000;
+            let pause = speech.network.rate() * *pause_ms / 1000;
             trimmed.resize(trimmed.len() + pause as usize, 0.0);
             self.utterance = None;
             last = self.sentences.is_empty();
@@ -253,7 +259,7 @@ impl Speaking {
             self.resampler.finish(&mut out);
         }
         pcm.extend(out.iter().map(|x| (x * 32_767.0).round().clamp(-32_768.0, 32_767.0) as i16));
-        last
+        Ok(last)
     }
 }
 

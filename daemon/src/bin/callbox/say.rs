@@ -21,6 +21,9 @@ pub(crate) struct SayArgs {
     /// Samples per second: 8000 as on the line, or 16000.
     #[arg(long, default_value_t = 16_000, value_parser = rate)]
     rate: u32,
+    /// Whose voice, instead of the configured one: a model, or a speaker as af_heart.
+    #[arg(long, value_name = "NAME")]
+    voice: Option<String>,
     /// Prints the timing as JSON.
     #[arg(long)]
     json: bool,
@@ -45,7 +48,10 @@ pub(crate) struct Timing {
 }
 
 pub(crate) async fn run(args: SayArgs) -> Result<ExitCode> {
-    let config = args.engine.config()?;
+    let mut config = args.engine.config()?;
+    if args.voice.is_some() {
+        config.models.voice.clone_from(&args.voice);
+    }
     let mut engine = Private::start(&config, &[Role::Voice]).await?;
     let (pcm, timing) = say(&mut engine, &args.text, args.rate).await?;
     engine.stop().await;
