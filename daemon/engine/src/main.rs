@@ -1,8 +1,8 @@
 //! `callbox-engine`: loads models, warms them up, serves a Unix socket.
 //!
 //! It offers the roles whose models it is given. Built with the feature `cuda` it is `callbox-engine-cuda`, and computes on a
-//! card what can be computed there: the encoder of the ears and the embedder. The socket appears only when every one of them has passed a warm-up
-//! inference, so whoever can connect can be served.
+//! card what can be computed there: the encoder of the ears, the mind, the embedder, Kokoro. The socket appears only when
+//! every one of them has passed a warm-up inference, so whoever can connect can be served.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -20,7 +20,6 @@ use callbox_engine::mind::{self, Mind};
 use callbox_engine::role::{SharedOutlet, Worker};
 use callbox_engine::serve::{Roles, Switchboard, outlet, serve};
 use callbox_engine::voice::{Voice, VoiceConfig};
-use candle_core::Device;
 use clap::Parser;
 
 const NAME: &str = if cfg!(feature = "cuda") { "callbox-engine-cuda" } else { "callbox-engine" };
@@ -53,7 +52,7 @@ struct Args {
     /// Where imported weights are kept; can be deleted at any time.
     #[arg(long)]
     cache: PathBuf,
-    /// Where the encoder of the ears and the embedder compute; mind and voice compute on the processor.
+    /// Where the encoder of the ears, the mind, the embedder and Kokoro compute; a Piper voice computes on the processor.
     #[arg(long, value_enum, default_value_t)]
     device: Place,
     /// Threads that compute.
@@ -161,7 +160,7 @@ fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
             threads: args.threads,
             max_sequences: args.sequences,
             context: args.context,
-            device: Device::Cpu,
+            device: args.device.device()?,
             tensors: args.tensors,
             kv_tokens: args.kv_tokens,
         };
@@ -169,7 +168,12 @@ fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
     };
     let voice = || {
         let Some(model) = &args.voice else { return Ok(None) };
-        let config = VoiceConfig { model: model.clone(), espeak: args.espeak.clone(), threads: args.threads };
+        let config = VoiceConfig {
+            model: model.clone(),
+            espeak: args.espeak.clone(),
+            device: args.device.device()?,
+            threads: args.threads,
+        };
         Voice::start(&config, gate.clone(), outlet()).context("the voice cannot start").map(announced)
     };
     let embed = || {

@@ -9,6 +9,7 @@ use callbox_engine::device::{Gate, Urgency};
 use callbox_engine::role::{Outlet, Worker};
 use callbox_engine::voice::{Voice, VoiceConfig};
 use callbox_wire::{CallId, ClauseId, Event, Failure, Request, TurnId};
+use candle_core::Device;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 struct Collect(Sender<Event>);
@@ -31,7 +32,7 @@ fn start_with(model: &str) -> (Voice, Receiver<Event>, Gate) {
     assert!(model.exists(), "the voice is missing: run make models");
     let (send, events) = bounded(100_000);
     let gate = Gate::default();
-    let config = VoiceConfig { model, espeak: "espeak-ng".into(), threads: 2 };
+    let config = VoiceConfig { model, espeak: "espeak-ng".into(), device: Device::Cpu, threads: 2 };
     let voice = Voice::start(&config, gate.clone(), Arc::new(Collect(send))).expect("the voice starts");
     (voice, events, gate)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor};
 
-use crate::kernels::pointwise;
+use crate::kernels::{math, pointwise};
 
 /// `x · Wᵀ + b`; the weight is kept transposed, which is how candle multiplies without copying.
 pub(super) struct Linear {
@@ -79,9 +79,9 @@ pub(super) fn gelu(x: &mut Tensor) -> Result<()> {
     GELU.run(x)
 }
 
-/// Applies a function to each row of a tensor on the processor, in place.
-pub(super) fn in_rows(x: &mut Tensor, name: &'static str, function: fn(&mut [f32])) -> Result<()> {
-    x.inplace_op1(&Rows(name, function))
+/// The approximation by a hyperbolic tangent, with which some networks were trained.
+pub(super) fn gelu_tanh(x: &mut Tensor) -> Result<()> {
+    GELU_TANH.run(x)
 }
 
 fn softmax(x: &mut Tensor) -> Result<()> {
@@ -89,6 +89,7 @@ fn softmax(x: &mut Tensor) -> Result<()> {
 }
 
 const GELU: Rows = Rows("gelu", pointwise::gelu, Tensor::gelu_erf);
+const GELU_TANH: Rows = Rows("gelu by tanh", math::gelu_tanh, Tensor::gelu);
 const SOFTMAX: Rows = Rows("softmax", pointwise::softmax, candle_nn::ops::softmax_last_dim);
 
 /// A function of each row of a tensor that is contiguous: in its place on the processor, as candle has it elsewhere.
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn a_card_computes_what_the_processor_computes() {
         let numbers: Vec<f32> = (-600..600).map(|i| i as f32 / 50.0).collect();
-        for rows in [GELU, SOFTMAX] {
+        for rows in [GELU, GELU_TANH, SOFTMAX] {
             let mut x = Tensor::from_slice(&numbers, (8, 150), &Device::Cpu).expect("a tensor");
             let elsewhere = (rows.2)(&x).expect("computed");
             rows.run(&mut x).expect("computed");

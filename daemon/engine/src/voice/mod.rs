@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use callbox_wire::{CallId, Event, Failure, Request, Role, RoleInfo, TurnId};
+use candle_core::Device;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
 pub use alphabet::{Accent, tokens};
@@ -45,6 +46,8 @@ pub struct VoiceConfig {
     pub model: PathBuf,
     /// The program espeak-ng.
     pub espeak: PathBuf,
+    /// Where Kokoro computes.
+    pub device: Device,
     /// Threads that one window is computed with.
     pub threads: usize,
 }
@@ -87,7 +90,7 @@ impl Voice {
     #[expect(clippy::disallowed_methods, reason = "the edge: load times are measured here")]
     pub fn start(config: &VoiceConfig, gate: Gate, outlet: SharedOutlet) -> Result<Self, SpeechError> {
         let started = Instant::now();
-        let speech = Arc::new(Speech::load(&config.model, &config.espeak, config.threads)?);
+        let speech = Arc::new(Speech::load(config)?);
         let load_ms = millis(started);
         let started = Instant::now();
         for text in WARM_UP {

@@ -54,12 +54,12 @@ pub(super) enum Spoken {
 const STYLES: usize = 510;
 
 impl Network {
-    /// The end of the name of `model` says which network it is.
-    pub(super) fn load(model: &Path, threads: usize) -> Result<Self, NetworkError> {
+    /// The end of the name of `model` says which network it is. Piper's has kernels of its own, for the processor.
+    pub(super) fn load(model: &Path, device: &Device, threads: usize) -> Result<Self, NetworkError> {
         if model.extension().is_none_or(|end| end != "bin") {
             return Ok(Self::Piper(Box::new(Vits::load(model, &Device::Cpu, threads)?)));
         }
-        Ok(Self::Kokoro(Box::new(Singer::load(model, threads)?)))
+        Ok(Self::Kokoro(Box::new(Singer::load(model, device, threads)?)))
     }
 
     /// Samples per second.
@@ -127,7 +127,7 @@ impl Spoken {
 }
 
 impl Singer {
-    fn load(speaker: &Path, threads: usize) -> Result<Self, NetworkError> {
+    fn load(speaker: &Path, device: &Device, threads: usize) -> Result<Self, NetworkError> {
         let fault = |why: String| NetworkError::Speaker { path: speaker.to_owned(), why };
         let bytes = std::fs::read(speaker).map_err(|error| fault(error.to_string()))?;
         if bytes.len() != STYLES * STYLE_LEN * size_of::<f32>() {
@@ -145,7 +145,7 @@ impl Singer {
         let network =
             files.flatten().map(|file| file.path()).find(|file| file.extension().is_some_and(|end| end == "onnx"));
         let network = network.ok_or_else(|| fault("there is no network (.onnx) beside it".into()))?;
-        Ok(Self { network: Kokoro::load(&network, &Device::Cpu, threads)?, styles, accent })
+        Ok(Self { network: Kokoro::load(&network, device, threads)?, styles, accent })
     }
 
     fn begin(&self, ids: &[usize], seed: u64) -> Result<kokoro::Utterance, KokoroError> {

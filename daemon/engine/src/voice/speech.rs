@@ -1,8 +1,8 @@
 //! Text in; utterances ready for the vocoder, and samples, out: what the scheduler does to one clause, without queues.
 
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use super::VoiceConfig;
 use super::espeak::{Espeak, EspeakError};
 use super::network::{Network, NetworkError, Spoken};
 use super::normalise::normalise;
@@ -37,9 +37,9 @@ const LEAD_MS: u32 = 20;
 const VOICED: f32 = 0.008;
 
 impl Speech {
-    pub(super) fn load(model: &Path, espeak: &Path, threads: usize) -> Result<Self, SpeechError> {
-        let network = Network::load(model, threads)?;
-        let mut espeak = Espeak::start(espeak, network.espeak_voice())?;
+    pub(super) fn load(config: &VoiceConfig) -> Result<Self, SpeechError> {
+        let network = Network::load(&config.model, &config.device, config.threads)?;
+        let mut espeak = Espeak::start(&config.espeak, network.espeak_voice())?;
         if let Some(phonemes) = network.longest() {
             espeak.end_at_commas_after(phonemes);
         }

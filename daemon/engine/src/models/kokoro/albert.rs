@@ -7,8 +7,7 @@ use candle_core::{Result, Tensor};
 
 use super::load::{Loaded, Loader};
 use super::ops::{Linear, rows};
-use crate::kernels::math;
-use crate::models::layers::{Attention, Norm, in_rows};
+use crate::models::layers::{Attention, Norm, gelu_tanh};
 
 const EMBEDDING: usize = 128;
 const WIDTH: usize = 768;
@@ -95,11 +94,7 @@ impl Albert {
         for _ in 0..LAYERS {
             x = self.attention_norm.run(&(&x + self.attention.run(&x)?)?)?;
             let mut inner = self.inner.run(&x)?;
-            if inner.device().is_cpu() {
-                in_rows(&mut inner, "gelu", math::gelu_tanh)?;
-            } else {
-                inner = inner.gelu()?;
-            }
+            gelu_tanh(&mut inner)?;
             x = self.layer_norm.run(&(&x + self.outer.run(&inner)?)?)?;
         }
         self.out.run(&x)
