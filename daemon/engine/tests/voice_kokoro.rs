@@ -123,7 +123,7 @@ fn windows_change_little() {
     for frames in [usize::MAX / 4, 12, 40] {
         assert_eq!(spoken(kokoro(), &plan, Statistics::Whole, frames), whole);
     }
-    for frames in [1, 7, 40] {
+    for frames in [5, 40] {
         let cut = spoken(kokoro(), &plan, Statistics::Rehearsed, frames);
         println!("windows of {frames}: {:.1} dB", snr(&whole, &cut));
         assert!(snr(&whole, &cut) > 90.0, "windows of {frames} frames");

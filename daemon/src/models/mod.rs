@@ -52,7 +52,8 @@ pub struct PackFiles {
     pub llm: PathBuf,
     /// What that hashes to.
     pub llm_sha256: String,
-    /// ONNX file of the synthesiser; its configuration lies beside it, with `.json` appended.
+    /// ONNX file of the synthesiser, with its configuration beside it, `.json` appended; or a speaker's file, with the network
+    /// beside it.
     pub voice: PathBuf,
     /// Weights of the embedder, with its tokenizer beside them; none if the pack has none or it was not pulled.
     pub embed: Option<PathBuf>,

@@ -72,7 +72,7 @@ enum Command {
     },
     /// Read every byte of what is here and compare it with the catalogue or what was recorded; 1 if anything differs or is missing.
     Verify {
-        /// Only the models of this pack, or this model of the owner's.
+        /// Only the models of this pack, or this model of the catalogue's or the owner's.
         #[arg(value_name = "PACK|NAME")]
         pack: Option<String>,
         /// Print JSON.
@@ -196,7 +196,7 @@ fn rows(dir: &Path, pack: Option<&str>, hash: bool) -> anyhow::Result<Vec<Row>> 
     let mut rows = Vec::new();
     let pulled = match pack {
         Some(pack) if versions::current(dir, pack)?.is_some() => Vec::new(),
-        Some(pack) => catalogue.pack(pack)?,
+        Some(pack) => catalogue.wanted(pack)?,
         None => catalogue.models().iter().collect(),
     };
     for model in pulled {
