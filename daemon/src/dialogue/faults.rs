@@ -166,6 +166,8 @@ impl Dialogue {
     pub(super) fn soothe(&mut self, out: &mut Vec<Action>) {
         self.soothe_at = None;
         self.soothed += 1;
+        // What was kept may hold no words after all.
+        self.rehears &= self.soothed < MOST_SOOTHED;
         self.disown();
         self.play_stored(StoredPhrase::OneMoment, out);
     }
