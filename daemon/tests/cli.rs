@@ -45,6 +45,7 @@ fn asks_a_running_daemon() {
         knowledge: callbox::knowledge::Knowledge::new(folder.path().join("knowledge")),
         clock,
         gpus: callbox::gpu::Gpus::default(),
+        engines: Arc::new(Vec::new),
     };
     let socket = folder.path().join("control.sock");
     let http = "127.0.0.1:0".parse().expect("an address");

@@ -132,10 +132,10 @@ DASHBOARDS = {
             "GPU {{gpu}}, processes": f"callbox_gpu_processes{BOX} or on() vector(0)"})],
         [("timeseries", "Processor time, cores", "none", {
             "callboxd": rate("callbox_process_cpu_seconds_total"),
-            "engine": rate_or_none("callbox_engine_cpu_seconds_total")}),
+            "engine {{engine}}": rate_or_none("callbox_engine_cpu_seconds_total")}),
          ("timeseries", "Memory", "bytes", {
             "callboxd": f"callbox_process_resident_memory_bytes{BOX}",
-            "engine": f"callbox_engine_resident_memory_bytes{BOX} or on() vector(0)"}),
+            "engine {{engine}}": f"callbox_engine_resident_memory_bytes{BOX} or on() vector(0)"}),
          ("timeseries", "Descriptors and threads", "none", {
             "descriptors": f"callbox_process_open_fds{BOX}", "threads": f"callbox_process_threads{BOX}"})],
     ]),

@@ -1,15 +1,17 @@
 /* A stand-in for libnvidia-ml.so.1: the calls that a look at cards makes, with nvml.h's names and shapes. Enters: the file
  * STATE, lines of KEY=VALUE, read at each call, so that a test changes a card while the daemon runs; leaves: what the driver
- * would say. Never here: a card. Keys: count, lost (that card cannot be reached), used, busy, temperature, power, slowed (bits of
+ * would say. Never here: a card. Keys: count, lost (that card cannot be reached), memory (GiB), slices (of the first card, at most 2), used, busy, temperature, power, slowed (bits of
  * the clocks' event reasons), ecc, rows_pending, rows_failed, xid (told once for each value of xid_number). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, SMALL = 7, TIMEOUT = 10, LOST = 15 };
+enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, SMALL = 7, TIMEOUT = 10, LOST = 15 };
 typedef struct { int index; } *Card;
 static int cards[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+/* Slices of the first card: no card has these numbers. */
+static int slices[2] = {100, 101};
 
 static long long key(const char *name, long long absent) {
     FILE *state = fopen(STATE, "r");
@@ -20,7 +22,7 @@ static long long key(const char *name, long long absent) {
     if (state) fclose(state);
     return absent;
 }
-static int lost(Card card) { return key("lost", -1) == card->index; }
+static int lost(Card card) { return key("lost", -1) == card->index % 100; }
 static int text(char *to, unsigned size, const char *what, int index) {
     return (unsigned)snprintf(to, size, what, index) < size ? OK : SMALL;
 }
@@ -37,7 +39,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, Card *card) {
     return lost(*card) ? LOST : OK;
 }
 int nvmlDeviceGetName(Card card, char *to, unsigned size) { return text(to, size, "NVIDIA Stand-in %d", card->index); }
-int nvmlDeviceGetUUID(Card card, char *to, unsigned size) { return text(to, size, "GPU-00000000-0000-0000-0000-%012d", card->index); }
+int nvmlDeviceGetUUID(Card card, char *to, unsigned size) { return text(to, size, card->index < 100 ? "GPU-00000000-0000-0000-0000-%012d" : "MIG-00000000-0000-0000-0000-%012d", card->index % 100); }
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } Pci;
 int nvmlDeviceGetPciInfo_v3(Card card, Pci *pci) {
     memset(pci, 0, sizeof *pci);
@@ -45,8 +47,16 @@ int nvmlDeviceGetPciInfo_v3(Card card, Pci *pci) {
 }
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory;
 int nvmlDeviceGetMemoryInfo_v2(Card card, Memory *memory) {
-    READ(card, memory->total = 80LL << 30; memory->reserved = 0; memory->used = key("used", 1LL << 30);
+    READ(card, memory->total = key("memory", 80) << 30; memory->reserved = 0; memory->used = key("used", 1LL << 30);
          memory->free = memory->total - memory->used);
+}
+int nvmlDeviceGetMigMode(Card card, unsigned *current, unsigned *pending) {
+    READ(card, *current = *pending = card->index == 0 && key("slices", 0));
+}
+int nvmlDeviceGetMaxMigDeviceCount(Card card, unsigned *count) { READ(card, *count = 7); }
+int nvmlDeviceGetMigDeviceHandleByIndex(Card card, unsigned index, Card *slice) {
+    if (index >= key("slices", 0) || index >= 2) return NOT_FOUND;
+    READ(card, *slice = (Card)&slices[index]);
 }
 int nvmlDeviceGetUtilizationRates(Card card, unsigned rates[2]) { READ(card, rates[0] = rates[1] = key("busy", 0)); }
 int nvmlDeviceGetTemperature(Card card, int sensor, unsigned *celsius) { (void)sensor; READ(card, *celsius = key("temperature", 40)); }

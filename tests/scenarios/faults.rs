@@ -1,8 +1,6 @@
 //! What goes wrong on a bad day, done on purpose: the call, the daemon and the machine are as they were.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -12,11 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::callers::{ask, call, meanwhile};
+use crate::talk::{TALKER, Talk, Told};
 use crate::{PATIENCE, PAUSE, converse};
 
 /// What the apology of the agent may take to be heard after its engine died.
@@ -67,75 +64,21 @@ async fn a_killed_engine_is_apologised_for_and_replaced() -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Calls that one engine answers when it dies, how long none of their callers may hear nothing, and until when: the answer
-/// was taken up again by then.
+/// Calls that one engine answers when it dies, and how long none of their callers may hear nothing.
 const CALLS: usize = 8;
 const SILENCE: Duration = Duration::from_secs(2);
-const BRIDGE: Duration = Duration::from_secs(8);
-
-/// Somebody who tells much, and does not ask whether the caller is still there.
-const TALKER: &str = r#"
-name = "talker"
-numbers = ["*"]
-persona = "You are the receptionist of a small hotel. Tell all that you know, in many sentences."
-facts = ["Breakfast is served from seven to ten in the morning.", "The hotel has a garden and a swimming pool."]
-greeting = "Good morning. How can I help you?"
-goodbye = "Goodbye."
-apology = "I am sorry, something went wrong. One moment please."
-[turns]
-silence_ms = 90000
-[sampling]
-max_tokens = 80
-"#;
 
 #[tokio::test]
 async fn a_killed_engine_costs_none_of_eight_calls_and_no_question_after_it() -> anyhow::Result<()> {
-    let dir = TempDir::new()?;
     let mut daemon = Daemon::start(Setup { agent: TALKER, ..Setup::new(Engine::Pack("tiny")) }).await?;
-    let question = say("Please tell me everything that you know about the hotel.", 0.0, 0.2, dir.path()).await?;
-    let (steps, step) = watch::channel(0);
-    let answering = Arc::new(AtomicUsize::new(0));
-    let mut callers = JoinSet::new();
-    for _ in 0..CALLS {
-        let mut rtp = Rtp::bind().await?;
-        let call = scenario("call").audio_at(rtp.port()?).lasting(Duration::from_secs(60));
-        let call = call.start(Daemon::USER, daemon.sip())?;
-        let (question, step, answering) = (question.clone(), step.clone(), Arc::clone(&answering));
-        callers.spawn(async move {
-            ensure!(rtp.listen(PAUSE, PATIENCE).await?, "no greeting was heard");
-            ask(&mut rtp, question.clone()).await?;
-            answering.fetch_add(1, Ordering::AcqRel);
-            ensure!(rtp.run(PATIENCE, |_| *step.borrow() >= 1).await?, "the engine was not killed");
-            let killed = Instant::now();
-            // Whoever hears nothing more was told everything, and waits for nothing.
-            rtp.run(BRIDGE + PAUSE, |_| false).await?;
-            let silence = rtp.track().longest_silence(killed..killed + BRIDGE);
-            let told = rtp.track().samples(killed);
-            ensure!(rtp.run(PATIENCE, |_| *step.borrow() >= 2).await?, "no other engine came");
-            ask(&mut rtp, question).await?;
-            meanwhile(&mut rtp, call.done(Duration::from_secs(90))).await?;
-            anyhow::Ok((silence, told))
-        });
-    }
-    let all = || async { (answering.load(Ordering::Acquire) == CALLS).then_some(()) };
-    tokio::select! {
-        all = eventually("eight answers", Duration::from_secs(60), all) => all?,
-        Some(ended) = callers.join_next() => { ended??; }
-    }
+    let talk = Talk::begin(&daemon, CALLS).await?;
     let engine = daemon.engine().context("callboxd has no engine")?;
     kill_process(engine, Signal::KILL)?;
-    steps.send_replace(1);
+    talk.lost();
     let another = || async { daemon.engine().filter(|another| *another != engine) };
     eventually("another engine", PATIENCE, another).await?;
     daemon.ready().await?;
-    steps.send_replace(2);
-    let mut silences = Vec::new();
-    let mut apologies = 0;
-    for heard in callers.join_all().await {
-        let (silence, told) = heard?;
-        silences.push(silence);
-        apologies += usize::from(transcribe(&told, dir.path()).await?.to_lowercase().contains("sorry"));
-    }
+    let Told { silences, apologies } = talk.end().await?;
     println!("silences of {CALLS} callers: {silences:?}; {apologies} apologies");
     let longest = silences.iter().flatten().max().context("nobody heard anything")?;
     ensure!(*longest <= SILENCE, "somebody heard nothing for {longest:?}");

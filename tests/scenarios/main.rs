@@ -24,6 +24,7 @@ mod signalling;
 mod start;
 mod strangers;
 mod survival;
+mod talk;
 mod tls;
 mod traces;
 mod trunks;

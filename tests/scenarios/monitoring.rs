@@ -81,14 +81,10 @@ async fn a_prometheus_finds_something_for_every_panel() -> anyhow::Result<()> {
     let sip = format!(
         "tls = [\"127.0.0.1:{port}\"]\ncertificate = \"{folder_of_keys}/box.pem\"\nkey = \"{folder_of_keys}/box.key\""
     );
-    let cards = Cards::new("busy=50").await?;
-    let library = cards.library();
-    let more = format!(
-        "[gpu]\nlibrary = \"{}\"\n{}",
-        library.display(),
-        trunk(&provider, dir.path(), "register = true\nregister_s = 60")?
-    );
-    let daemon = Daemon::start(Setup { sip, more, ..Setup::new(Engine::Scripted(SCRIPT)) }).await?;
+    let stand_in = Cards::new("busy=50").await?;
+    let more = trunk(&provider, dir.path(), "register = true\nregister_s = 60")?;
+    let cards = Some(stand_in.library());
+    let daemon = Daemon::start(Setup { sip, more, cards, ..Setup::new(Engine::Scripted(SCRIPT)) }).await?;
     let (mut prometheus, address) = prometheus(&daemon, dir.path())?;
     // One who asks, among sixty who only listen.
     let listeners = scenario("call").lasting(Duration::from_secs(1)).times(60, 10);

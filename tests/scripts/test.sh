@@ -55,7 +55,7 @@ cargo_test() { cargo test --locked --release --no-fail-fast --workspace "$@"; }
 
 scenarios() { cargo_test --test scenarios -- "$@"; }
 # Scenarios that measure times, or log every packet, have the machine for themselves.
-measuring=(the_console a_killed_engine a_voice_on_the_telephone the_agent_stops_for_a_caller a_killed_daemon an_answer_goes_on logs::)
+measuring=(the_console a_killed_engine a_card_that_dies a_voice_on_the_telephone the_agent_stops_for_a_caller a_killed_daemon an_answer_goes_on logs::)
 
 if [ "${1:-}" != lint ]; then
     check build cargo build --locked --release --workspace --bins

@@ -15,6 +15,7 @@ pub mod embed;
 pub mod kernels;
 pub mod mind;
 pub mod models;
+pub mod needs;
 pub mod role;
 pub mod serve;
 pub mod voice;

@@ -17,9 +17,11 @@ use callbox_engine::device::{Gate, Place};
 use callbox_engine::ears::{self, Ears};
 use callbox_engine::embed::Embedder;
 use callbox_engine::mind::{self, Mind};
+use callbox_engine::needs;
 use callbox_engine::role::{SharedOutlet, Worker};
 use callbox_engine::serve::{Roles, Switchboard, outlet, serve};
 use callbox_engine::voice::{Voice, VoiceConfig};
+use callbox_wire::Need;
 use clap::Parser;
 
 const NAME: &str = if cfg!(feature = "cuda") { "callbox-engine-cuda" } else { "callbox-engine" };
@@ -29,8 +31,8 @@ const NAME: &str = if cfg!(feature = "cuda") { "callbox-engine-cuda" } else { "c
 #[command(name = NAME, version)]
 struct Args {
     /// Where to listen; appears when every role is ready.
-    #[arg(long)]
-    socket: PathBuf,
+    #[arg(long, required_unless_present = "needs")]
+    socket: Option<PathBuf>,
     /// Silero VAD weights (safetensors); with --stt, offers the role `ears`.
     #[arg(long, requires = "stt")]
     vad: Option<PathBuf>,
@@ -70,6 +72,9 @@ struct Args {
     /// With tensors: tokens whose keys and values are kept, of all conversations together.
     #[arg(long, hide = true)]
     kv_tokens: Option<usize>,
+    /// Print what the models would take of a card's memory, as JSON, and end.
+    #[arg(long)]
+    needs: bool,
     /// The least important lines that are logged, on standard error: error, warn, info, debug or trace.
     #[arg(long, default_value = "info")]
     log: tracing::Level,
@@ -96,6 +101,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
+    if args.needs {
+        println!("{}", serde_json::to_string(&needed(args)?)?);
+        return Ok(());
+    }
     if args.guard_stdin {
         thread::Builder::new().name("guard".into()).spawn(|| {
             if let Err(error) = io::copy(&mut io::stdin(), &mut io::sink()) {
@@ -111,13 +120,24 @@ fn run(args: &Args) -> Result<()> {
     }
     let switchboard = Arc::new(Switchboard::default());
     let roles = load(args, &outlet(&switchboard))?;
-    let listener = listen(&args.socket)?;
+    args.device.watch()?;
+    let socket = args.socket.as_deref().context("--socket says where to listen")?;
+    let listener = listen(socket)?;
     if let Some(seconds) = args.linger {
         let watched = Arc::clone(&switchboard);
         thread::Builder::new().name("linger".into()).spawn(move || linger(&watched, seconds))?;
     }
-    tracing::info!(socket = %args.socket.display(), "ready");
+    tracing::info!(socket = %socket.display(), "ready");
     serve(&listener, roles, &switchboard).context("the socket can no longer accept")
+}
+
+/// Of the models that it was given.
+fn needed(args: &Args) -> Result<Vec<Need>> {
+    let ears = args.stt.iter().map(|model| needs::ears(model));
+    let mind = args.llm.iter().map(|model| needs::mind(model, args.sequences, args.context));
+    let voice = args.voice.iter().map(|model| needs::voice(model));
+    let embed = args.embed.iter().map(|model| needs::embed(model));
+    ears.chain(mind).chain(voice).chain(embed).collect()
 }
 
 /// A panic is logged by place, without its message: that may quote what a caller said.

@@ -172,39 +172,24 @@ fn dispatch(request: Request, line: &Line, roles: &Roles, switchboard: &Switchbo
     if let Some(call) = request.call() {
         switchboard.lock().entry(call).and_modify(|owner| *owner = line.clone()).or_insert_with(|| line.clone());
     }
-    let role = match &request {
-        Request::Hello { version } if *version == VERSION => return Ok(()),
-        Request::Hello { version } => {
+    if let Some(role) = request.role() {
+        match roles.of(role) {
+            Some(worker) => worker.submit(request),
+            None => tracing::warn!(?role, "a request for a role that this engine does not have"),
+        }
+        return Ok(());
+    }
+    match request {
+        Request::Hello { version } if version != VERSION => {
             return Err(io::Error::other(format!("the daemon speaks protocol version {version}, not {VERSION}")));
         }
-        Request::Ping { nonce } => {
-            pong(*nonce, line, roles);
-            return Ok(());
-        }
-        Request::Listen { .. } | Request::Hear { .. } | Request::Transcribe { .. } => Role::Ears,
-        Request::Prime { .. }
-        | Request::Think { .. }
-        | Request::PrimeWith { .. }
-        | Request::ThinkWith { .. }
-        | Request::LoadAdapter { .. }
-        | Request::DropAdapter { .. } => Role::Mind,
-        Request::Speak { .. } | Request::Grant { .. } => Role::Voice,
-        Request::Embed { .. } => Role::Embed,
-        Request::Cancel { .. } => {
-            for worker in roles.all() {
-                worker.submit(request.clone());
-            }
-            return Ok(());
-        }
+        Request::Ping { nonce } => pong(nonce, line, roles),
+        Request::Cancel { .. } => roles.all().for_each(|worker| worker.submit(request.clone())),
         Request::Forget { call } => {
-            forget(roles, *call);
-            switchboard.lock().remove(call);
-            return Ok(());
+            forget(roles, call);
+            switchboard.lock().remove(&call);
         }
-    };
-    match roles.of(role) {
-        Some(worker) => worker.submit(request),
-        None => tracing::warn!(?role, "a request for a role that this engine does not have"),
+        _ => {}
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! the signalling's counts; and the signalling of a call, when an operator does.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
@@ -15,8 +15,8 @@ use serde_json::json;
 
 use super::certificates::Web;
 use crate::base::trunk::TrunkName;
-use crate::control::{DrainState, Orders, Readiness, TracedMessage, Traces};
-use crate::engine::Engine;
+use crate::control::{DrainState, EngineCard, Orders, Readiness, TracedMessage, Traces};
+use crate::engine::{self, Engine, EngineReport, EngineState};
 use crate::media::{Histogram, Media};
 use crate::sip::outbound::Lines;
 use crate::sip::{Endpoint, Offence, Seen, TrunkStats};
@@ -114,6 +114,20 @@ fn encode_time(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, at: 
     gauge.encode(encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?)
 }
 
+/// Every engine, as health tells it; none before they are started.
+pub(super) fn engines(started: Arc<OnceLock<Engine>>) -> Arc<dyn Fn() -> Vec<EngineCard> + Send + Sync> {
+    let card = |EngineReport { place, state, calls, .. }: EngineReport| {
+        let (state, why) = match state {
+            EngineState::Starting => ("starting", None),
+            EngineState::Ready(_) => ("ready", None),
+            EngineState::Lost { reason, .. } => ("lost", Some(reason)),
+        };
+        let roles = place.roles.iter().map(|role| engine::role_name(*role)).collect();
+        EngineCard { name: place.name, card: place.card, roles, state, why, calls }
+    };
+    Arc::new(move || started.get().map(Engine::each).unwrap_or_default().into_iter().map(card).collect())
+}
+
 /// What is true of the box now.
 pub(super) struct Here {
     pub(super) readiness: Readiness,
@@ -144,13 +158,19 @@ impl Collector for Here {
             let help = "When the certificate of HTTP ends, since 1970";
             encode_time(&mut encoder, "http_certificate_expiry_timestamp", help, expires)?;
         }
-        if let Some((memory, seconds)) = self.engine.process().and_then(telemetry::process) {
-            let (name, help) = ("engine_resident_memory", "Memory in RAM of the engine's process");
-            let gauge = ConstGauge::new(memory);
-            gauge.encode(encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?)?;
-            let (name, help) = ("engine_cpu", "Processor time of the engine's process, user and system");
-            let counter = ConstCounter::new(seconds);
-            counter.encode(encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?)?;
+        let each = self.engine.each().into_iter();
+        let usage = |EngineReport { place, process, .. }| Some((place.name, process.and_then(telemetry::process)?));
+        let used: Vec<(String, (f64, f64))> = each.filter_map(usage).collect();
+        let help = "Memory in RAM of an engine's process";
+        let unit = Some(&Unit::Bytes);
+        let mut memory = encoder.encode_descriptor("engine_resident_memory", help, unit, MetricType::Gauge)?;
+        for (name, (bytes, _)) in &used {
+            ConstGauge::new(*bytes).encode(memory.encode_family(&[("engine", name.as_str())])?)?;
+        }
+        let help = "Processor time of an engine's process, user and system";
+        let mut cpu = encoder.encode_descriptor("engine_cpu", help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for (name, (_, seconds)) in &used {
+            ConstCounter::new(*seconds).encode(cpu.encode_family(&[("engine", name.as_str())])?)?;
         }
         Ok(())
     }

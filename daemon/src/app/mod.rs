@@ -10,6 +10,7 @@ mod disk;
 mod drain;
 mod inventory;
 mod operate;
+pub mod placing;
 mod privacy;
 mod recordings;
 mod report;
@@ -17,10 +18,11 @@ mod report;
 pub use adapters::check as adapters;
 pub use certificates::check as certificates;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
 use rand::rngs::SysRng;
@@ -31,20 +33,20 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use self::placing::Planned;
 use crate::base::trunk::Trunks;
 use crate::base::{Advertised, Clock, SystemClock};
 use crate::cache::Answers;
 use crate::call::agents::Agents;
 use crate::call::stream::MediaPolicy;
 use crate::call::{self, Exchange, Parts, Random, Rendered};
-use crate::config::{Config, EngineKind, Threads};
+use crate::config::{Config, EngineKind};
 use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, LiveCalls, Order, Orders, Readiness};
-use crate::dialogue::CONTEXT;
-use crate::engine::placement::{self, ModelFiles, Resources};
 use crate::engine::{
-    self, AdapterFiles, Engine, EngineProcess, EngineState, RestartPolicy, Role, Script, ScriptedEngine,
+    self, AdapterFiles, Engine, EngineProcess, EngineReport, EngineState, Place, Placed, RestartPolicy, Role, Script,
+    ScriptedEngine,
 };
-use crate::gpu::{Gpus, Watch};
+use crate::gpu::{Fence, Gpus, Seen, Watch};
 use crate::knowledge::Knowledge;
 use crate::media::{Media, MediaConfig, MediaThread};
 use crate::models;
@@ -55,11 +57,11 @@ use crate::sip::{Endpoint, EndpointConfig, Limits};
 use crate::storage::{Storage, StorageHandle};
 use crate::telemetry::{Metrics, Traces};
 
-/// The engine's name in metrics and on its socket.
-const ENGINE: &str = "0";
-
-/// Conversations that the engine thinks about at once.
+/// Conversations that an engine on the processor thinks about at once.
 const SEQUENCES: usize = 8;
+
+/// How long NVIDIA's driver may take to tell of its cards before the daemon starts without them.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// Loading models, and importing weights at the first start.
 const ENGINE_START: Duration = Duration::from_secs(300);
@@ -175,7 +177,7 @@ impl App {
         let lines = Lines::new(endpoint.clone(), Arc::new(names), Arc::clone(&clock), random()?);
 
         let (orders, queue) = Orders::new();
-        let gpus = Gpus::default();
+        let (gpus, engines) = (Gpus::default(), Arc::new(OnceLock::new()));
         let (cards, shown_agents) = watch::channel(inventory::agents(&agents));
         let web = certificates::Web::default();
         web.renew(certificates::web(config).map_err(configuration)?);
@@ -194,6 +196,7 @@ impl App {
             answers: answers.clone(),
             knowledge: knowledge.clone(),
             gpus: gpus.clone(),
+            engines: collect::engines(Arc::clone(&engines)),
         };
         let control = Control::start(ControlConfig {
             http: config.http.listen,
@@ -204,7 +207,10 @@ impl App {
         })
         .map_err(configuration)?;
 
-        let (engine, files) = start_engine(config, &agents, adapters.clone(), &service)?;
+        let gpu = Watch::start(config.engine.nvml.clone(), gpus.clone(), storage.handle()).map_err(machine)?;
+        let Started { engine, speaks: files, fences } =
+            start_engine(config, &agents, adapters.clone(), &service, &gpus).await?;
+        drop(engines.set(engine.clone()));
         let name = |of: fn(&Speaks) -> &PathBuf| {
             files.as_ref().map_or_else(|| "scripted".to_owned(), |files| engine::identity(of(files)))
         };
@@ -282,7 +288,6 @@ impl App {
             registry.register_collector(Box::new(gpus.clone()));
         });
         let disk = disk::Disk::start(config, &metrics).map_err(machine)?;
-        let gpu = Watch::start(config.gpu.library.clone(), gpus, storage.handle()).map_err(machine)?;
         let watching = vec![
             tokio::spawn(watch_engine(
                 engine.clone(),
@@ -291,6 +296,7 @@ impl App {
                 storage.handle(),
                 Arc::clone(&clock),
             )),
+            tokio::spawn(placing::guard(gpus, fences, Arc::clone(&clock))),
             tokio::spawn(Arc::clone(&exchange).render_phrases()),
             tokio::spawn(Arc::clone(&exchange).keep_answers()),
             tokio::spawn(operator.run(queue)),
@@ -433,13 +439,23 @@ struct Speaks {
     llm_sha256: String,
 }
 
-/// The engine, and what it speaks with; a scripted one has no files.
-fn start_engine(
+/// The engines.
+struct Started {
+    engine: Engine,
+    /// A scripted one has no files.
+    speaks: Option<Speaks>,
+    /// One around each card that has an engine.
+    fences: Vec<(Fence, watch::Sender<Option<String>>)>,
+}
+
+/// Starts an engine at each place.
+async fn start_engine(
     config: &Config,
     agents: &Agents,
     adapters: Vec<AdapterFiles>,
     service: &Service,
-) -> Result<(Engine, Option<Speaks>), StartError> {
+    gpus: &Gpus,
+) -> Result<Started, StartError> {
     let prime = Exchange::prime(agents);
     if config.engine.kind == EngineKind::Scripted {
         let path = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
@@ -451,42 +467,49 @@ fn start_engine(
         if script.answer.is_empty() {
             return Err(configuration(format!("engine.script: {shown} has no [[answer]]; write at least one")));
         }
-        return Ok((Engine::with_adapters(ScriptedEngine::new(script), prime, adapters), None));
+        let place = Place { name: "script".into(), roles: Role::ALL.to_vec(), ..Place::default() };
+        let engine = Engine::of(vec![(place, Box::new(ScriptedEngine::new(script)))], prime, adapters);
+        return Ok(Started { engine, speaks: None, fences: Vec::new() });
     }
     if let Some(missing) = config.missing_programs().first() {
         return Err(configuration(missing.to_string()));
     }
     let pack = models::resolve(&config.models.dir, &config.models.pack, &config.models.own(), &models::Use::ALL)
         .map_err(configuration)?;
-    let speaks = Speaks { voice: pack.voice.clone(), llm: pack.llm.clone(), llm_sha256: pack.llm_sha256 };
+    let speaks = Speaks { voice: pack.voice.clone(), llm: pack.llm.clone(), llm_sha256: pack.llm_sha256.clone() };
     if pack.embed.is_none() {
         let pack = &config.models.pack;
         tracing::warn!(
             "there is no embedder: known questions are found in the same words only, until `callbox models pull {pack}`"
         );
     }
-    let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice, embed: pack.embed };
-    let threads = match config.engine.threads {
-        Threads::Auto => placement::default_threads(),
-        Threads::Count(count) => count.get().into(),
+    let seen = match config.engine.kind {
+        EngineKind::Auto => gpus.looked(FIRST_LOOK).await.unwrap_or_else(|| {
+            tracing::error!("NVIDIA's driver does not answer: its cards are not used; restart the machine");
+            Seen::default()
+        }),
+        EngineKind::Cpu | EngineKind::Scripted => Seen::default(),
     };
-    let resources = Resources {
-        threads,
-        sequences: SEQUENCES,
-        context: CONTEXT,
-        cache: config.models.cache.clone(),
-        espeak: "espeak-ng".into(),
-        log: config.log.level.as_str(),
-    };
-    let socket = config.engine.run.join(format!("engine-{ENGINE}.sock"));
-    let roles = [Role::Ears, Role::Mind, Role::Voice, Role::Embed];
-    let launch = placement::on_processor(&config.engine_program(), socket, &roles, &files, &resources);
-    // Without a manager that starts another daemon, an engine that goes on would go on for nobody.
-    let launch = if service.is_present() { launch.outliving() } else { launch };
+    let plan = placing::plan(config, &placing::files(&pack), &seen).await.map_err(configuration)?;
+    plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
     let (backoff, backoff_limit) = config.engine.restart();
     let (heartbeat, patience) = config.engine.heartbeat();
     let policy = RestartPolicy { start_limit: ENGINE_START, heartbeat, patience, backoff, backoff_limit };
-    Ok((Engine::with_adapters(EngineProcess::new(launch, policy), prime, adapters), Some(speaks)))
+    let mut fences = Vec::new();
+    let mut placed: Vec<Placed> = Vec::new();
+    for Planned { place, launch, .. } in plan.engines {
+        tracing::info!(engine = place.name, card = place.card, roles = ?place.roles, "an engine is started");
+        // Without a manager that starts another daemon, an engine that goes on would go on for nobody.
+        let launch = if service.is_present() { launch.outliving() } else { launch };
+        let mut process = EngineProcess::new(launch, policy.clone());
+        if let Some(card) = &place.card {
+            let (fence, closed) = watch::channel(None);
+            fences.push((Fence::new(card.clone()), fence));
+            process = process.behind(closed);
+        }
+        placed.push((place, Box::new(process)));
+    }
+    Ok(Started { engine: Engine::of(placed, prime, adapters), speaks: Some(speaks), fences })
 }
 
 /// Where the phrases of this voice are kept. Without them they are rendered again.
@@ -499,7 +522,7 @@ fn rendered(config: &Config, voice: &Path, clock: &dyn Clock) -> Option<Rendered
     opened.ok()
 }
 
-/// Carries the engine's state to the latches and the metrics.
+/// Carries the engines' state to the latches, the metrics and the record.
 async fn watch_engine(
     engine: Engine,
     readiness: Readiness,
@@ -508,12 +531,9 @@ async fn watch_engine(
     clock: Arc<dyn Clock>,
 ) {
     let mut state = engine.state();
-    let mut known = 0;
-    let mut waiting_since = clock.now();
+    let mut known: HashMap<String, Known> = HashMap::new();
     loop {
         let now = state.borrow_and_update().clone();
-        let up = matches!(now, EngineState::Ready(_));
-        metrics.engines.set_up(ENGINE, up);
         for (role, latch) in [(Role::Ears, Latch::Ears), (Role::Mind, Latch::Mind), (Role::Voice, Latch::Voice)] {
             match &now {
                 EngineState::Ready(roles) if roles.iter().any(|info| info.role == role) => readiness.ready(latch),
@@ -522,27 +542,42 @@ async fn watch_engine(
                 EngineState::Lost { reason, .. } => readiness.not_ready(latch, reason.clone()),
             }
         }
-        match now {
-            EngineState::Ready(roles) => {
-                storage.event("engine_ready", "");
-                metrics.engines.started(ENGINE, clock.now().saturating_duration_since(waiting_since));
-                metrics.engines.roles(roles.into_iter().map(|info| {
-                    let [load, warmup] = [info.load_ms, info.warmup_ms].map(|ms| Duration::from_millis(ms.into()));
-                    (engine::role_name(info.role), info.model, load, warmup)
-                }));
-            }
-            EngineState::Starting => {}
-            EngineState::Lost { times, reason } => {
-                waiting_since = clock.now();
-                storage.event("engine_lost", reason);
-                for _ in known..times {
-                    metrics.engines.restarted(ENGINE);
+        if let EngineState::Ready(roles) = now {
+            metrics.engines.roles(roles.into_iter().map(|info| {
+                let [load, warmup] = [info.load_ms, info.warmup_ms].map(|ms| Duration::from_millis(ms.into()));
+                (engine::role_name(info.role), info.model, load, warmup)
+            }));
+        }
+        for EngineReport { place: Place { name, .. }, state, .. } in engine.each() {
+            let known = known.entry(name.clone()).or_insert_with(|| Known { since: clock.now(), up: false, times: 0 });
+            let up = matches!(state, EngineState::Ready(_));
+            metrics.engines.set_up(&name, up);
+            if let EngineState::Lost { times, reason } = state
+                && times > known.times
+            {
+                known.since = clock.now();
+                storage.event("engine_lost", format!("{name}: {reason}"));
+                for _ in known.times..times {
+                    metrics.engines.restarted(&name);
                 }
-                known = times;
+                known.times = times;
             }
+            if up && !known.up {
+                storage.event("engine_ready", &name);
+                metrics.engines.started(&name, clock.now().saturating_duration_since(known.since));
+            }
+            known.up = up;
         }
         if state.changed().await.is_err() {
             return;
         }
     }
+}
+
+/// What was said of an engine last.
+struct Known {
+    /// Since when it has been waited for.
+    since: Instant,
+    up: bool,
+    times: u64,
 }

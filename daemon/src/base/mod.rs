@@ -13,7 +13,7 @@ pub mod trunk;
 pub mod vectors;
 
 pub use advertised::Advertised;
-pub use callbox_wire::{CallId, ClauseId, TurnId};
+pub use callbox_wire::{CallId, ClauseId, Role, TurnId};
 pub use essential::spawn_essential;
 pub use pii::Pii;
 pub use privacy::{Callers, NOBODY, Privacy, SELFTEST, Transcripts};

@@ -26,7 +26,7 @@ use super::trace;
 use crate::base::{CallId, TurnId};
 use crate::control::{Happened, LiveEntry, LiveState, Wish};
 use crate::dialogue::{self, Action, Agent, Dialogue, Errand, HangupReason, Input, Mark, TurnKind, Unreached};
-use crate::engine::{EngineState, News, Port, Role};
+use crate::engine::{News, Port, Role};
 use crate::media::{self, MediaSession, PlayFrame, SessionParameters};
 use crate::sip::{self, CallEvent, EndReason};
 use crate::storage::{CallRecord, Record};
@@ -165,8 +165,8 @@ impl Conversation {
             changed: true,
             paused: None,
         });
-        // An engine that was lost, or became ready, before the call was attached is no news to its port.
-        let ready = matches!(*self.exchange.engine.state().borrow(), EngineState::Ready(_));
+        // What became of engines before the call was attached is no news to its port.
+        let ready = self.port.was_served();
         match (before, ready) {
             (None, true) => {
                 self.ask(Request::Listen { call: self.call() });
@@ -580,7 +580,10 @@ impl Conversation {
             News::Ready if state.hearing.listens() => {}
             News::Ready => self.engine_ready(state),
             News::Event(event) => match event {
-                Event::Activity { at, speech, .. } => self.tell(state, Input::Activity { at, speech }),
+                Event::Activity { at, speech, .. } if state.hearing.has_sent(at) => {
+                    self.tell(state, Input::Activity { at, speech });
+                }
+                Event::Activity { .. } => {}
                 Event::Heard { turn, transcript, .. } => self.tell(state, Input::Heard { turn, transcript }),
                 Event::Token { turn, text, .. } => self.tell(state, Input::Token { turn, text }),
                 Event::Thought { turn, thought, .. } => self.tell(state, Input::Thought { turn, thought }),

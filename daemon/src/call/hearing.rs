@@ -104,6 +104,11 @@ impl Hearing {
         self.listens
     }
 
+    /// Whether what is told of this sample can be of the engine that listens now: another one may have heard more.
+    pub(super) const fn has_sent(&self, sample: u64) -> bool {
+        self.listens && sample <= (self.next - self.from) * SAMPLES
+    }
+
     /// As [`Hearing::begin`], but with what is said from now on.
     pub(super) fn begin_now(&mut self) {
         self.from = self.head;

@@ -48,7 +48,7 @@ pub(super) fn check(config: &Config, ports: PortCheck) -> Vec<Finding> {
     folder("storage.path", &parent(&config.storage.path), &mut found);
     folder("http.socket", &parent(&config.http.socket), &mut found);
     match config.engine.kind {
-        EngineKind::Cpu => engine(config, &mut found),
+        EngineKind::Auto | EngineKind::Cpu => engine(config, &mut found),
         EngineKind::Scripted => {
             let script = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
             if let Err(error) = fs::File::open(script) {
@@ -82,6 +82,14 @@ pub(super) fn programs(config: &Config) -> Vec<Finding> {
         found.push(Finding(format!(
             "engine.program: {} is no executable file; install the package callbox or set the key",
             program.display()
+        )));
+    }
+    let cuda = config.cuda_program();
+    if config.engine.kind == EngineKind::Auto && !config.gpus.is_empty() && !executable(&cuda) {
+        found.push(Finding(format!(
+            "engine.cuda_program: {} is no executable file, and [[gpu]] wants it; install the package \
+             callbox-engine-cuda or set the key",
+            cuda.display()
         )));
     }
     let espeak = std::env::var_os("PATH")

@@ -24,8 +24,8 @@ pub use recordings::Recordings;
 pub use reload::Change;
 pub use secrets::hub_token;
 pub use sections::{
-    Agents, ClientCertificates, Engine, EngineKind, Gpu, Http, Log, LogFormat, LogLevel, Media, Models, PortRange, Sip,
-    SipLimits, Storage, Threads,
+    Agents, CardName, ClientCertificates, Engine, EngineKind, Gpu, Http, Log, LogFormat, LogLevel, Media, Models,
+    PortRange, Sip, SipLimits, Storage, Threads,
 };
 use serde::{Deserialize, Serialize};
 pub use telemetry::{Collector, Telemetry};
@@ -62,8 +62,9 @@ pub struct Config {
     pub log: Log,
     /// Traces of calls.
     pub telemetry: Telemetry,
-    /// NVIDIA's driver.
-    pub gpu: Gpu,
+    /// NVIDIA's cards that compute; none named means every card.
+    #[serde(rename = "gpu", skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<Gpu>,
     /// Who answers.
     pub agents: Agents,
     /// Who may call, and who is called; nobody named means that every address may call.
@@ -110,12 +111,13 @@ impl Config {
         if let Some(program) = &self.engine.program {
             return program.clone();
         }
-        let name = "callbox-engine";
-        std::env::current_exe()
-            .ok()
-            .and_then(|exe| exe.parent().map(|folder| folder.join(name)))
-            .filter(|sibling| sibling.is_file())
-            .unwrap_or_else(|| Path::new("/usr/libexec/callbox").join(name))
+        beside("callbox-engine")
+    }
+
+    /// The executable of the engine for NVIDIA's cards, looked for in the same places.
+    #[must_use]
+    pub fn cuda_program(&self) -> PathBuf {
+        self.engine.cuda_program.clone().unwrap_or_else(|| beside("callbox-engine-cuda"))
     }
 
     /// What would keep a daemon with this configuration from answering calls: one sentence each, none if all is well.
@@ -129,4 +131,12 @@ impl Config {
     pub fn missing_programs(&self) -> Vec<Finding> {
         check::programs(self)
     }
+}
+
+fn beside(name: &str) -> PathBuf {
+    std::env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(|folder| folder.join(name)))
+        .filter(|sibling| sibling.is_file())
+        .unwrap_or_else(|| Path::new("/usr/libexec/callbox").join(name))
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use crate::base::Role;
 use crate::base::trunk::Network;
 use crate::models::{Own, Use};
 
@@ -254,14 +255,21 @@ pub struct Engine {
     /// Executable; absent: see [`super::Config::engine_program`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program: Option<PathBuf>,
+    /// Executable for NVIDIA's cards; absent: see [`super::Config::cuda_program`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda_program: Option<PathBuf>,
     /// What answers.
     pub kind: EngineKind,
     /// The script of a scripted engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<PathBuf>,
-    /// Compute threads of the engine.
+    /// Beside engines on cards, one on the processor that takes calls over when no card can.
+    pub standby: bool,
+    /// The library of NVIDIA's driver that tells of its cards; a name without a folder is looked for where libraries are.
+    pub nvml: PathBuf,
+    /// Compute threads of an engine.
     pub threads: Threads,
-    /// Folder of its socket, `engine-0.sock`.
+    /// Folder of their sockets, such as `engine-cpu.sock`.
     pub run: PathBuf,
     /// Wait before the first restart; doubles with each further one.
     pub restart_ms: NonZeroU32,
@@ -278,8 +286,11 @@ impl Default for Engine {
     fn default() -> Self {
         Self {
             program: None,
-            kind: EngineKind::Cpu,
+            cuda_program: None,
+            kind: EngineKind::Auto,
             script: None,
+            standby: true,
+            nvml: "libnvidia-ml.so.1".into(),
             threads: Threads::Auto,
             run: "/run/callbox".into(),
             restart_ms: nonzero(100),
@@ -312,7 +323,9 @@ fn millis(value: NonZeroU32) -> Duration {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineKind {
-    /// Models, on the processor.
+    /// Models, on NVIDIA's cards where they and the engine for them are there, else on the processor.
+    Auto,
+    /// Models, on the processor, whatever cards there are.
     Cpu,
     /// A script instead of models, for tests; needs `script`.
     Scripted,
@@ -500,17 +513,74 @@ pub enum LogFormat {
     Text,
 }
 
-/// NVIDIA's cards, which are looked at where there are some.
+/// One of NVIDIA's cards that an engine is to compute on. Without any in the configuration, every card gets one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Gpu {
-    /// The driver's library; a name without a folder is looked for where libraries are.
-    pub library: PathBuf,
+    /// Which.
+    pub device: CardName,
+    /// What is computed on it.
+    #[serde(default = "every_role")]
+    pub roles: Vec<Role>,
 }
 
-impl Default for Gpu {
-    fn default() -> Self {
-        Self { library: "libnvidia-ml.so.1".into() }
+fn every_role() -> Vec<Role> {
+    Role::ALL.to_vec()
+}
+
+/// How a configuration names a card.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CardName {
+    /// Its name for ever, `GPU-…`, or that of a slice of it, `MIG-…`.
+    Uuid(String),
+    /// Where it sits, as in `lspci`.
+    Pci(String),
+    /// Its place in the driver's list.
+    Index(u32),
+}
+
+impl fmt::Display for CardName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(uuid) => f.write_str(uuid),
+            Self::Pci(pci) => write!(f, "pci:{pci}"),
+            Self::Index(index) => write!(f, "{index}"),
+        }
+    }
+}
+
+impl Serialize for CardName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Index(index) => serializer.serialize_u32(*index),
+            _ => serializer.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CardName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Name(String),
+            Number(i64),
+        }
+        let complaint = || {
+            serde::de::Error::custom(
+                "device must be a name from `nvidia-smi -L` (\"GPU-…\" or \"MIG-…\"), a place such as \
+                 \"pci:0000:41:00.0\", or the card's number",
+            )
+        };
+        match Written::deserialize(deserializer) {
+            Ok(Written::Name(name)) if name.starts_with("GPU-") || name.starts_with("MIG-") => Ok(Self::Uuid(name)),
+            Ok(Written::Name(name)) => name
+                .strip_prefix("pci:")
+                .filter(|place| place.contains(':'))
+                .map_or_else(|| Err(complaint()), |place| Ok(Self::Pci(place.to_owned()))),
+            Ok(Written::Number(number)) => u32::try_from(number).map(Self::Index).map_err(|_| complaint()),
+            Err(_) => Err(complaint()),
+        }
     }
 }
 

@@ -42,8 +42,27 @@ pub(super) struct Health {
     #[schema(value_type = Object)]
     trunks: serde_json::Value,
     storage: Disk,
+    /// What computes, where, and for how many calls.
+    engines: Vec<EngineCard>,
     /// NVIDIA's driver and its cards.
     gpus: Seen,
+}
+
+/// One engine.
+#[derive(Serialize, ToSchema)]
+pub struct EngineCard {
+    /// `cpu`, or `gpu` with the card's number.
+    pub name: String,
+    /// The UUID of its card; null on the processor.
+    pub card: Option<String>,
+    /// `ears`, `mind`, `voice`, `embed`.
+    pub roles: Vec<&'static str>,
+    /// `starting`, `ready` or `lost`.
+    pub state: &'static str,
+    /// Why it is lost.
+    pub why: Option<String>,
+    /// Calls that it works for.
+    pub calls: usize,
 }
 
 /// How the database is.
@@ -77,6 +96,7 @@ pub(super) async fn summary(State(shared): State<Shared>) -> (StatusCode, Json<H
             fault: state.storage.fault(),
             records_lost: state.storage.metrics().queue_full() + state.storage.metrics().write_failed(),
         },
+        engines: (state.engines)(),
         gpus: state.gpus.seen(),
     };
     (code(ready), Json(health))

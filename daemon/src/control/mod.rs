@@ -62,6 +62,7 @@ use std::time::Instant;
 
 pub use adapters::{AdapterCard, NotAdapted};
 pub use events::{Batch, Event, Events, Happened, Watcher};
+pub use health::EngineCard;
 pub use inventory::{AgentCard, ModelCard, Models, PackCard};
 pub use live::{LiveCall, LiveCalls, LiveEntry, LiveState, Wish};
 pub use orders::{CallOrder, DrainState, DrainStatus, NotCalled, Order, Orders, ReloadError, Reloaded};
@@ -113,6 +114,8 @@ pub struct ControlState {
     pub clock: Arc<dyn Clock>,
     /// Tells how the trunks are: an object for each, by name.
     pub trunks: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Tells how the engines are.
+    pub engines: Arc<dyn Fn() -> Vec<EngineCard> + Send + Sync>,
     /// Who answers.
     pub agents: watch::Receiver<Arc<[AgentCard]>>,
     /// What the engine loads.

@@ -1,14 +1,16 @@
-//! Adapters of the engine's language model, seen from here. Enters: adapters that are wanted, what the engine says of them;
+//! Adapters of the engines' language model, seen from here. Enters: adapters that are wanted, what each engine says of them;
 //! leaves: requests to load and drop them, and a list. Never here: a file, or which agent speaks with which.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use callbox_wire::{AdapterInfo, CallId, Event, Request, TurnId};
+use callbox_wire::{AdapterInfo, CallId, Event, Request, Role, TurnId};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
-use super::{Engine, EngineState, News};
+use super::{Engine, News};
 
 /// The line on which adapters are spoken of; no call has this id.
 const ADAPTERS: CallId = CallId(u64::MAX - 2);
@@ -39,16 +41,17 @@ impl AdapterFiles {
     }
 }
 
-/// What is wanted in every engine, and what this one has.
+/// What is wanted in every engine, and what each of them has.
 #[derive(Default)]
 struct Lists {
     wanted: Vec<AdapterFiles>,
-    loaded: Vec<AdapterInfo>,
+    loaded: BTreeMap<usize, Vec<AdapterInfo>>,
 }
 
-/// Clones are the same.
+/// Seen by one engine; clones are the same.
 #[derive(Clone, Default)]
 pub(super) struct Adapters {
+    engine: usize,
     lists: Arc<Mutex<Lists>>,
     /// One asks at a time.
     line: Arc<tokio::sync::Mutex<TurnId>>,
@@ -61,8 +64,18 @@ impl Adapters {
         adapters
     }
 
+    /// The same, seen by this engine.
+    pub(super) fn of(&self, engine: usize) -> Self {
+        Self { engine, ..self.clone() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Lists> {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is loaded or dropped while this is held.
+    pub(super) async fn still(&self) -> OwnedMutexGuard<TurnId> {
+        Arc::clone(&self.line).lock_owned().await
     }
 
     /// What a new engine has to load before it serves.
@@ -70,28 +83,40 @@ impl Adapters {
         self.lock().wanted.clone()
     }
 
-    pub(super) fn loaded(&self) -> Vec<AdapterInfo> {
-        self.lock().loaded.clone()
+    /// What all of these engines have.
+    pub(super) fn loaded(&self, engines: &[usize]) -> Vec<AdapterInfo> {
+        let lists = self.lock();
+        let mut of_each = engines.iter().map(|engine| lists.loaded.get(engine).map_or(&[][..], Vec::as_slice));
+        let first = of_each.next().unwrap_or_default().to_vec();
+        of_each.fold(first, |mut all, its| {
+            all.retain(|known| its.iter().any(|one| (&one.name, &one.sha256) == (&known.name, &known.sha256)));
+            all
+        })
     }
 
     /// What the engine says that it has.
     pub(super) fn are(&self, loaded: Vec<AdapterInfo>) {
-        self.lock().loaded = loaded;
+        self.lock().loaded.insert(self.engine, loaded);
     }
 }
 
 impl Engine {
-    /// The adapters that the engine has loaded, by name.
+    /// The adapters that every engine has loaded, by name.
     pub fn adapters(&self) -> Vec<AdapterInfo> {
-        self.adapters.loaded()
+        self.adapters.loaded(&self.fleet.that_offer(Role::Mind))
     }
 
-    /// Has an adapter loaded, in this engine and in every later one.
+    /// Has an adapter loaded, in every engine of now and in every later one.
     ///
     /// # Errors
     /// One sentence; nothing has changed then.
     pub async fn load_adapter(&self, files: AdapterFiles) -> Result<(), String> {
-        self.ask(|turn| files.request(turn)).await?;
+        let before = self.adapters.wanted().into_iter().find(|known| known.name == files.name);
+        let undo = |turn| match &before {
+            Some(before) => before.request(turn),
+            None => dropping(turn, &files.name),
+        };
+        self.ask(|turn| files.request(turn), undo).await?;
         let wanted = &mut self.adapters.lock().wanted;
         wanted.retain(|known| known.name != files.name);
         wanted.push(files);
@@ -103,34 +128,56 @@ impl Engine {
     /// # Errors
     /// One sentence, if it is not loaded or the engine does not answer.
     pub async fn drop_adapter(&self, name: &str) -> Result<(), String> {
-        self.ask(|turn| Request::DropAdapter { call: ADAPTERS, turn, name: name.to_owned() }).await?;
+        let before = self.adapters.wanted().into_iter().find(|known| known.name == name);
+        let undo = |turn| before.as_ref().map_or_else(|| dropping(turn, name), |before| before.request(turn));
+        self.ask(|turn| dropping(turn, name), undo).await?;
         self.adapters.lock().wanted.retain(|known| known.name != name);
         Ok(())
     }
 
-    async fn ask(&self, request: impl FnOnce(TurnId) -> Request) -> Result<(), String> {
-        if !matches!(*self.state.borrow(), EngineState::Ready(_)) {
+    /// Asks one engine after the other; if one cannot, those that could take it back.
+    async fn ask(&self, request: impl Fn(TurnId) -> Request, undo: impl Fn(TurnId) -> Request) -> Result<(), String> {
+        let engines = self.fleet.that_offer(Role::Mind);
+        if engines.is_empty() {
             return Err("the engine is not ready: try again when `callbox health` says so".to_owned());
         }
         let mut turn = self.adapters.line.lock().await;
-        // What an earlier question left has another number.
-        *turn = turn.next();
-        let mut port = self.attach(ADAPTERS);
-        port.send(request(*turn)).map_err(|error| error.to_string())?;
+        for (done, engine) in engines.iter().enumerate() {
+            // What an earlier question left has another number.
+            *turn = turn.next();
+            let Err(reason) = self.ask_one(*engine, *turn, request(*turn)).await else { continue };
+            for engine in &engines[..done] {
+                *turn = turn.next();
+                if let Err(reason) = self.ask_one(*engine, *turn, undo(*turn)).await {
+                    tracing::error!(engine = self.fleet.name(*engine), "an adapter could not be taken back: {reason}");
+                }
+            }
+            return Err(reason);
+        }
+        Ok(())
+    }
+
+    async fn ask_one(&self, engine: usize, turn: TurnId, request: Request) -> Result<(), String> {
+        let mut port = self.fleet.attach_to(ADAPTERS, engine);
+        port.send(request).map_err(|error| error.to_string())?;
         let answer = async {
             loop {
                 match port.recv().await {
-                    Some(News::Event(Event::Adapters { turn: of, adapters, .. })) if of == *turn => {
+                    Some(News::Event(Event::Adapters { turn: of, adapters, .. })) if of == turn => {
                         return Ok(adapters);
                     }
-                    Some(News::Event(Event::Failed { turn: of, reason, .. })) if of == *turn => return Err(reason),
+                    Some(News::Event(Event::Failed { turn: of, reason, .. })) if of == turn => return Err(reason),
                     Some(News::Lost) | None => return Err("the engine was lost: try again".to_owned()),
                     Some(_) => {}
                 }
             }
         };
         let late = || "the engine did not answer in time".to_owned();
-        self.adapters.are(timeout(PATIENCE, answer).await.map_err(|_| late())??);
+        self.adapters.of(engine).are(timeout(PATIENCE, answer).await.map_err(|_| late())??);
         Ok(())
     }
+}
+
+fn dropping(turn: TurnId, name: &str) -> Request {
+    Request::DropAdapter { call: ADAPTERS, turn, name: name.to_owned() }
 }

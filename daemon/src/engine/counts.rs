@@ -1,15 +1,10 @@
-//! What is counted of the engine, seen from here. Enters: requests and failures as they pass, the process that serves; leaves:
-//! metrics, and the number of that process. Never here: an engine's own opinion of itself, or a wait.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+//! What is counted of the engines, seen from here. Enters: requests and failures as they pass; leaves: metrics. Never here:
+//! an engine's own opinion of itself, or a wait.
 
 use callbox_wire::{Event, Failure, Request, Role};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-
-const ROLES: [Role; 4] = [Role::Ears, Role::Mind, Role::Voice, Role::Embed];
 
 /// A role's name in metrics.
 #[must_use]
@@ -30,26 +25,25 @@ const fn failure_name(failure: Failure) -> &'static str {
     }
 }
 
-/// One engine's; clones are the same.
+/// Of all engines together; clones are the same.
 #[derive(Clone)]
 pub(super) struct Counts {
     requests: Family<[(&'static str, &'static str); 1], Counter>,
     failures: Family<[(&'static str, &'static str); 2], Counter>,
     refused: Counter,
-    process: Arc<AtomicI32>,
 }
 
 impl Default for Counts {
     fn default() -> Self {
         let failures: Family<[(&'static str, &'static str); 2], Counter> = Family::default();
-        for role in ROLES {
+        for role in Role::ALL {
             for failure in [Failure::Overloaded, Failure::Invalid, Failure::Internal] {
                 drop(failures.get_or_create(&[("role", role_name(role)), ("failure", failure_name(failure))]));
             }
         }
         let requests: Family<[(&'static str, &'static str); 1], Counter> = Family::default();
-        ROLES.into_iter().for_each(|role| drop(requests.get_or_create(&[("role", role_name(role))])));
-        Self { requests, failures, refused: Counter::default(), process: Arc::default() }
+        Role::ALL.into_iter().for_each(|role| drop(requests.get_or_create(&[("role", role_name(role))])));
+        Self { requests, failures, refused: Counter::default() }
     }
 }
 
@@ -80,14 +74,5 @@ impl Counts {
         if let Event::Failed { role, failure, .. } = event {
             self.failures.get_or_create(&[("role", role_name(*role)), ("failure", failure_name(*failure))]).inc();
         }
-    }
-
-    /// This process serves now.
-    pub(super) fn serves(&self, process: Option<i32>) {
-        self.process.store(process.unwrap_or(0), Ordering::Relaxed);
-    }
-
-    pub(super) fn process(&self) -> Option<i32> {
-        Some(self.process.load(Ordering::Relaxed)).filter(|process| *process > 0)
     }
 }

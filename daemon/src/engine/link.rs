@@ -1,5 +1,5 @@
 //! One connection to an engine's socket. Enters: requests from the queue, bytes from the socket. Leaves: frames, events
-//! to the router. Ends when either side fails or the engine stops answering.
+//! for calls. Ends when either side fails or the engine stops answering.
 
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::Beginning;
 use super::adapters::Adapters;
 use super::pulse::Pulse;
-use super::router::Router;
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +86,7 @@ impl Link {
     pub(super) async fn carry(
         self,
         requests: &mut mpsc::Receiver<Request>,
-        router: &Router,
+        heard: impl Fn(Event),
         mut pulse: Pulse,
         patience: Duration,
     ) -> LinkError {
@@ -99,7 +98,7 @@ impl Link {
                     Ok(Event::Pong { nonce }) => {
                         pongs.send_replace(nonce);
                     }
-                    Ok(event) => router.event(event),
+                    Ok(event) => heard(event),
                     Err(error) => return error,
                 }
             }

@@ -4,17 +4,20 @@
 //! back. Never here: a model, a telephone word, a decision about what to say.
 //!
 //! ```text
-//!  call ── Port ──► requests ──► driver: process + link (a real engine) │ scripted (tests)
-//!  call ◄─ Port ─── router   ◄──────────────────────┘
+//!  placement: which engine on which card, with which roles
+//!                    ┌─► requests ──► driver: process + link (a real engine) │ scripted (tests)
+//!  call ── Port ── fleet ─► requests ──► driver …       each engine has one, and a fence that keeps it from a card
+//!  call ◄─ Port ── fleet ◄──────────────────┘
 //! ```
 
 mod adapters;
 mod counts;
+mod fleet;
 mod link;
 pub mod placement;
+mod port;
 mod process;
 mod pulse;
-mod router;
 mod scripted;
 #[cfg(test)]
 mod tests;
@@ -32,18 +35,13 @@ use tokio_util::task::TaskTracker;
 
 pub use adapters::AdapterFiles;
 pub use counts::role_name;
-pub use process::{EngineProcess, Launch, RestartPolicy, identity};
-pub use router::{Port, Refused};
+pub use port::{Port, Refused};
+pub use process::{EngineProcess, Fence, Launch, RestartPolicy, identity};
 pub use scripted::{Script, ScriptedAnswer, ScriptedEngine};
 
 use adapters::Adapters;
-use counts::Counts;
+use fleet::Fleet;
 use prometheus_client::registry::Registry;
-use router::Router;
-
-/// Requests of all calls that wait for the engine; some seconds of audio of many calls. When full, a call's request is
-/// refused, and the call says so to its caller.
-const REQUESTS: usize = 8192;
 
 /// What a call hears from its engine.
 #[derive(Clone, PartialEq, Debug)]
@@ -100,23 +98,77 @@ impl Beginning {
 /// Beginnings of conversations.
 type Prime = Arc<Vec<Beginning>>;
 
+/// Where an engine computes, and what.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Place {
+    /// Its name in metrics, health and log lines.
+    pub name: String,
+    /// The UUID of its card; none: the processor.
+    pub card: Option<String>,
+    /// Calls take the lowest rank that is ready.
+    pub rank: u8,
+    /// What it is there for.
+    pub roles: Vec<Role>,
+}
+
+/// One engine of several, as it is now.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EngineReport {
+    /// Where.
+    pub place: Place,
+    /// How.
+    pub state: EngineState,
+    /// Calls that it works for.
+    pub calls: usize,
+    /// Its process; none of a script.
+    pub process: Option<i32>,
+}
+
 /// What a driver is given.
 pub struct Wiring {
     requests: mpsc::Receiver<Request>,
-    router: Arc<Router>,
-    state: watch::Sender<EngineState>,
+    outlet: Outlet,
     prime: watch::Receiver<Prime>,
     adapters: Adapters,
-    counts: Counts,
     stop: CancellationToken,
 }
 
-/// A running engine, seen by the daemon. Clones are the same engine.
+/// Where an engine's driver tells what it has to tell; clones are the same engine's.
+#[derive(Clone)]
+struct Outlet {
+    fleet: Arc<Fleet>,
+    engine: usize,
+}
+
+impl Outlet {
+    fn event(&self, event: Event) {
+        self.fleet.event(self.engine, event);
+    }
+
+    fn runs(&self, process: Option<i32>) {
+        self.fleet.runs(self.engine, process);
+    }
+
+    fn ready(&self, roles: Vec<RoleInfo>) {
+        self.fleet.ready(self.engine, roles);
+    }
+
+    fn lost(&self, reason: String) {
+        self.fleet.lost(self.engine, reason);
+    }
+
+    fn name(&self) -> String {
+        self.fleet.name(self.engine)
+    }
+}
+
+/// An engine's place, and what drives it.
+pub type Placed = (Place, Box<dyn Driver>);
+
+/// All running engines, which to the rest of the daemon are one. Clones are the same.
 #[derive(Clone)]
 pub struct Engine {
-    requests: mpsc::Sender<Request>,
-    router: Arc<Router>,
-    state: watch::Receiver<EngineState>,
+    fleet: Arc<Fleet>,
     prime: Arc<watch::Sender<Prime>>,
     adapters: Adapters,
     stop: CancellationToken,
@@ -124,46 +176,43 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts a driver. `prime`: the beginnings of the conversations of every agent, computed anew in every new engine.
+    /// Starts one driver. `prime`: the beginnings of the conversations of every agent, computed anew in every new engine.
     pub fn start(driver: impl Driver, prime: Vec<Beginning>) -> Self {
-        Self::with_adapters(driver, prime, Vec::new())
+        let place = Place { name: "only".into(), ..Place::default() };
+        Self::of(vec![(place, Box::new(driver))], prime, Vec::new())
     }
 
-    /// The same; every new engine loads these adapters before it serves.
-    pub fn with_adapters(driver: impl Driver, prime: Vec<Beginning>, adapters: Vec<AdapterFiles>) -> Self {
+    /// Starts a driver at each place; every new engine loads these adapters before it serves.
+    pub fn of(placed: Vec<Placed>, prime: Vec<Beginning>, adapters: Vec<AdapterFiles>) -> Self {
         let adapters = Adapters::wanting(adapters);
-        let (requests, queue) = mpsc::channel(REQUESTS);
-        let (sender, state) = watch::channel(EngineState::Starting);
-        let counts = Counts::default();
-        let router = Arc::new(Router::new(counts.clone()));
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
+        let (places, drivers): (Vec<_>, Vec<_>) = placed.into_iter().unzip();
+        let (fleet, queues) = Fleet::new(places);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (prime, primed) = watch::channel(Arc::new(prime));
-        let wiring = Wiring {
-            requests: queue,
-            router: Arc::clone(&router),
-            state: sender,
-            prime: primed,
-            adapters: adapters.clone(),
-            counts,
-            stop: stop.clone(),
-        };
-        tasks.spawn(Box::new(driver).drive(wiring));
+        for (engine, (driver, requests)) in drivers.into_iter().zip(queues).enumerate() {
+            tasks.spawn(driver.drive(Wiring {
+                requests,
+                outlet: Outlet { fleet: Arc::clone(&fleet), engine },
+                prime: primed.clone(),
+                adapters: adapters.of(engine),
+                stop: stop.clone(),
+            }));
+        }
         tasks.close();
-        Self { requests, router, state, prime: Arc::new(prime), adapters, stop, tasks }
+        Self { fleet, prime: Arc::new(prime), adapters, stop, tasks }
     }
 
     /// A call's own line to the engine; dropping it makes the engine forget the call.
     pub fn attach(&self, call: CallId) -> Port {
-        Router::attach(&self.router, call, self.requests.clone())
+        self.fleet.attach(call)
     }
 
     /// Other beginnings from now on: the new ones are computed at once, all of them in every new engine.
     pub fn prime(&self, prime: Vec<Beginning>) {
         let known = self.prime.send_replace(Arc::new(prime.clone()));
         for beginning in prime.into_iter().filter(|beginning| !known.contains(beginning)) {
-            if self.requests.try_send(beginning.request()).is_err() {
-                tracing::warn!("the engine's queue is full; an agent's first answer will take longer");
+            if !self.fleet.send_all(&beginning.request()) {
+                tracing::warn!("an engine's queue is full; an agent's first answer will take longer");
             }
         }
     }
@@ -176,7 +225,7 @@ impl Engine {
 
     /// The state, and how to wait for its change.
     pub fn state(&self) -> watch::Receiver<EngineState> {
-        self.state.clone()
+        self.fleet.state()
     }
 
     /// Waits until the engine is ready.
@@ -199,25 +248,25 @@ impl Engine {
 
     /// Adds what is counted to a registry.
     pub fn register(&self, registry: &mut Registry) {
-        self.router.counts.register(registry);
+        self.fleet.counts.register(registry);
     }
 
-    /// Requests that wait for the engine.
+    /// Requests that wait for an engine.
     pub fn waiting(&self) -> usize {
-        REQUESTS.saturating_sub(self.requests.capacity())
+        self.fleet.waiting()
     }
 
-    /// The process that serves; none of a script.
-    pub fn process(&self) -> Option<i32> {
-        self.router.counts.process()
+    /// Each engine, as it is now.
+    pub fn each(&self) -> Vec<EngineReport> {
+        self.fleet.reports()
     }
 
     /// Calls that are attached.
     pub fn attached(&self) -> usize {
-        self.router.len()
+        self.fleet.attached()
     }
 
-    /// Stops the driver and waits for it.
+    /// Stops the drivers and waits for them.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.wait().await;

@@ -19,11 +19,15 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use sha2::{Digest as _, Sha256};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::link::Link;
 use super::pulse::{Pulse, Schedstat};
-use super::{Driver, EngineState, News, Wiring};
+use super::{Driver, Wiring};
+
+/// How long a killed engine may take to end.
+const KILL: Duration = Duration::from_millis(500);
 
 /// Seconds that an engine waits for the next daemon.
 const LINGER: &str = "60";
@@ -35,6 +39,8 @@ pub struct Launch {
     pub program: PathBuf,
     /// Its arguments but for the socket.
     pub arguments: Vec<OsString>,
+    /// What it finds in its environment beside what the daemon does.
+    pub environment: Vec<(&'static str, OsString)>,
     /// Where it shall listen.
     pub socket: PathBuf,
     /// It goes on without its daemon, and the next daemon takes it over.
@@ -49,6 +55,7 @@ impl Launch {
         let mut digest = Sha256::new();
         let mut paths: Vec<&OsStr> = vec![self.program.as_os_str()];
         paths.extend(self.arguments.iter().map(OsString::as_os_str));
+        paths.extend(self.environment.iter().map(|(_, value)| value.as_os_str()));
         for part in paths {
             identify(part, &mut digest);
         }
@@ -108,16 +115,44 @@ impl Default for RestartPolicy {
     }
 }
 
+/// Why an engine shall not run, a sentence; none: it shall.
+pub type Fence = watch::Receiver<Option<String>>;
+
 /// Drives an engine that runs as a child process.
 pub struct EngineProcess {
     launch: Launch,
     policy: RestartPolicy,
+    fence: Option<Fence>,
 }
 
 impl EngineProcess {
     /// Starts nothing yet.
     pub const fn new(launch: Launch, policy: RestartPolicy) -> Self {
-        Self { launch, policy }
+        Self { launch, policy, fence: None }
+    }
+
+    /// It is ended when the fence closes, and not started before it opens.
+    #[must_use]
+    pub fn behind(mut self, fence: Fence) -> Self {
+        self.fence = Some(fence);
+        self
+    }
+
+    /// Comes back with the reason when the fence is, or becomes, closed; never if there is none.
+    async fn closed(&self) -> String {
+        let Some(mut fence) = self.fence.clone() else { return std::future::pending().await };
+        match fence.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+            Ok(reason) => reason.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Comes back when the fence is open.
+    async fn open(&self) {
+        // Whoever held it has gone: nobody closes it any more.
+        if let Some(mut fence) = self.fence.clone() {
+            drop(fence.wait_for(Option::is_none).await);
+        }
     }
 
     /// `lock`: of an engine that outlives us; it is held as long as that lives.
@@ -131,6 +166,7 @@ impl EngineProcess {
         let mut command = Command::new(&self.launch.program);
         command.args(&self.launch.arguments).arg("--socket").arg(&self.launch.socket).kill_on_drop(true);
         // The daemon alone speaks to the service manager.
+        command.envs(self.launch.environment.iter().map(|(name, value)| (name, value)));
         command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
         match lock.as_ref().map(File::try_clone) {
             Some(Ok(lock)) => command.args(["--linger", LINGER]).stdin(lock),
@@ -228,19 +264,23 @@ impl EngineProcess {
             },
         };
         drop(held);
-        if let Err(error) = child.kill().await {
-            tracing::warn!(%error, "the engine could not be killed");
+        // One that hangs in a driver does not die: its calls are not to wait for that.
+        match timeout(KILL, child.kill()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the engine could not be killed"),
+            Err(_) => tracing::error!("the engine was killed and does not end: a driver holds it"),
         }
         reason
     }
 
     async fn converse(&self, stream: UnixStream, wiring: &mut Wiring) -> String {
         let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
-        wiring.counts.serves(process);
+        wiring.outlet.runs(process);
         let (mut link, roles) = match Link::greet(stream, self.policy.patience).await {
             Ok(greeted) => greeted,
             Err(error) => return format!("the engine was refused: {error}"),
         };
+        let still = wiring.adapters.still().await;
         if let Err(error) = link.adapt(&wiring.adapters, self.policy.start_limit).await {
             return format!("the engine failed: {error}");
         }
@@ -250,11 +290,12 @@ impl EngineProcess {
         }
         // What waited for the engine that died means nothing to this one.
         while wiring.requests.try_recv().is_ok() {}
-        tracing::info!(roles = roles.len(), "the engine is ready");
-        wiring.state.send_replace(EngineState::Ready(roles));
-        wiring.router.broadcast(&News::Ready);
+        tracing::info!(engine = wiring.outlet.name(), roles = roles.len(), "the engine is ready");
+        wiring.outlet.ready(roles);
+        drop(still);
         let pulse = Pulse::new(self.policy.heartbeat, Box::new(Schedstat::of(process)));
-        let error = link.carry(&mut wiring.requests, &wiring.router, pulse, self.policy.patience).await;
+        let outlet = wiring.outlet.clone();
+        let error = link.carry(&mut wiring.requests, |event| outlet.event(event), pulse, self.policy.patience).await;
         format!("the engine failed: {error}")
     }
 }
@@ -286,14 +327,18 @@ impl Driver for EngineProcess {
         loop {
             let started = Instant::now();
             let reason = tokio::select! {
+                biased;
+                reason = self.closed() => reason,
                 reason = self.live(&mut wiring) => reason,
                 () = stop.cancelled() => return,
             };
-            wiring.counts.serves(None);
             times += 1;
-            tracing::error!(times, "the engine was lost: {reason}");
-            wiring.state.send_replace(EngineState::Lost { reason, times });
-            wiring.router.broadcast(&News::Lost);
+            tracing::error!(engine = wiring.outlet.name(), times, "the engine was lost: {reason}");
+            wiring.outlet.lost(reason);
+            tokio::select! {
+                () = self.open() => {}
+                () = stop.cancelled() => return,
+            }
             if started.elapsed() > self.policy.backoff_limit {
                 pause = self.policy.backoff;
             }

@@ -19,8 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::router::Router;
-use super::{Driver, EngineState, News, Wiring};
+use super::{Driver, Outlet, Wiring};
 
 /// The window of the voice activity detector, in samples, as Silero has it.
 const WINDOW: usize = 512;
@@ -112,20 +111,19 @@ impl Drop for Turn {
 impl Driver for ScriptedEngine {
     async fn drive(self: Box<Self>, mut wiring: Wiring) {
         let info = |role| RoleInfo { role, model: "scripted".into(), load_ms: 0, warmup_ms: 0 };
-        let roles = [Role::Ears, Role::Mind, Role::Voice, Role::Embed].map(info).into();
-        wiring.state.send_replace(EngineState::Ready(roles));
-        wiring.router.broadcast(&News::Ready);
+        let roles = Role::ALL.map(info).into();
         let mut calls = HashMap::new();
         let mut adapters = BTreeMap::new();
         for files in wiring.adapters.wanted() {
             adapt(&files.request(TurnId(0)), &mut adapters);
         }
         wiring.adapters.are(adapters.values().cloned().collect());
+        wiring.outlet.ready(roles);
         loop {
             tokio::select! {
                 Some(request) = wiring.requests.recv() => match adapt(&request, &mut adapters) {
-                    Some(event) => wiring.router.event(event),
-                    None => self.take(request, &mut calls, &wiring.router),
+                    Some(event) => wiring.outlet.event(event),
+                    None => self.take(request, &mut calls, &wiring.outlet),
                 },
                 () = wiring.stop.cancelled() => return,
                 else => return,
@@ -156,7 +154,7 @@ fn adapt(request: &Request, adapters: &mut BTreeMap<String, AdapterInfo>) -> Opt
 }
 
 impl ScriptedEngine {
-    fn take(&self, request: Request, calls: &mut HashMap<CallId, Call>, router: &Arc<Router>) {
+    fn take(&self, request: Request, calls: &mut HashMap<CallId, Call>, outlet: &Outlet) {
         match request {
             Request::Hello { .. }
             | Request::Ping { .. }
@@ -169,7 +167,7 @@ impl ScriptedEngine {
                 listening.window = (0.0, 0);
                 listening.heard = 0;
             }
-            Request::Hear { call, pcm } => calls.entry(call).or_default().hear(call, &pcm, router),
+            Request::Hear { call, pcm } => calls.entry(call).or_default().hear(call, &pcm, outlet),
             Request::Transcribe { call, turn, from, to } => {
                 let entry = calls.entry(call).or_default();
                 let answer = &self.script.answer[entry.asked % self.script.answer.len()];
@@ -184,9 +182,9 @@ impl ScriptedEngine {
                     compute_us: self.script.stt_ms * 1000,
                 };
                 let delay = Duration::from_millis(self.script.stt_ms);
-                spawn(entry, turn, router, async move |router| {
+                spawn(entry, turn, outlet, async move |outlet| {
                     sleep(delay).await;
-                    router.event(Event::Heard { call, turn, transcript });
+                    outlet.event(Event::Heard { call, turn, transcript });
                 });
             }
             // A script says the same with every adapter.
@@ -196,18 +194,18 @@ impl ScriptedEngine {
                 let Some(answer) = answer else {
                     let reason = "the script has no answer to that".to_owned();
                     let failed = Event::Failed { call, turn, role: Role::Mind, failure: Failure::Invalid, reason };
-                    router.event(failed);
+                    outlet.event(failed);
                     return;
                 };
                 let say = answer.say.clone();
                 let first = Duration::from_millis(self.script.first_token_ms);
                 let pause = Duration::from_millis(self.script.token_ms);
-                spawn(calls.entry(call).or_default(), turn, router, async move |router| {
+                spawn(calls.entry(call).or_default(), turn, outlet, async move |outlet| {
                     sleep(first).await;
                     let mut tokens = 0;
                     for word in say.split_inclusive(' ') {
                         sleep(pause).await;
-                        router.event(Event::Token { call, turn, text: word.to_owned() });
+                        outlet.event(Event::Token { call, turn, text: word.to_owned() });
                         tokens += 1;
                     }
                     let thought = Thought {
@@ -219,7 +217,7 @@ impl ScriptedEngine {
                         prefill_us: micros(first),
                         decode_us: micros(pause) * u64::from(tokens),
                     };
-                    router.event(Event::Thought { call, turn, thought });
+                    outlet.event(Event::Thought { call, turn, thought });
                 });
             }
             Request::Speak { call, turn, clause, text, rate, credit } => {
@@ -231,7 +229,7 @@ impl ScriptedEngine {
                 let before = speaking.spoken.replace(over);
                 let frames = (self.script.ms_per_character * u32::try_from(text.chars().count()).unwrap_or(1000)) / 20;
                 let delay = Duration::from_millis(self.script.tts_ms);
-                spawn(entry, turn, router, async move |router| {
+                spawn(entry, turn, outlet, async move |outlet| {
                     if let Some(before) = before {
                         // It ends by being dropped, whatever became of the clause.
                         before.await.unwrap_or_default();
@@ -240,9 +238,9 @@ impl ScriptedEngine {
                     for index in 0..frames {
                         let Ok(permit) = credits.acquire().await else { return };
                         permit.forget();
-                        router.event(Event::Audio { call, turn, clause, pcm: tone(rate, index) });
+                        outlet.event(Event::Audio { call, turn, clause, pcm: tone(rate, index) });
                     }
-                    router.event(spoken(call, turn, clause, frames, delay));
+                    outlet.event(spoken(call, turn, clause, frames, delay));
                     drop(done);
                 });
             }
@@ -257,7 +255,7 @@ impl ScriptedEngine {
                 }
             }
             Request::Embed { call, turn, text, .. } => {
-                router.event(Event::Embedded { call, turn, vector: bag(&text), queue_us: 0, compute_us: 0 });
+                outlet.event(Event::Embedded { call, turn, vector: bag(&text), queue_us: 0, compute_us: 0 });
             }
             Request::Forget { call } => {
                 calls.remove(&call);
@@ -266,12 +264,12 @@ impl ScriptedEngine {
     }
 }
 
-fn spawn<F>(call: &mut Call, turn: TurnId, router: &Arc<Router>, work: impl FnOnce(Arc<Router>) -> F)
+fn spawn<F>(call: &mut Call, turn: TurnId, outlet: &Outlet, work: impl FnOnce(Outlet) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let cancelled = call.turns.entry(turn).or_default().cancelled.clone();
-    let work = work(Arc::clone(router));
+    let work = work(outlet.clone());
     tokio::spawn(cancelled.run_until_cancelled_owned(work));
 }
 
@@ -304,7 +302,7 @@ fn tone(rate: u32, index: u32) -> Pcm {
 }
 
 impl Call {
-    fn hear(&mut self, call: CallId, pcm: &Pcm, router: &Router) {
+    fn hear(&mut self, call: CallId, pcm: &Pcm, outlet: &Outlet) {
         for &sample in &pcm.0 {
             let (energy, samples) = &mut self.window;
             *energy += (f32::from(sample) / 32768.0).powi(2);
@@ -312,7 +310,7 @@ impl Call {
             self.heard += 1;
             if *samples == WINDOW {
                 let loud = *energy / WINDOW as f32 > LOUD;
-                router.event(Event::Activity { call, at: self.heard, speech: if loud { 0.95 } else { 0.02 } });
+                outlet.event(Event::Activity { call, at: self.heard, speech: if loud { 0.95 } else { 0.02 } });
                 self.window = (0.0, 0);
             }
         }

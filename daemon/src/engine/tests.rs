@@ -13,7 +13,6 @@ use tokio::time::timeout;
 use super::adapters::Adapters;
 use super::link::{Link, LinkError};
 use super::pulse::{Pulse, Queueing, Schedstat};
-use super::router::Router;
 use super::*;
 
 fn script() -> Script {
@@ -39,6 +38,7 @@ async fn event(port: &mut Port) -> Event {
 #[tokio::test(start_paused = true)]
 async fn a_scripted_turn_is_thought_and_spoken_within_its_credit() {
     let engine = Engine::start(ScriptedEngine::new(script()), Vec::new());
+    engine.ready(Duration::from_secs(1)).await.expect("ready");
     let call = CallId(7);
     let mut port = engine.attach(call);
     port.send(think(call, TurnId(1))).expect("room");
@@ -67,6 +67,7 @@ async fn a_scripted_turn_is_thought_and_spoken_within_its_credit() {
 #[tokio::test(start_paused = true)]
 async fn nothing_of_a_cancelled_turn_arrives() {
     let engine = Engine::start(ScriptedEngine::new(script()), Vec::new());
+    engine.ready(Duration::from_secs(1)).await.expect("ready");
     let call = CallId(7);
     let mut port = engine.attach(call);
     port.send(think(call, TurnId(1))).expect("room");
@@ -102,7 +103,6 @@ async fn an_engine_that_stops_answering_is_noticed() {
     let (link, roles) = Link::greet(near, Duration::from_secs(1)).await.expect("greeted");
     assert_eq!(roles.len(), 1);
     let (_requests, mut queue) = mpsc::channel(8);
-    let router = Router::new(Counts::default());
     let (beat, patience) = (Duration::from_secs(1), Duration::from_secs(5));
     let answering = async {
         let (mut decoder, mut buffer, mut answers) = (Decoder::default(), [0; 4096], 0);
@@ -123,7 +123,7 @@ async fn an_engine_that_stops_answering_is_noticed() {
         }
     };
     let started = tokio::time::Instant::now();
-    let carrying = link.carry(&mut queue, &router, Pulse::new(beat, Box::new(Crowded(0.0))), patience);
+    let carrying = link.carry(&mut queue, |_| (), Pulse::new(beat, Box::new(Crowded(0.0))), patience);
     tokio::select! {
         error = carrying => assert!(matches!(error, LinkError::Silent(_)), "{error}"),
         () = answering => unreachable!("the link stays open"),
@@ -138,7 +138,7 @@ async fn an_engine_that_stops_answering_is_noticed() {
     let speaking =
         async { while requests.send(Request::Hear { call: CallId(7), pcm: Pcm(vec![9000; 512]) }).await.is_ok() {} };
     let pulse = Pulse::new(beat, Box::new(Crowded(0.0)));
-    let carrying = timeout(10 * patience, link.carry(&mut queue, &router, pulse, patience));
+    let carrying = timeout(10 * patience, link.carry(&mut queue, |_| (), pulse, patience));
     tokio::select! {
         end = carrying => assert!(matches!(end, Ok(LinkError::Silent(_))), "{end:?}"),
         () = speaking => unreachable!("the link stays open"),
@@ -163,7 +163,7 @@ async fn an_engine_that_waits_for_a_processor_is_waited_for() {
         let (_requests, mut queue) = mpsc::channel(8);
         let pulse = Pulse::new(Duration::from_secs(1), Box::new(Crowded(share)));
         let started = tokio::time::Instant::now();
-        let end = link.carry(&mut queue, &Router::new(Counts::default()), pulse, Duration::from_secs(5)).await;
+        let end = link.carry(&mut queue, |_| (), pulse, Duration::from_secs(5)).await;
         assert!(matches!(end, LinkError::Silent(_)), "{end}");
         started.elapsed().as_secs()
     };
@@ -183,6 +183,7 @@ async fn a_program_that_cannot_start_is_one_sentence_and_calls_hear_of_it() {
     let launch = Launch {
         program: "/nonexistent/callbox-engine".into(),
         arguments: Vec::new(),
+        environment: Vec::new(),
         socket: std::env::temp_dir().join("callbox-no-engine.sock"),
         outlives: false,
     };
@@ -192,6 +193,10 @@ async fn a_program_that_cannot_start_is_one_sentence_and_calls_hear_of_it() {
     assert!(reason.starts_with("/nonexistent/callbox-engine cannot be started"), "{reason}");
     assert_eq!(port.recv().await, Some(News::Lost));
     engine.stop().await;
+}
+
+fn scripted() -> Vec<Placed> {
+    vec![(Place { roles: Role::ALL.into(), ..Place::default() }, Box::new(ScriptedEngine::new(script())))]
 }
 
 fn files(name: &str) -> AdapterFiles {
@@ -210,14 +215,14 @@ async fn adapters_that_are_wanted_are_loaded_first_and_one_that_does_not_fit_kee
     say(&mut far, &Event::Adapters { call, turn, adapters: vec![info.clone()] }).await;
     let adapters = Adapters::wanting(vec![files("wrong"), files("right")]);
     link.adapt(&adapters, Duration::from_secs(1)).await.expect("both were answered");
-    assert_eq!(adapters.loaded(), [info]);
+    assert_eq!(adapters.loaded(&[0]), [info]);
     let silent = link.adapt(&adapters, Duration::from_secs(1)).await;
     assert!(matches!(silent, Err(LinkError::Silent(_))), "{silent:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn adapters_come_and_go_while_an_engine_serves() {
-    let engine = Engine::with_adapters(ScriptedEngine::new(script()), Vec::new(), vec![files("a")]);
+    let engine = Engine::of(scripted(), Vec::new(), vec![files("a")]);
     engine.ready(Duration::from_secs(5)).await.expect("ready");
     let names = || engine.adapters().into_iter().map(|info| info.name).collect::<Vec<_>>();
     engine.load_adapter(files("b")).await.expect("loaded");
@@ -230,4 +235,151 @@ async fn adapters_come_and_go_while_an_engine_serves() {
     let think = Request::ThinkWith { adapter: "b".into(), call, turn, messages, sampling: Box::default() };
     port.send(think).expect("room");
     assert!(matches!(event(&mut port).await, Event::Failed { failure: Failure::Invalid, .. }), "nothing was asked");
+}
+
+fn place(name: &str, rank: u8, roles: &[Role]) -> Place {
+    Place { name: name.into(), card: None, rank, roles: roles.into() }
+}
+
+fn infos(roles: &[Role]) -> Vec<RoleInfo> {
+    roles.iter().map(|role| RoleInfo { role: *role, model: "m".into(), load_ms: 1, warmup_ms: 1 }).collect()
+}
+
+/// What an engine is asked for, and by whom.
+fn asked(queue: &mut mpsc::Receiver<Request>) -> Vec<(u64, Option<Role>)> {
+    std::iter::from_fn(|| queue.try_recv().ok())
+        .map(|request| (request.call().map_or(0, |call| call.0), request.role()))
+        .collect()
+}
+
+fn calls(fleet: &Fleet) -> Vec<usize> {
+    fleet.reports().iter().map(|report| report.calls).collect()
+}
+
+#[test]
+fn a_card_that_dies_hands_its_calls_to_the_others_and_the_processor_takes_those_of_the_last() {
+    let places = [place("gpu0", 0, &Role::ALL), place("gpu1", 0, &Role::ALL), place("cpu", 1, &Role::ALL)];
+    let (fleet, mut queues) = Fleet::new(places.into());
+    let mut early = fleet.attach(CallId(1));
+    assert!(!early.was_served() && early.send(think(CallId(1), TurnId(1))).is_ok(), "lost, as nobody is there");
+    (0..3).for_each(|engine| fleet.ready(engine, infos(&Role::ALL)));
+    assert_eq!((early.try_recv(), early.try_recv()), (Some(News::Ready), None));
+    let mut ports: Vec<Port> = (2..=4).map(|call| fleet.attach(CallId(call))).collect();
+    assert!(ports.iter().all(Port::was_served));
+    assert_eq!(calls(&fleet), [2, 2, 0], "spread over the cards, and the first one stays");
+
+    fleet.lost(0, "it fell off the bus".into());
+    assert_eq!(calls(&fleet), [0, 4, 0]);
+    assert!(matches!(*fleet.state().borrow(), EngineState::Ready(_)));
+    let news = |port: &mut Port| std::iter::from_fn(|| port.try_recv()).collect::<Vec<_>>();
+    let told: Vec<_> = std::iter::once(&mut early).chain(&mut ports).map(news).collect();
+    let moved = told.iter().filter(|told| **told == [News::Lost, News::Ready]).count();
+    assert_eq!((moved, told.iter().filter(|told| told.is_empty()).count()), (2, 2), "{told:?}");
+
+    fleet.lost(1, "so did this".into());
+    assert_eq!(calls(&fleet), [0, 0, 4]);
+    asked(&mut queues[2]);
+    early.send(think(CallId(1), TurnId(2))).expect("room");
+    assert_eq!(asked(&mut queues[2]), [(1, Some(Role::Mind))]);
+    fleet.event(0, Event::Token { call: CallId(1), turn: TurnId(1), text: "late".into() });
+    assert_eq!(news(&mut early), [News::Lost, News::Ready], "nothing of an engine that it has left");
+
+    fleet.ready(0, infos(&Role::ALL));
+    assert_eq!(calls(&fleet), [0, 0, 4], "whoever sits, stays");
+    drop(fleet.attach(CallId(5)));
+    assert_eq!(asked(&mut queues[0]), [(5, None)], "a new call takes the card, and is forgotten there");
+    fleet.lost(0, "again".into());
+    fleet.lost(2, "and the processor".into());
+    assert!(matches!(&*fleet.state().borrow(), EngineState::Lost { times: 4, reason } if reason.contains("so did")));
+    assert_eq!(news(&mut early), [News::Lost]);
+}
+
+#[test]
+fn roles_on_two_cards_serve_one_call_and_it_loses_both_together() {
+    let (thinks, speaks) = ([Role::Mind], [Role::Ears, Role::Voice]);
+    let places = [place("gpu0", 0, &thinks), place("gpu1", 0, &speaks), place("cpu", 1, &[Role::Mind, Role::Embed])];
+    let (fleet, mut queues) = Fleet::new(places.into());
+    fleet.ready(0, infos(&thinks));
+    fleet.ready(2, infos(&[Role::Mind, Role::Embed]));
+    assert_eq!(*fleet.state().borrow(), EngineState::Starting, "there are no ears yet");
+    let mut port = fleet.attach(CallId(1));
+    fleet.ready(1, infos(&speaks));
+    assert_eq!(port.try_recv(), Some(News::Ready));
+    for request in [
+        Request::Listen { call: CallId(1) },
+        think(CallId(1), TurnId(1)),
+        Request::Embed { call: CallId(1), turn: TurnId(1), text: String::new(), urgent: true },
+        Request::Cancel { call: CallId(1), turn: TurnId(1) },
+    ] {
+        port.send(request).expect("room");
+    }
+    assert_eq!(asked(&mut queues[0]), [(1, Some(Role::Mind)), (1, None)]);
+    assert_eq!(asked(&mut queues[1]), [(1, Some(Role::Ears)), (1, None)]);
+    assert_eq!(asked(&mut queues[2]), [(1, Some(Role::Embed)), (1, None)]);
+
+    fleet.lost(0, "gone".into());
+    assert_eq!((port.try_recv(), port.try_recv(), port.try_recv()), (Some(News::Lost), Some(News::Ready), None));
+    assert_eq!(asked(&mut queues[1]), [(1, None)], "the ears forget what they heard: they will hear it again");
+    port.send(think(CallId(1), TurnId(2))).expect("room");
+    assert_eq!(asked(&mut queues[2]), [(1, None), (1, Some(Role::Mind))]);
+}
+
+#[test]
+fn sentences_without_vectors_are_no_loss_to_a_call() {
+    let (needed, embeds) = ([Role::Ears, Role::Mind, Role::Voice], [Role::Embed]);
+    let (fleet, mut queues) = Fleet::new(vec![place("gpu0", 0, &needed), place("cpu", 1, &embeds)]);
+    fleet.ready(0, infos(&needed));
+    let mut port = fleet.attach(CallId(1));
+    assert!(port.was_served());
+    let embed = || Request::Embed { call: CallId(1), turn: TurnId(1), text: String::new(), urgent: true };
+    port.send(embed()).expect("nobody to ask");
+    fleet.ready(1, infos(&embeds));
+    fleet.lost(1, "gone".into());
+    fleet.ready(1, infos(&embeds));
+    assert_eq!(port.try_recv(), None);
+    port.send(embed()).expect("room");
+    assert_eq!(asked(&mut queues[1]), [(1, Some(Role::Embed))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_one_engine_cannot_load_is_in_none() {
+    let places = vec![place("gpu0", 0, &Role::ALL), place("gpu1", 0, &Role::ALL)];
+    let (fleet, mut queues) = Fleet::new(places);
+    (0..2).for_each(|engine| fleet.ready(engine, infos(&Role::ALL)));
+    let (stop, tasks, (prime, _)) = (CancellationToken::new(), TaskTracker::new(), watch::channel(Arc::default()));
+    let adapters = Adapters::wanting(Vec::new());
+    let engine = Engine { fleet: Arc::clone(&fleet), prime: Arc::new(prime), adapters, stop, tasks };
+    let mut first = queues.remove(0);
+    let mut second = queues.remove(0);
+    let info = AdapterInfo { name: "a".into(), sha256: "of a".into(), rank: 8, layers: 1, bytes: 1 };
+    let playing = async {
+        let mut said = Vec::new();
+        loop {
+            let (engine, request) = tokio::select! {
+                Some(request) = first.recv() => (0, request),
+                Some(request) = second.recv() => (1, request),
+            };
+            let (call, turn) = match &request {
+                Request::LoadAdapter { call, turn, .. } | Request::DropAdapter { call, turn, .. } => (*call, *turn),
+                _ => continue,
+            };
+            let drops = matches!(request, Request::DropAdapter { .. });
+            said.push((engine, drops));
+            let (role, failure, reason) = (Role::Mind, Failure::Internal, "no memory".to_owned());
+            fleet.event(
+                engine,
+                match engine {
+                    0 => Event::Adapters { call, turn, adapters: if drops { vec![] } else { vec![info.clone()] } },
+                    _ => Event::Failed { call, turn, role, failure, reason },
+                },
+            );
+            if drops {
+                return said;
+            }
+        }
+    };
+    let (loaded, said) = tokio::join!(engine.load_adapter(files("a")), playing);
+    assert_eq!(loaded, Err("no memory".into()));
+    assert_eq!(said, [(0, false), (1, false), (0, true)]);
+    assert!(engine.adapters().is_empty());
 }

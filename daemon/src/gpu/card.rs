@@ -11,12 +11,23 @@ use utoipa::ToSchema;
 pub struct Identity {
     /// Its place in the driver's list, which may be another one after a restart of the machine.
     pub index: u32,
-    /// Its name for ever, `GPU-…`.
+    /// Of a slice (MIG): its number on that card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slice: Option<u32>,
+    /// Its name for ever, `GPU-…`; of a slice `MIG-…`.
     pub uuid: String,
     /// What it is sold as.
     pub name: String,
     /// Where it sits, as in `lspci`.
     pub pci: String,
+}
+
+impl Identity {
+    /// Its number, as `nvidia-smi` writes it: `0`, or `0:1` for a slice.
+    #[must_use]
+    pub fn number(&self) -> String {
+        self.slice.map_or_else(|| self.index.to_string(), |slice| format!("{}:{slice}", self.index))
+    }
 }
 
 /// What the driver read from it; what a card does not tell is absent.
@@ -57,6 +68,9 @@ pub struct Card {
     pub reading: Option<Reading>,
     /// Critical errors since the daemon started: how often each number came.
     pub xids: BTreeMap<u64, u64>,
+    /// The last of them that was the card's own.
+    #[serde(skip)]
+    pub last_xid: Option<u64>,
     /// What is wrong with it, a sentence each; none if nothing is.
     pub faults: Vec<String>,
 }
@@ -66,7 +80,7 @@ impl Card {
     #[must_use]
     pub fn new(identity: Identity, reading: Option<Reading>, xids: BTreeMap<u64, u64>) -> Self {
         let faults = faults(reading.as_ref(), &xids);
-        Self { identity, reading, xids, faults }
+        Self { identity, reading, xids, last_xid: None, faults }
     }
 }
 
@@ -80,7 +94,7 @@ pub fn is_of_the_card(xid: u64) -> bool {
 }
 
 /// What an XID means, after NVIDIA's catalogue "XID Errors".
-fn meaning(xid: u64) -> &'static str {
+pub(super) fn meaning(xid: u64) -> &'static str {
     match xid {
         48 => "memory error that cannot be corrected",
         61 | 62 => "the card's own controller stopped",

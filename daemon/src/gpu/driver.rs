@@ -20,12 +20,17 @@ use super::card::{Identity, Reading};
 const ROWS_PENDING: u32 = 144;
 const ROWS_FAILED: u32 = 145;
 
+/// `nvml.h`: `NVML_DEVICE_MIG_ENABLE`.
+const MIG_ENABLED: u32 = 1;
+
 /// The number of a critical error that the driver has no number for.
 const UNKNOWN_XID: u64 = 999;
 
-/// A look at a card.
+/// A look at a card, or at a slice of one.
 #[derive(Clone, Default)]
 pub(super) struct Look {
+    /// The card's place in the driver's list.
+    pub(super) index: u32,
     /// Which it is, if that can still be asked.
     pub(super) identity: Option<Identity>,
     /// None: it cannot be reached.
@@ -34,6 +39,13 @@ pub(super) struct Look {
 
 /// The library, loaded.
 pub(super) struct Driver(Nvml);
+
+impl Look {
+    /// Whether it is of a card as a whole.
+    pub(super) fn is_whole(&self) -> bool {
+        self.identity.as_ref().is_none_or(|identity| identity.slice.is_none())
+    }
+}
 
 impl Driver {
     /// Loads it.
@@ -48,16 +60,30 @@ impl Driver {
         self.0.sys_driver_version().unwrap_or_default()
     }
 
-    /// Every card, in the driver's order.
+    /// Every card, in the driver's order, each with its slices behind it.
     ///
     /// # Errors
     /// The driver does not answer.
     pub(super) fn look(&self) -> Result<Vec<Look>, NvmlError> {
-        let look = |index| match self.0.device_by_index(index) {
-            Ok(card) => Look { identity: identity(&card, index).ok(), reading: reading(&card).ok() },
-            Err(_) => Look::default(),
-        };
-        Ok((0..self.0.device_count()?).map(look).collect())
+        let mut looks = Vec::new();
+        for index in 0..self.0.device_count()? {
+            let Ok(card) = self.0.device_by_index(index) else {
+                looks.push(Look { index, ..Look::default() });
+                continue;
+            };
+            let whole = identity(&card, index).ok();
+            looks.push(Look { index, identity: whole.clone(), reading: reading(&card).ok() });
+            if card.mig_mode().is_ok_and(|mode| mode.current == MIG_ENABLED) {
+                let pci = whole.map(|whole| whole.pci).unwrap_or_default();
+                let slices = 0..card.mig_device_count().unwrap_or_default();
+                looks.extend(slices.filter_map(|slice| {
+                    let device = card.mig_device_by_index(slice).ok()?;
+                    let identity = Identity { slice: Some(slice), pci: pci.clone(), ..identity(&device, index).ok()? };
+                    Some(Look { index, identity: Some(identity), reading: reading(&device).ok() })
+                }));
+            }
+        }
+        Ok(looks)
     }
 
     /// The critical errors of these cards from now on; none if the driver tells of no card's.
@@ -99,7 +125,7 @@ impl Ears<'_> {
 
 fn identity(card: &Device<'_>, index: u32) -> Result<Identity, NvmlError> {
     let pci = card.pci_info().map(|pci| pci.bus_id).unwrap_or_default();
-    Ok(Identity { index, uuid: card.uuid()?, name: card.name().unwrap_or_default(), pci })
+    Ok(Identity { index, slice: None, uuid: card.uuid()?, name: card.name().unwrap_or_default(), pci })
 }
 
 /// What is not told is absent; only a card that cannot be reached is an error.

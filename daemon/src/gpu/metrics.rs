@@ -54,11 +54,13 @@ impl Collector for Gpus {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let seen = self.seen();
         let Some(driver) = seen.driver else { return Ok(()) };
-        let label = |card: &Card| [("gpu", card.identity.index.to_string())];
+        let label = |card: &Card| [("gpu", card.identity.number())];
+        // What slices have is their card's: nothing is to be counted twice.
+        let whole = || seen.cards.iter().filter(|card| card.identity.slice.is_none());
         let mut info = encoder.encode_descriptor("gpu_info", "Which cards there are", None, MetricType::Gauge)?;
         for Card { identity, .. } in &seen.cards {
             let labels = [
-                ("gpu", identity.index.to_string()),
+                ("gpu", identity.number()),
                 ("uuid", identity.uuid.clone()),
                 ("name", identity.name.clone()),
                 ("driver", driver.clone()),
@@ -67,22 +69,22 @@ impl Collector for Gpus {
         }
         let help = "1 if nothing is wrong with it";
         let mut healthy = encoder.encode_descriptor("gpu_healthy", help, None, MetricType::Gauge)?;
-        for card in &seen.cards {
+        for card in whole() {
             let value = f64::from(u8::from(card.faults.is_empty()));
             ConstGauge::new(value).encode(healthy.encode_family(&label(card))?)?;
         }
         for (name, help, unit, asked) in readings() {
             let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
-            for card in &seen.cards {
+            for card in whole() {
                 if let Some(value) = card.reading.as_ref().and_then(asked) {
                     ConstGauge::new(value).encode(family.encode_family(&label(card))?)?;
                 }
             }
         }
         let mut xids = encoder.encode_descriptor("gpu_xid", "Critical errors", None, MetricType::Counter)?;
-        for card in &seen.cards {
+        for card in whole() {
             for (xid, count) in &card.xids {
-                let labels = [("gpu", card.identity.index.to_string()), ("xid", xid.to_string())];
+                let labels = [("gpu", card.identity.number()), ("xid", xid.to_string())];
                 ConstCounter::new(*count).encode(xids.encode_family(&labels)?)?;
             }
         }

@@ -9,6 +9,7 @@
 pub mod frame;
 mod ids;
 mod message;
+mod needs;
 mod pcm;
 
 pub use ids::{CallId, ClauseId, ParseIdError, TurnId};
@@ -16,6 +17,7 @@ pub use message::{
     AdapterInfo, ChatMessage, ChatRole, Decline, Event, Failure, Finish, Request, Role, RoleInfo, Sampling, Thought,
     Transcript,
 };
+pub use needs::Need;
 pub use pcm::Pcm;
 
 /// The version of this protocol. Both sides say it first and part when it differs. Another kind of message, appended to

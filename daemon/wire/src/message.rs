@@ -18,6 +18,11 @@ pub enum Role {
     Embed,
 }
 
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Ears, Self::Mind, Self::Voice, Self::Embed];
+}
+
 /// Who said a message of the conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Debug)]
 #[serde(rename_all = "lowercase")]
@@ -224,6 +229,23 @@ impl Request {
             | Self::LoadAdapter { call, .. }
             | Self::DropAdapter { call, .. }
             | Self::Forget { call } => Some(*call),
+        }
+    }
+
+    /// The role whose work this is; none of what concerns every role, or the connection.
+    #[must_use]
+    pub const fn role(&self) -> Option<Role> {
+        match self {
+            Self::Listen { .. } | Self::Hear { .. } | Self::Transcribe { .. } => Some(Role::Ears),
+            Self::Prime { .. }
+            | Self::Think { .. }
+            | Self::PrimeWith { .. }
+            | Self::ThinkWith { .. }
+            | Self::LoadAdapter { .. }
+            | Self::DropAdapter { .. } => Some(Role::Mind),
+            Self::Speak { .. } | Self::Grant { .. } => Some(Role::Voice),
+            Self::Embed { .. } => Some(Role::Embed),
+            Self::Hello { .. } | Self::Ping { .. } | Self::Cancel { .. } | Self::Forget { .. } => None,
         }
     }
 }

@@ -41,7 +41,7 @@ impl Cards {
         Ok(fs::rename(next, self.state())?)
     }
 
-    /// What `gpu.library` is to be.
+    /// What `engine.nvml` is to be.
     pub fn library(&self) -> PathBuf {
         self.dir.path().join("libnvidia-ml.so.1")
     }

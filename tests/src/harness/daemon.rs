@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -56,6 +56,9 @@ pub struct Setup {
     pub agent: &'static str,
     /// A file of questions beside the agent's: its name and what it says.
     pub faq: Option<(&'static str, &'static str)>,
+    /// The library that tells of cards: a pack is computed on all of them by engines that stand for those for cards, and on
+    /// the processor beside them.
+    pub cards: Option<PathBuf>,
     /// Adapters of the engine's own tests that lie beside the models.
     pub adapters: &'static [&'static str],
     /// Lines to append to the configuration; sections that the harness writes are `sip`, `sip.limits`, `media`,
@@ -80,6 +83,7 @@ impl Setup {
             engine,
             agent: AGENT,
             faq: None,
+            cards: None,
             adapters: &[],
             more: String::new(),
             sip: String::new(),
@@ -143,12 +147,14 @@ impl Daemon {
             fs::write(agents.join(name), text)?;
         }
         let engine = match setup.engine {
+            Engine::Pack(_) if setup.cards.is_some() => "kind = \"auto\"".to_owned(),
             Engine::Pack(_) => "kind = \"cpu\"".to_owned(),
             Engine::Scripted(script) => {
                 fs::write(dir.join("script.toml"), script)?;
                 "kind = \"scripted\"\nscript = \"script.toml\"".to_owned()
             }
         };
+        let cards = setup.cards.as_ref().map_or_else(|| Ok(String::new()), |library| on_cards(library, dir))?;
         let pack = if let Engine::Pack(pack) = setup.engine { pack } else { "tiny" };
         let models = if setup.adapters.is_empty() { models() } else { with_adapters(dir, setup.adapters)? };
         let (models, weights) = (models.display().to_string(), weights(dir).display().to_string());
@@ -171,6 +177,7 @@ socket = "{folder}/control.sock"
 show_callers = true
 [engine]
 {engine}
+{cards}
 run = "{folder}"
 [models]
 dir = "{models}"
@@ -415,6 +422,15 @@ paths = ["agents"]
         })
     }
 
+    /// The process id of the engine that was told to compute on this card.
+    pub fn engine_on(&self, uuid: &str) -> Option<Pid> {
+        let told = format!("CUDA_VISIBLE_DEVICES={uuid}");
+        self.engines().into_iter().find(|pid| {
+            let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|one| one == told.as_bytes())
+        })
+    }
+
     /// Process ids of the programs that make phonemes for its engines.
     pub fn espeaks(&self) -> Vec<Pid> {
         let engines = self.engines();
@@ -533,4 +549,12 @@ fn exchanges(call: &Value) -> anyhow::Result<Vec<Turn>> {
         heard: text(turn, "heard_text"),
     };
     Ok(call["exchanges"].as_array().context("a call has exchanges")?.iter().map(turn).collect())
+}
+
+/// Lines of `engine`, and what stands for the engine for cards: the same models, the same messages, on the processor.
+fn on_cards(library: &Path, dir: &Path) -> anyhow::Result<String> {
+    let program = dir.join("callbox-engine-cuda");
+    fs::write(&program, format!("#!/bin/sh\nexec {} \"$@\"\n", executable("callbox-engine")?.display()))?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    Ok(format!("nvml = \"{}\"\ncuda_program = \"{}\"", library.display(), program.display()))
 }

@@ -4,6 +4,8 @@
 //! sentence that says what is missing. Never here: a model; whether a card is healthy, which the daemon looks at.
 
 use std::ffi::c_int;
+use std::time::Duration;
+use std::{io, thread};
 
 use candle_core::Device;
 use candle_core::cuda_backend::CudaDevice;
@@ -51,6 +53,9 @@ pub enum CudaError {
     /// It failed otherwise.
     #[error("the driver of NVIDIA's cards failed: {0}")]
     Driver(#[from] DriverError),
+    /// Nobody can watch it.
+    #[error("no thread can be had to watch the card: {0}")]
+    Thread(#[source] io::Error),
     /// candle failed.
     #[error(transparent)]
     Device(#[from] candle_core::Error),
@@ -65,6 +70,23 @@ pub(super) fn open() -> Result<Device, CudaError> {
     unsafe { device.disable_event_tracking() };
     keep_memory(&device)?;
     Ok(Device::Cuda(device))
+}
+
+/// Between two questions to the card whether it can still compute.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Ends the process when the card can compute no more. An error of the card, or of a kernel on it, stays with its context: all
+/// that is asked for later fails with it, even nothing at all (CUDA driver API, "sticky errors").
+pub(super) fn watch() -> Result<(), CudaError> {
+    let device = CudaDevice::new_with_stream(0)?;
+    let look = move || loop {
+        thread::park_timeout(LOOK);
+        if let Err(error) = device.cuda_stream().synchronize() {
+            tracing::error!(%error, "the card computes no more: this engine ends");
+            std::process::exit(1);
+        }
+    };
+    thread::Builder::new().name("card".into()).spawn(look).map(drop).map_err(CudaError::Thread)
 }
 
 /// Freed memory stays with the process: by default the driver gives it back at every synchronisation, and asks anew.

@@ -36,4 +36,16 @@ impl Place {
             Self::Cuda => Ok(cuda::open()?),
         }
     }
+
+    /// Has the process end when the device can compute no more: whoever started it moves its calls.
+    ///
+    /// # Errors
+    /// One sentence, if the device cannot be used.
+    pub fn watch(self) -> anyhow::Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Ok(cuda::watch()?),
+        }
+    }
 }

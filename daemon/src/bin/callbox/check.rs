@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use callbox::app;
+use callbox::app::{self, placing};
 use callbox::call::agents::{Agents, AgentsError};
 use callbox::config::{Config, EngineKind, PortCheck};
 use callbox::models::{self, Use};
@@ -17,8 +17,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
     /// Prints `{"findings": […]}`.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "placement")]
     json: bool,
+    /// Prints what would compute where, and how the memory of each card is shared out.
+    #[arg(long)]
+    placement: bool,
 }
 
 /// One sentence for each thing that is wrong, and whether a daemon runs.
@@ -36,7 +39,7 @@ pub(crate) async fn findings(config: &Config) -> (Vec<String>, bool) {
         Err(AgentsError::None(_)) => {}
         Err(error) => findings.push(error.to_string()),
     }
-    if config.engine.kind == EngineKind::Cpu
+    if config.engine.kind != EngineKind::Scripted
         && let Err(error) = models::resolve(&config.models.dir, &config.models.pack, &config.models.own(), &Use::ALL)
     {
         findings.push(format!("models: {error}"));
@@ -47,7 +50,25 @@ pub(crate) async fn findings(config: &Config) -> (Vec<String>, bool) {
     (findings, running)
 }
 
+/// What would compute where.
+async fn placement(config: &Config) -> anyhow::Result<ExitCode> {
+    if config.engine.kind == EngineKind::Scripted {
+        println!("a script answers: nothing is computed");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(missing) = config.missing_programs().first() {
+        anyhow::bail!("{missing}");
+    }
+    let pack = models::resolve(&config.models.dir, &config.models.pack, &config.models.own(), &Use::ALL)?;
+    let seen = placing::look(config).await.map_err(anyhow::Error::msg)?;
+    print!("{}", placing::plan(config, &placing::files(&pack), &seen).await.map_err(anyhow::Error::msg)?);
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.placement {
+        return placement(&arguments.file.load()?).await;
+    }
     let (findings, running) = findings(&arguments.file.load()?).await;
     if arguments.json {
         println!("{}", json!({ "findings": findings, "running": running }));

@@ -54,6 +54,15 @@ fn gpu(card: &Value) -> String {
     format!("{state} ({})", parts.join(", "))
 }
 
+/// An engine in a line: how it is, for how many calls, and what it does.
+fn engine(engine: &Value) -> String {
+    let text = |key: &str| engine[key].as_str().unwrap_or_default();
+    let roles: Vec<&str> = engine["roles"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let state = if engine["why"].is_null() { text("state").to_owned() } else { format!("lost: {}", text("why")) };
+    let place = if engine["card"].is_null() { "the processor" } else { text("card") };
+    format!("{state} ({} on {place}, {} calls)", roles.join(" "), engine["calls"])
+}
+
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let limit = Duration::from_secs(arguments.wait.into());
     let (status, health) = match timeout(limit, wait(&arguments)).await {
@@ -75,8 +84,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         for (part, status) in health["parts"].as_object().into_iter().flatten() {
             println!("  {part:<14} {}", text(status));
         }
+        for one in health["engines"].as_array().into_iter().flatten() {
+            let name = one["name"].as_str().unwrap_or_default();
+            println!("  {:<14} {}", format!("engine:{name}"), engine(one));
+        }
         for card in health["gpus"]["cards"].as_array().into_iter().flatten() {
-            println!("  {:<14} {}", format!("gpu:{}", card["index"]), gpu(card));
+            let slice = card["slice"].as_u64().map_or_else(String::new, |slice| format!(":{slice}"));
+            println!("  {:<14} {}", format!("gpu:{}{slice}", card["index"]), gpu(card));
         }
         if let Some(fault) = health["storage"]["fault"].as_str() {
             println!("  {fault}; {} records lost", health["storage"]["records_lost"]);

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use callbox::app::placing;
 use callbox::config::{Config, Threads};
-use callbox::engine::placement::{self, ModelFiles, Resources};
+use callbox::engine::placement::{self, Resources};
 use callbox::engine::{AdapterFiles, Engine, EngineProcess, News, Port, RestartPolicy};
 use callbox::models::{self, PackFiles, Use};
 use callbox_wire::{CallId, Event, Role};
@@ -79,7 +80,7 @@ impl Private {
 
     /// The same, with these files instead of the configured pack's.
     pub(crate) async fn start_with(config: &Config, pack: PackFiles, roles: &[Role]) -> Result<Self> {
-        let files = ModelFiles { vad: pack.vad, stt: pack.stt, llm: pack.llm, voice: pack.voice, embed: pack.embed };
+        let files = placing::files(&pack);
         let threads = match config.engine.threads {
             Threads::Auto => placement::default_threads(),
             Threads::Count(count) => count.get().into(),

@@ -49,6 +49,7 @@ fn start(folder: &tempfile::TempDir, clock: Arc<dyn Clock>) -> (Control, Control
         answers: Answers::begin(None, Arc::clone(&clock)).expect("a thread"),
         knowledge: documents(folder.path()),
         gpus: Gpus::default(),
+        engines: Arc::new(Vec::new),
         clock,
         trunks: Arc::new(|| serde_json::json!({ "carrier": { "calls": 1 } })),
         recorded: Recorded::default(),
