@@ -1,10 +1,13 @@
 //! Agents that answer with adapters of the language model, from the folder to the record.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use callbox_tests::harness::{Daemon, Engine, Setup, say};
+use callbox_tests::harness::{Daemon, Engine, Setup, eventually, executable, say};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
+use tokio::process::Command;
 
 use crate::api::callbox;
 use crate::cache::answered;
@@ -26,6 +29,13 @@ fn card(said: &str, name: &str) -> anyhow::Result<Value> {
     let list: Value = serde_json::from_str(said)?;
     let mut cards = list["adapters"].as_array().context("adapters")?.iter();
     cards.find(|card| card["name"] == name).cloned().with_context(|| format!("no {name}: {said}"))
+}
+
+/// What `callbox reload` ends with, and says.
+async fn reload(daemon: &Daemon) -> anyhow::Result<(i32, String)> {
+    let mut command = Command::new(executable("callbox")?);
+    let output = command.args(["reload", "--config"]).arg(daemon.config()).output().await?;
+    Ok((output.status.code().context("a status")?, String::from_utf8(output.stderr)?))
 }
 
 #[tokio::test]
@@ -63,8 +73,15 @@ async fn an_agent_answers_with_its_adapter_and_the_record_names_it() -> anyhow::
     fs::write(&file, AGENT.replace("every-matrix", "nothing"))?;
     let refused = callbox(&daemon, &["reload"]).await.err().context("there is none")?;
     ensure!(refused.to_string().contains("sampling.adapter of the agent `test`"), "{refused}");
+    // Nor does one whose adapter nobody can load, because the engine is gone; that is no fault of the file's.
     fs::write(&file, AGENT.replace("every-matrix", "queries-values"))?;
-    callbox(&daemon, &["reload"]).await?;
+    kill_process(daemon.engine().context("an engine")?, Signal::KILL)?;
+    let (status, said) = reload(&daemon).await?;
+    ensure!(status == 1 && said.contains("the engine ") && said.contains("try again when `callbox health`"), "{said}");
+    let listed = callbox(&daemon, &["adapter", "list", "--json"]).await?;
+    ensure!(card(&listed, "every-matrix")?["agents"][0] == "test", "{listed}");
+    let again = || async { reload(&daemon).await.ok().filter(|(status, _)| *status == 0) };
+    eventually("a reload with the next engine", Duration::from_secs(30), again).await?;
     callbox(&daemon, &["adapter", "unload", "every-matrix"]).await?;
     converse(&daemon, asked).await?;
     let (_, answer) = answered(&daemon, 2).await?;

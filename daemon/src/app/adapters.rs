@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::call::Exchange;
 use crate::call::agents::Agents;
 use crate::control::{AdapterCard, NotAdapted};
-use crate::engine::AdapterFiles;
+use crate::engine::{AdapterFiles, NotDone};
 use crate::models::adapters::{self, Adapter, AdapterError};
 
 fn files(adapter: &Adapter) -> Result<AdapterFiles, AdapterError> {
@@ -91,18 +91,19 @@ impl Adapters {
             adapters::find(&dir, &wanted).and_then(|adapter| files(&adapter)).map_err(|error| error.to_string())
         });
         let files = files.await?;
-        self.exchange.load_adapter(files).await.map_err(NotAdapted::Wrong)?;
+        self.exchange.load_adapter(files).await.map_err(not_adapted)?;
         self.list().await
     }
 
     /// Loads what these agents name, where that is not loaded as it is on the disk.
-    pub(super) async fn load_named(&self, agents: &Agents) -> Result<(), String> {
+    pub(super) async fn load_named(&self, agents: &Agents) -> Result<(), NotDone> {
         let (dir, agents) = (self.dir.clone(), agents.clone());
         let named = tokio::task::spawn_blocking(move || named(&dir, &agents)).await;
         let loaded = self.exchange.engine().adapters();
         let is_loaded =
             |files: &AdapterFiles| loaded.iter().any(|info| info.name == files.name && info.sha256 == files.sha256);
-        for files in named.map_err(|error| error.to_string())??.into_iter().filter(|files| !is_loaded(files)) {
+        let named = named.map_err(|error| error.to_string()).flatten().map_err(NotDone::Wrong)?;
+        for files in named.into_iter().filter(|files| !is_loaded(files)) {
             self.exchange.load_adapter(files).await?;
         }
         Ok(())
@@ -120,8 +121,15 @@ impl Adapters {
             );
             return Err(NotAdapted::Wrong(why));
         }
-        self.exchange.engine().drop_adapter(name).await.map_err(NotAdapted::Wrong)?;
+        self.exchange.engine().drop_adapter(name).await.map_err(not_adapted)?;
         self.list().await
+    }
+}
+
+fn not_adapted(error: NotDone) -> NotAdapted {
+    match error {
+        NotDone::NotNow(why) => NotAdapted::NotNow(why),
+        NotDone::Wrong(why) => NotAdapted::Wrong(why),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::call::agents::Agents;
 use crate::call::{CallOut, Exchange, NotReached};
 use crate::config::Config;
 use crate::control::{AgentCard, CallOrder, Latch, NotCalled, Order, Orders, Readiness, ReloadError, Reloaded};
+use crate::engine::NotDone;
 use crate::recording::Recordings;
 use crate::service::Service;
 use crate::sip::Endpoint;
@@ -261,15 +262,19 @@ impl Operator {
         let tls = certificates::read(&next).map_err(|error| wrong(&error))?;
         let web = certificates::web(&next).map_err(|error| wrong(&error))?;
         let not_now = |why: &str| ReloadError::NotNow(why.to_owned());
+        let not_done = |error| match error {
+            NotDone::NotNow(why) => ReloadError::NotNow(why),
+            NotDone::Wrong(why) => ReloadError::Configuration(why),
+        };
         let late =
             "the engine did not render the new agents' phrases in time; try again when `callbox health` says ready";
         tokio::select! {
             rendered = tokio::time::timeout(RENDERING, self.exchange.render(&agents)) => {
-                rendered.map_err(|_| not_now(late))?.map_err(ReloadError::Configuration)?;
+                rendered.map_err(|_| not_now(late))?.map_err(not_done)?;
             }
             () = self.stopping.cancelled() => return Err(not_now("callboxd is going down")),
         }
-        self.adapters().load_named(&agents).await.map_err(ReloadError::Configuration)?;
+        self.adapters().load_named(&agents).await.map_err(not_done)?;
         // From here on nothing fails.
         let before = self.exchange.agents();
         let agents_changed =

@@ -29,7 +29,7 @@ use crate::base::{Advertised, Clock, Pii};
 use crate::cache::Answers;
 use crate::control::{LiveCall, LiveCalls, LiveEntry, LiveState, Readiness};
 use crate::dialogue::{Agent, prime_messages};
-use crate::engine::{AdapterFiles, Beginning, Engine, EngineState, Role};
+use crate::engine::{AdapterFiles, Beginning, Engine, EngineState, NotDone, Role};
 use crate::knowledge::Knowledge;
 use crate::media::{self, Media, MediaSession, SessionParameters};
 use crate::recording::Recordings;
@@ -225,8 +225,8 @@ impl Exchange {
     /// Has an adapter loaded in place of what was loaded under its name; later turns of whoever names it are thought with it.
     ///
     /// # Errors
-    /// One sentence, if it does not fit; nothing has changed then.
-    pub async fn load_adapter(&self, files: AdapterFiles) -> Result<(), String> {
+    /// If it does not fit, or there is no engine; nothing has changed then.
+    pub async fn load_adapter(&self, files: AdapterFiles) -> Result<(), NotDone> {
         let (name, sha256) = (files.name.clone(), files.sha256.clone());
         self.engine.load_adapter(files).await?;
         let before = self.adapters().insert(name.clone(), sha256.clone());
@@ -318,12 +318,12 @@ impl Exchange {
     /// Renders what these agents always say, so that they can take calls.
     ///
     /// # Errors
-    /// One sentence, if the engine cannot speak it.
-    pub async fn render(&self, agents: &Agents) -> Result<(), String> {
-        self.phrases
-            .fill(&self.engine, &fixed_texts(agents))
-            .await
-            .map_err(|error| format!("agents: a greeting, goodbye or another fixed phrase cannot be rendered: {error}"))
+    /// If the engine cannot speak it, or is not there to.
+    pub async fn render(&self, agents: &Agents) -> Result<(), NotDone> {
+        self.phrases.fill(&self.engine, &fixed_texts(agents)).await.map_err(|error| {
+            let why = format!("agents: a greeting, goodbye or another fixed phrase cannot be rendered: {error}");
+            if error.is_the_text_s_fault() { NotDone::Wrong(why) } else { NotDone::NotNow(why) }
+        })
     }
 
     /// Other agents for later calls; a call that is up keeps the one that it has.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use callbox_wire::{CallId, ClauseId, Event, Request, TurnId};
+use callbox_wire::{CallId, ClauseId, Event, Failure, Request, TurnId};
 
 use super::rendered::Rendered;
 use super::shelf::{Phrase, RATE, Samples};
@@ -55,10 +55,17 @@ pub(super) enum RenderError {
     Lost,
     #[error("the engine's queue is full")]
     Full,
-    #[error("the engine cannot speak it: {0}")]
-    Failed(String),
+    #[error("the engine cannot speak it: {1}")]
+    Failed(Failure, String),
     #[error("it is longer than a minute")]
     TooLong,
+}
+
+impl RenderError {
+    /// Whether another attempt would end likewise.
+    pub(super) fn is_the_text_s_fault(&self) -> bool {
+        matches!(self, Self::Failed(Failure::Invalid, _) | Self::TooLong)
+    }
 }
 
 impl PhraseBook {
@@ -164,7 +171,9 @@ pub(super) async fn speak(port: &mut Port, turn: TurnId, text: &str) -> Result<V
                 frames.extend(Samples::try_from(pcm.0.as_slice()));
             }
             Some(News::Event(Event::Spoken { turn: of, .. })) if of == turn => return Ok(frames),
-            Some(News::Event(Event::Failed { reason, .. })) => return Err(RenderError::Failed(reason)),
+            Some(News::Event(Event::Failed { failure, reason, .. })) => {
+                return Err(RenderError::Failed(failure, reason));
+            }
             Some(News::Event(_) | News::Ready) => {}
             Some(News::Lost) | None => return Err(RenderError::Lost),
         }

@@ -39,6 +39,8 @@ pub enum NotAdapted {
     Missing(String),
     /// It does not fit, or is needed.
     Wrong(String),
+    /// There is no engine to do it now.
+    NotNow(String),
 }
 
 /// What there is.
@@ -53,6 +55,7 @@ fn told(done: Option<Result<Vec<AdapterCard>, NotAdapted>>) -> Result<Json<Adapt
         Ok(adapters) => Ok(Json(AdapterList { adapters })),
         Err(NotAdapted::Missing(why)) => Err(Problem::new(StatusCode::NOT_FOUND, why)),
         Err(NotAdapted::Wrong(why)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why)),
+        Err(NotAdapted::NotNow(why)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)),
     }
 }
 

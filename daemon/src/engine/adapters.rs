@@ -41,6 +41,21 @@ impl AdapterFiles {
     }
 }
 
+/// Why the engine has not done what was asked of it; its `Display` is one sentence.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotDone {
+    /// It is not there, was lost meanwhile, or has too much to do: later it may be otherwise.
+    #[error("{0}")]
+    NotNow(String),
+    /// It never will.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+fn not_now(why: &str) -> NotDone {
+    NotDone::NotNow(format!("{why}; try again when `callbox health` says ready"))
+}
+
 /// What is wanted in every engine, and what each of them has.
 #[derive(Default)]
 struct Lists {
@@ -109,8 +124,8 @@ impl Engine {
     /// Has an adapter loaded, in every engine of now and in every later one.
     ///
     /// # Errors
-    /// One sentence; nothing has changed then.
-    pub async fn load_adapter(&self, files: AdapterFiles) -> Result<(), String> {
+    /// See [`NotDone`]; nothing has changed then.
+    pub async fn load_adapter(&self, files: AdapterFiles) -> Result<(), NotDone> {
         let before = self.adapters.wanted().into_iter().find(|known| known.name == files.name);
         let undo = |turn| match &before {
             Some(before) => before.request(turn),
@@ -126,8 +141,8 @@ impl Engine {
     /// Has an adapter forgotten; answers that are under way with it go on to their end.
     ///
     /// # Errors
-    /// One sentence, if it is not loaded or the engine does not answer.
-    pub async fn drop_adapter(&self, name: &str) -> Result<(), String> {
+    /// If it is not loaded or the engine does not answer.
+    pub async fn drop_adapter(&self, name: &str) -> Result<(), NotDone> {
         let before = self.adapters.wanted().into_iter().find(|known| known.name == name);
         let undo = |turn| before.as_ref().map_or_else(|| dropping(turn, name), |before| before.request(turn));
         self.ask(|turn| dropping(turn, name), undo).await?;
@@ -136,10 +151,10 @@ impl Engine {
     }
 
     /// Asks one engine after the other; if one cannot, those that could take it back.
-    async fn ask(&self, request: impl Fn(TurnId) -> Request, undo: impl Fn(TurnId) -> Request) -> Result<(), String> {
+    async fn ask(&self, request: impl Fn(TurnId) -> Request, undo: impl Fn(TurnId) -> Request) -> Result<(), NotDone> {
         let engines = self.fleet.that_offer(Role::Mind);
         if engines.is_empty() {
-            return Err("the engine is not ready: try again when `callbox health` says so".to_owned());
+            return Err(not_now("the engine is not ready"));
         }
         let mut turn = self.adapters.line.lock().await;
         for (done, engine) in engines.iter().enumerate() {
@@ -157,23 +172,25 @@ impl Engine {
         Ok(())
     }
 
-    async fn ask_one(&self, engine: usize, turn: TurnId, request: Request) -> Result<(), String> {
+    async fn ask_one(&self, engine: usize, turn: TurnId, request: Request) -> Result<(), NotDone> {
         let mut port = self.fleet.attach_to(ADAPTERS, engine);
-        port.send(request).map_err(|error| error.to_string())?;
+        port.send(request).map_err(|error| not_now(&error.to_string()))?;
         let answer = async {
             loop {
                 match port.recv().await {
                     Some(News::Event(Event::Adapters { turn: of, adapters, .. })) if of == turn => {
                         return Ok(adapters);
                     }
-                    Some(News::Event(Event::Failed { turn: of, reason, .. })) if of == turn => return Err(reason),
-                    Some(News::Lost) | None => return Err("the engine was lost: try again".to_owned()),
+                    Some(News::Event(Event::Failed { turn: of, reason, .. })) if of == turn => {
+                        return Err(NotDone::Wrong(reason));
+                    }
+                    Some(News::Lost) | None => return Err(not_now("the engine was lost meanwhile")),
                     Some(_) => {}
                 }
             }
         };
-        let late = || "the engine did not answer in time".to_owned();
-        self.adapters.of(engine).are(timeout(PATIENCE, answer).await.map_err(|_| late())??);
+        let answer = timeout(PATIENCE, answer).await;
+        self.adapters.of(engine).are(answer.map_err(|_| not_now("the engine did not answer in time"))??);
         Ok(())
     }
 }

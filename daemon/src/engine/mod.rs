@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use adapters::AdapterFiles;
+pub use adapters::{AdapterFiles, NotDone};
 pub use counts::role_name;
 pub use port::{Port, Refused};
 pub use process::{EngineProcess, Fence, Launch, RestartPolicy, identity};

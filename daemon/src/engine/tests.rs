@@ -229,12 +229,24 @@ async fn adapters_come_and_go_while_an_engine_serves() {
     assert_eq!(names(), ["a", "b"]);
     engine.drop_adapter("a").await.expect("dropped");
     assert_eq!(names(), ["b"]);
-    assert!(engine.drop_adapter("a").await.expect_err("gone").contains("no adapter a"));
+    let gone = engine.drop_adapter("a").await;
+    assert!(matches!(&gone, Err(NotDone::Wrong(why)) if why.contains("no adapter a")), "{gone:?}");
     let (call, turn, messages) = (CallId(7), TurnId(1), Vec::new());
     let mut port = engine.attach(call);
     let think = Request::ThinkWith { adapter: "b".into(), call, turn, messages, sampling: Box::default() };
     port.send(think).expect("room");
     assert!(matches!(event(&mut port).await, Event::Failed { failure: Failure::Invalid, .. }), "nothing was asked");
+    engine.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_not_there_is_no_fault_of_what_it_was_asked() {
+    let engine = Engine::start(ScriptedEngine::new(script()), Vec::new());
+    let early = engine.load_adapter(files("a")).await;
+    let sentence = "the engine is not ready; try again when `callbox health` says ready";
+    assert_eq!(early, Err(NotDone::NotNow(sentence.into())));
+    engine.ready(Duration::from_secs(5)).await.expect("ready");
+    assert_eq!(engine.load_adapter(files("a")).await, Ok(()));
 }
 
 fn place(name: &str, rank: u8, roles: &[Role]) -> Place {
@@ -379,7 +391,7 @@ async fn an_adapter_that_one_engine_cannot_load_is_in_none() {
         }
     };
     let (loaded, said) = tokio::join!(engine.load_adapter(files("a")), playing);
-    assert_eq!(loaded, Err("no memory".into()));
+    assert_eq!(loaded, Err(NotDone::Wrong("no memory".into())));
     assert_eq!(said, [(0, false), (1, false), (0, true)]);
     assert!(engine.adapters().is_empty());
 }
