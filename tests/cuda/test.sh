@@ -43,6 +43,7 @@ while read -r name version cards capability sentence; do
     cc -shared -fPIC -Wall -Werror "-DVERSION=$version" "-DCARDS=$cards" "-DCAPABILITY=$capability" \
         -o "$work/$name/libcuda.so.1" tests/cuda/driver.c
     has "$name" "$(says "$work/$name")" "$sentence"
+    has "$name, for the daemon" "$(<"$work/socket.why")" "$sentence"
 done <<'CASES'
 old-driver 12080 1 90 the driver of NVIDIA's cards is too old: it is for CUDA 12.8, this engine for CUDA 13.0; install driver 580 or newer
 no-card 13000 0 90 the driver shows no card of NVIDIA's

@@ -22,6 +22,7 @@ explains() {
     refuses "an engine that is not there" 'callbox.toml:2: engine.kind: '
     configure '[engine]' 'program = "/usr/libexec/callbox/callbox-engine-cuda"'
     refuses "an engine's program that is not there" 'callbox-engine-cuda is no executable file; install the package callbox or set the key'
+    lacks_a_driver
     # Without a file of the owner's the package's counts, and it names the pack `starter`.
     x rm /etc/callbox/callbox.toml
     x umount /var/lib/callbox/models
@@ -46,6 +47,24 @@ explains() {
     wait "$holder" 2>/dev/null
     holds "$suite: starts once nothing is wrong" x systemctl start callbox.service
     is "$suite: port 5060 belongs to the socket unit again" "$(x systemctl is-active callbox.socket)" active
+}
+
+# An engine that cannot start says why, as callbox-engine-cuda does without a driver (tests/cuda); this one says nothing else. The
+# daemon waits, because a driver may come late in a boot.
+lacks_a_driver() {
+    local said="the driver of NVIDIA's cards is missing: libcuda.so.1 was not found; install driver 580 or newer"
+    x tee /usr/local/bin/no-driver >/dev/null <<SH
+#!/bin/sh
+while [ "\$1" != --socket ]; do shift; done
+echo "$said" >"\${2%.sock}.why"
+exit 1
+SH
+    x chmod 755 /usr/local/bin/no-driver
+    configure '[models]' 'pack = "tiny"' '[engine]' 'program = "/usr/local/bin/no-driver"'
+    x systemctl restart --no-block callbox.service
+    comes "$suite: a driver that is missing: the status says it" "systemctl status callbox.service | grep -q 'Status: \"calls are refused: .*${said//\'/.}'"
+    is "$suite: a driver that is missing: no restart" "$(show NRestarts) $(show ActiveState)" "0 activating"
+    x sh -c 'systemctl stop callbox.service; rm /usr/local/bin/no-driver'
 }
 
 holds_port() {

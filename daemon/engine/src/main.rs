@@ -95,6 +95,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
+            // For whoever waits for the socket, to say it in its own words.
+            if let Some(socket) = &args.socket {
+                drop(fs::write(socket.with_extension("why"), format!("{error:#}")));
+            }
             ExitCode::FAILURE
         }
     }

@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -31,6 +31,9 @@ const KILL: Duration = Duration::from_millis(500);
 
 /// Seconds that an engine waits for the next daemon.
 const LINGER: &str = "60";
+
+/// Bytes that are taken of why an engine cannot start.
+const LAST_WORDS: u64 = 512;
 
 /// How to start an engine.
 #[derive(Clone, Debug)]
@@ -163,6 +166,8 @@ impl EngineProcess {
         {
             return Err(format!("the old socket {} cannot be removed: {error}", self.launch.socket.display()));
         }
+        // What an earlier one said, if any.
+        drop(std::fs::remove_file(self.why()));
         let mut command = Command::new(&self.launch.program);
         command.args(&self.launch.arguments).arg("--socket").arg(&self.launch.socket).kill_on_drop(true);
         // The daemon alone speaks to the service manager.
@@ -181,6 +186,20 @@ impl EngineProcess {
         Ok(child)
     }
 
+    /// Where an engine that cannot start says why.
+    fn why(&self) -> PathBuf {
+        self.launch.socket.with_extension("why")
+    }
+
+    /// The sentence of one that could not.
+    fn last_words(&self) -> Option<String> {
+        let mut words = Vec::new();
+        File::open(self.why()).ok()?.take(LAST_WORDS).read_to_end(&mut words).ok()?;
+        let words = String::from_utf8_lossy(&words);
+        let line: String = words.lines().next()?.chars().filter(|c| !c.is_control()).collect();
+        Some(line).filter(|line| !line.is_empty())
+    }
+
     /// Waits for the socket, which appears when the engine is ready.
     async fn connect(&self, child: &mut Child) -> Result<UnixStream, String> {
         let limit = sleep(self.policy.start_limit);
@@ -192,7 +211,10 @@ impl EngineProcess {
             tokio::select! {
                 status = child.wait() => {
                     return Err(match status {
-                        Ok(status) => format!("the engine ended before it was ready ({status}); its log lines say why"),
+                        Ok(status) => match self.last_words() {
+                            Some(why) => format!("the engine ended before it was ready: {why}"),
+                            None => format!("the engine ended before it was ready ({status}); its log lines say why"),
+                        },
                         Err(error) => format!("the engine cannot be watched: {error}"),
                     });
                 }
