@@ -27,6 +27,8 @@ starts() {
         cut -d '"' -f 4 | xargs -I ID "$bed" exec "$machine" callbox call show ID | grep " caller ")" "ow much"
     # A restart finds the engine ready; a stop ends it.
     x systemctl stop callbox.service 2>/dev/null
+    is "$suite: stopped: port and folder that systemd holds for it are not missing" "$(x systemctl is-active callbox.socket) $(x callbox check)" \
+        "active nothing is wrong"
     holds "$suite: starts again" x systemctl start callbox.service
 }
 

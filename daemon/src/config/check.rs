@@ -1,19 +1,31 @@
 //! Looks at the machine through the configuration's eyes. Enters: a [`Config`]; leaves: one sentence for each thing
 //! that would keep calls from being answered. Sockets that it opens are closed again; nothing is written.
+//! What a service manager holds for a daemon that does not run is not missing.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Config, EngineKind};
 
+/// What a service manager holds ready for the daemon.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Held {
+    /// Addresses of UDP that it listens on.
+    pub udp: Vec<SocketAddr>,
+    /// Likewise of TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// Folders that it makes before it starts the daemon.
+    pub folders: Vec<PathBuf>,
+}
+
 /// Whether the ports are tried; a running daemon holds them itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PortCheck {
-    /// Binds each listening address for a moment.
-    Try,
+    /// Binds each listening address for a moment, but those that the daemon is given.
+    Try(Held),
     /// Leaves them alone.
     Skip,
 }
@@ -29,13 +41,14 @@ impl fmt::Display for Finding {
     }
 }
 
-pub(super) fn check(config: &Config, ports: PortCheck) -> Vec<Finding> {
+pub(super) fn check(config: &Config, ports: &PortCheck) -> Vec<Finding> {
     let mut found = Vec::new();
-    if ports == PortCheck::Try {
-        for address in &config.sip.udp {
+    let mut made: &[PathBuf] = &[];
+    if let PortCheck::Try(held) = ports {
+        for address in config.sip.udp.iter().filter(|address| !held.udp.contains(address)) {
             port("sip.udp", "UDP", *address, UdpSocket::bind(address).err(), &mut found);
         }
-        for address in &config.sip.tcp {
+        for address in config.sip.tcp.iter().filter(|address| !held.tcp.contains(address)) {
             port("sip.tcp", "TCP", *address, TcpListener::bind(address).err(), &mut found);
         }
         for address in &config.sip.tls {
@@ -43,12 +56,21 @@ pub(super) fn check(config: &Config, ports: PortCheck) -> Vec<Finding> {
         }
         let http = config.http.listen;
         port("http.listen", "TCP", http, TcpListener::bind(http).err(), &mut found);
+        made = &held.folders;
     }
     let parent = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
-    folder("storage.path", &parent(&config.storage.path), &mut found);
-    folder("http.socket", &parent(&config.http.socket), &mut found);
+    let mut folder = |key: &str, path: &Path| {
+        if path.exists() || !made.iter().any(|made| made == path) {
+            folder(key, path, &mut found);
+        }
+    };
+    folder("storage.path", &parent(&config.storage.path));
+    folder("http.socket", &parent(&config.http.socket));
+    if config.engine.kind != EngineKind::Scripted {
+        folder("engine.run", &config.engine.run);
+    }
     match config.engine.kind {
-        EngineKind::Auto | EngineKind::Cpu => engine(config, &mut found),
+        EngineKind::Auto | EngineKind::Cpu => found.extend(programs(config)),
         EngineKind::Scripted => {
             let script = config.engine.script.as_deref().unwrap_or_else(|| Path::new(""));
             if let Err(error) = fs::File::open(script) {
@@ -67,11 +89,6 @@ pub(super) fn check(config: &Config, ports: PortCheck) -> Vec<Finding> {
         found.push(Finding(format!("agents.paths: no agent file (*.toml) in {}; put one there", folders.join(" or "))));
     }
     found
-}
-
-fn engine(config: &Config, found: &mut Vec<Finding>) {
-    folder("engine.run", &config.engine.run, found);
-    found.extend(programs(config));
 }
 
 /// The programs without which there is no engine.
@@ -152,7 +169,8 @@ mod tests {
         config.engine.run = folder.path().into();
         config.engine.program = Some("/nonexistent/callbox-engine".into());
         config.agents.paths = vec![folder.path().into()];
-        let found: Vec<String> = config.check(PortCheck::Try).into_iter().map(|finding| finding.0).collect();
+        let found: Vec<String> =
+            config.check(&PortCheck::Try(Held::default())).into_iter().map(|finding| finding.0).collect();
         for (key, part) in [
             ("sip.udp", "is used by another program"),
             ("sip.tcp", "is no address of this machine"),
@@ -164,5 +182,12 @@ mod tests {
             assert_eq!(hits, 1, "{key}: {found:#?}");
         }
         assert_eq!(found.len(), 5, "{found:#?}");
+
+        // What the manager holds for a daemon that does not run yet is neither taken nor missing.
+        config.http.socket = "/nonexistent/run/control.sock".into();
+        let held = Held { udp: config.sip.udp.clone(), tcp: Vec::new(), folders: vec!["/nonexistent/run".into()] };
+        let found = config.check(&PortCheck::Try(held));
+        assert!(found.iter().all(|line| !line.0.starts_with("sip.udp") && !line.0.starts_with("http.")), "{found:#?}");
+        assert_eq!(found.len(), 4, "{found:#?}");
     }
 }

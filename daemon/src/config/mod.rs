@@ -17,7 +17,7 @@ mod trunks;
 
 use std::path::{Path, PathBuf};
 
-pub use check::{Finding, PortCheck};
+pub use check::{Finding, Held, PortCheck};
 pub use parse::ConfigError;
 pub use privacy::Privacy;
 pub use recordings::Recordings;
@@ -122,7 +122,7 @@ impl Config {
 
     /// What would keep a daemon with this configuration from answering calls: one sentence each, none if all is well.
     #[must_use]
-    pub fn check(&self, ports: PortCheck) -> Vec<Finding> {
+    pub fn check(&self, ports: &PortCheck) -> Vec<Finding> {
         check::check(self, ports)
     }
 

@@ -9,7 +9,7 @@ use callbox::models::{self, Use};
 use clap::Args;
 use serde_json::json;
 
-use crate::{ConfigFile, client};
+use crate::{ConfigFile, client, manager};
 
 /// See [`crate::Command::Check`].
 #[derive(Args)]
@@ -27,8 +27,9 @@ pub(crate) struct Arguments {
 /// One sentence for each thing that is wrong, and whether a daemon runs.
 pub(crate) async fn findings(config: &Config) -> (Vec<String>, bool) {
     let running = client::is_running(config).await;
-    // A daemon that runs holds its own ports.
-    let findings = config.check(if running { PortCheck::Skip } else { PortCheck::Try });
+    // A daemon that runs holds its own ports; of one that does not, systemd holds some.
+    let ports = if running { PortCheck::Skip } else { PortCheck::Try(manager::held().await) };
+    let findings = config.check(&ports);
     let mut findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
     match Agents::read(&config.agents.paths) {
         Ok(agents) => {

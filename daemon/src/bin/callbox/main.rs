@@ -19,6 +19,7 @@ mod health;
 mod journal;
 mod knowledge;
 mod logs;
+mod manager;
 mod models;
 mod monitor;
 mod owner;
