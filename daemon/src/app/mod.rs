@@ -145,7 +145,7 @@ impl App {
         let kept = config.storage.path.with_file_name("answers.db");
         let answers = Answers::begin(Some(kept), Arc::clone(&clock)).map_err(machine)?;
         metrics.register(|registry| answers.metrics().register(registry));
-        let knowledge = Knowledge::new(config.storage.path.with_file_name("knowledge"));
+        let knowledge = Knowledge::new(config.knowledge());
         metrics.register(|registry| knowledge.metrics().register(registry));
         let readiness = Readiness::default();
         let live = LiveCalls::new(max_calls, Arc::clone(&clock));

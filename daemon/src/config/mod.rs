@@ -120,6 +120,12 @@ impl Config {
         self.engine.cuda_program.clone().unwrap_or_else(|| beside("callbox-engine-cuda"))
     }
 
+    /// Where documents lie that operators have added to what agents know: beside the database, and in its backups.
+    #[must_use]
+    pub fn knowledge(&self) -> PathBuf {
+        self.storage.path.with_file_name("knowledge")
+    }
+
     /// What would keep a daemon with this configuration from answering calls: one sentence each, none if all is well.
     #[must_use]
     pub fn check(&self, ports: &PortCheck) -> Vec<Finding> {

@@ -64,17 +64,19 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn make(place: Place, keep: Option<u16>) -> anyhow::Result<ExitCode> {
     let config = place.file.load()?;
+    let knowledge = config.knowledge();
     let folder = place.to.unwrap_or(config.storage.backups);
     let keep = keep.unwrap_or_else(|| config.storage.keep_backups.get()).into();
     let (begun, now) = (SystemClock.now(), Timestamp::from(SystemClock.wall()));
-    let made = tokio::task::spawn_blocking(move || backup::back_up(&config.storage.path, &folder, keep, now)).await??;
+    let making = move || backup::back_up(&config.storage.path, &knowledge, &folder, keep, now);
+    let made = tokio::task::spawn_blocking(making).await??;
     if place.json {
         println!("{}", serde_json::to_string(&made)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let Made { path, bytes, database_bytes, calls, turns, removed, .. } = made;
+    let Made { path, bytes, database_bytes, calls, turns, documents, removed, .. } = made;
     println!(
-        "{}: {calls} calls and {turns} turns, {} packed into {}, read back and checked in {:.1} s",
+        "{}: {calls} calls, {turns} turns and {documents} added documents, {} packed into {}, read back and checked in {:.1} s",
         path.display(),
         size(database_bytes),
         size(bytes),
@@ -112,19 +114,27 @@ pub(crate) async fn restore(arguments: RestoreArguments) -> anyhow::Result<ExitC
         bail!("a callboxd answers on {}: stop it first, with `systemctl stop callbox`", config.http.socket.display());
     }
     let (begun, now) = (SystemClock.now(), Timestamp::from(SystemClock.wall()));
-    let restoring = move || backup::restore(&arguments.backup, &config.storage.path, now);
+    let knowledge = config.knowledge();
+    let restoring = move || backup::restore(&arguments.backup, &config.storage.path, &knowledge, now);
     let restored = tokio::task::spawn_blocking(restoring).await??;
     if arguments.json {
         println!("{}", serde_json::to_string(&restored)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let Restored { path, bytes, calls, turns, moved_aside } = restored;
+    let Restored { path, bytes, calls, turns, documents, moved_aside, documents_aside } = restored;
     println!(
-        "{}: {calls} calls and {turns} turns, {}, checked and in place in {:.1} s",
+        "{}: {calls} calls, {turns} turns and {} added documents, {}, checked and in place in {:.1} s",
         path.display(),
+        documents.unwrap_or(0),
         size(bytes),
         begun.elapsed().as_secs_f64()
     );
+    if documents.is_none() {
+        println!("the backup is older than documents in backups: those that are here stay");
+    }
+    if let Some(aside) = documents_aside {
+        println!("the documents that were there are {}", aside.display());
+    }
     if let Some(aside) = moved_aside {
         println!("the database that was there is {}; remove it when nobody misses it", aside.display());
     }

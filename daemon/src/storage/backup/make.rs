@@ -12,8 +12,8 @@ use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
 use super::{
-    BackupError, HASH, Hashed, PREFIX, SUFFIX, examine, file_error, give, list, owner, sqlite_error, sync_folder,
-    unpack,
+    BackupError, HASH, Hashed, PREFIX, Rows, SUFFIX, documents, examine, file_error, give, list, owner, sqlite_error,
+    sync_folder, unpack,
 };
 use crate::storage::{BUSY, Timestamp, beside};
 
@@ -35,16 +35,18 @@ pub struct Made {
     pub calls: u64,
     /// Turns in it.
     pub turns: u64,
+    /// Documents in it that operators have added to what agents know.
+    pub documents: u64,
     /// Older backups that were removed.
     pub removed: Vec<PathBuf>,
 }
 
-/// Copies the database at `path` into `folder`, which is made if it is missing; then removes all but the newest `keep`
-/// backups there. `now` names the file.
+/// Copies the database at `path`, and the documents in `knowledge`, into `folder`, which is made if it is missing; then removes
+/// all but the newest `keep` backups there. `now` names the file.
 ///
 /// # Errors
 /// See [`BackupError`]; no file is left under a backup's name then, and no older one was removed.
-pub fn back_up(path: &Path, folder: &Path, keep: usize, now: Timestamp) -> Result<Made, BackupError> {
+pub fn back_up(path: &Path, knowledge: &Path, folder: &Path, keep: usize, now: Timestamp) -> Result<Made, BackupError> {
     if !path.is_file() {
         return Err(BackupError::NoDatabase(path.to_owned()));
     }
@@ -58,7 +60,7 @@ pub fn back_up(path: &Path, folder: &Path, keep: usize, now: Timestamp) -> Resul
     // Beside the result: on its disk, gone with its handle, mode 0600.
     let scratch = tempfile::Builder::new().prefix(".callbox-backup-").tempdir_in(folder).map_err(&unwritable)?;
     let plain = scratch.path().join("copy.db");
-    copy(path, &plain)?;
+    copy(path, knowledge, &plain)?;
 
     let packed = scratch.path().join("packed");
     let (packed_file, expected, database_bytes) = pack(&plain, &packed).map_err(&unwritable)?;
@@ -96,10 +98,12 @@ pub fn back_up(path: &Path, folder: &Path, keep: usize, now: Timestamp) -> Resul
         }
         removed.push(old.path);
     }
-    Ok(Made { path: target, sha256, bytes, database_bytes, calls: rows.calls, turns: rows.turns, removed })
+    let Rows { calls, turns, documents } = rows;
+    let documents = documents.unwrap_or(0);
+    Ok(Made { path: target, sha256, bytes, database_bytes, calls, turns, documents, removed })
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
+fn copy(from: &Path, knowledge: &Path, to: &Path) -> Result<(), BackupError> {
     let (theirs, ours) = (sqlite_error(from), sqlite_error(to));
     // Written only where a daemon was killed and its WAL has to be read.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -108,13 +112,12 @@ fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
     drop(fresh(to).map_err(file_error(to, "cannot be made"))?);
     let mut copy = Connection::open_with_flags(to, flags).map_err(&ours)?;
     let backup = Backup::new(&source, &mut copy).map_err(&theirs)?;
-    loop {
-        match backup.step(-1).map_err(&theirs)? {
-            StepResult::Done => return Ok(()),
-            // Somebody has the whole database, as a checkpoint at the end of a daemon does for a moment.
-            _ => std::thread::park_timeout(std::time::Duration::from_millis(50)),
-        }
+    // Somebody has the whole database, as a checkpoint at the end of a daemon does for a moment.
+    while !matches!(backup.step(-1).map_err(&theirs)?, StepResult::Done) {
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
     }
+    drop(backup);
+    documents::put(&mut copy, &documents::read(knowledge)?).map_err(&ours)
 }
 
 /// Leaves the packed file, then hash and size of the plain one.

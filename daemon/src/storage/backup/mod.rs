@@ -1,12 +1,14 @@
 //! Copies of the database that can be trusted, and the way back. Enters: a database, in use or not; leaves: a
 //! compressed copy of one moment, read back and checked, with its hash beside it. A restore checks all of that again and
-//! never destroys what it replaces. Never here: a wait of the daemon for a copy; a half file under a whole file's name.
+//! never destroys what it replaces. Documents that operators have added lie beside the database and go with it. Never here: a
+//! wait of the daemon for a copy; a half file under a whole file's name.
 //!
 //! ```text
-//!  callbox-2026-01-31T03-00-00.000Z.db.zst         zstd of the SQLite file
+//!  callbox-2026-01-31T03-00-00.000Z.db.zst         zstd of the SQLite file, with the documents as a table more
 //!  callbox-2026-01-31T03-00-00.000Z.db.zst.sha256  "HASH  NAME", as sha256sum(1) writes and checks it
 //! ```
 
+mod documents;
 mod make;
 mod restore;
 
@@ -207,6 +209,8 @@ fn unpack(from: &Path, to: &mut File) -> io::Result<(String, String, u64)> {
 struct Rows {
     calls: u64,
     turns: u64,
+    /// Nothing of a backup from before there were any.
+    documents: Option<u64>,
 }
 
 /// Reads all of a copy that nobody else has. `shown` is the file that is to blame.
@@ -234,7 +238,8 @@ fn examine(copy: &Path, shown: &Path) -> Result<Rows, BackupError> {
             .map(|count| u64::try_from(count).unwrap_or(0))
             .map_err(&sqlite)
     };
-    let rows = Rows { calls: count("calls")?, turns: count("turns")? };
+    let documents = documents::count(&database).map_err(&sqlite)?;
+    let rows = Rows { calls: count("calls")?, turns: count("turns")?, documents };
     // Out of WAL, so that the copy is one file and stays one.
     database.pragma_update(None, "journal_mode", "delete").map_err(&sqlite)?;
     Ok(rows)

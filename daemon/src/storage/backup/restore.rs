@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{BackupError, HASH, examine, file_error, give, owner, parent, sync_folder, unpack};
+use super::{BackupError, HASH, Rows, documents, examine, file_error, give, owner, parent, sync_folder, unpack};
 use crate::storage::{Timestamp, beside, lock};
 
 /// Files that SQLite may have beside a database.
@@ -24,16 +24,21 @@ pub struct Restored {
     pub calls: u64,
     /// Turns in it.
     pub turns: u64,
+    /// Documents that operators had added to what agents know; nothing if the backup is from before it had any: then those
+    /// that are here stay.
+    pub documents: Option<u64>,
     /// Where the one is that was there before.
     pub moved_aside: Option<PathBuf>,
+    /// Likewise the documents, if they were others.
+    pub documents_aside: Option<PathBuf>,
 }
 
-/// Puts the database of a backup in the place of `path`. `now` names what is moved aside.
+/// Puts the database of a backup in the place of `path`, and its documents in that of `knowledge`. `now` names what is moved aside.
 ///
 /// # Errors
 /// See [`BackupError`]; nothing was changed then, unless the disk failed between two renames: then the database is where
 /// the error says.
-pub fn restore(from: &Path, path: &Path, now: Timestamp) -> Result<Restored, BackupError> {
+pub fn restore(from: &Path, path: &Path, knowledge: &Path, now: Timestamp) -> Result<Restored, BackupError> {
     let folder = parent(path);
     let unwritable = file_error(folder, "cannot be written");
     let lock = lock::take(path).map_err(file_error(&lock::file(path), "cannot be locked"))?;
@@ -58,23 +63,28 @@ pub fn restore(from: &Path, path: &Path, now: Timestamp) -> Result<Restored, Bac
         return Err(BackupError::OtherHash(from.to_owned()));
     }
     let rows = examine(scratch.path(), from)?;
+    let added = documents::take(scratch.path(), from)?;
 
     // Whoever had the old one, or the folder, has the new one: a restore by root is for the daemon's user.
     let theirs = owner(path).or_else(|_| owner(folder)).map_err(&unwritable)?;
     give(scratch.as_file(), scratch.path(), theirs)?;
     give(&lock, &lock::file(path), theirs)?;
     scratch.as_file().sync_all().map_err(&unwritable)?;
+    let added = added.map(|added| documents::prepare(&added, knowledge, theirs)).transpose()?.flatten();
 
-    let moved_aside = move_aside(path, now)?;
+    let aside = format!(".before-restore-{}", now.to_string().replace(':', "-"));
+    let moved_aside = move_aside(path, &aside)?;
     scratch.persist(path).map_err(|error| unwritable(error.error))?;
+    let documents_aside = added.map(|added| added.place(&aside)).transpose()?.flatten();
     sync_folder(folder)?;
-    Ok(Restored { path: path.to_owned(), bytes, calls: rows.calls, turns: rows.turns, moved_aside })
+    let Rows { calls, turns, documents } = rows;
+    Ok(Restored { path: path.to_owned(), bytes, calls, turns, documents, moved_aside, documents_aside })
 }
 
 /// The database, and what SQLite has beside it, under another name; a WAL without its database would be lost, and beside
 /// another one it would be poison.
-fn move_aside(path: &Path, now: Timestamp) -> Result<Option<PathBuf>, BackupError> {
-    let aside = beside(path, &format!(".before-restore-{}", now.to_string().replace(':', "-")));
+fn move_aside(path: &Path, aside: &str) -> Result<Option<PathBuf>, BackupError> {
+    let aside = beside(path, aside);
     let failed = file_error(path, "cannot be moved aside");
     for suffix in COMPANIONS {
         match fs::rename(beside(path, suffix), beside(&aside, suffix)) {

@@ -25,6 +25,30 @@ impl Bed {
         self.folder.path().join("backups")
     }
 
+    fn knowledge(&self) -> PathBuf {
+        self.folder.path().join("knowledge")
+    }
+
+    fn know(&self, path: &str, text: &str) {
+        let path = self.knowledge().join(path);
+        fs::create_dir_all(parent(&path)).expect("made");
+        fs::write(path, text).expect("written");
+    }
+
+    /// What agents know, by the path.
+    fn known(&self) -> Vec<(String, String)> {
+        let texts = |path: PathBuf| (path.clone(), fs::read_to_string(path).expect("read"));
+        let mut all: Vec<_> = fs::read_dir(self.knowledge())
+            .into_iter()
+            .flatten()
+            .flat_map(|agent| fs::read_dir(agent.expect("a folder").path()).expect("read"))
+            .map(|file| texts(file.expect("a file").path()))
+            .map(|(path, text)| (path.strip_prefix(self.knowledge()).expect("below").display().to_string(), text))
+            .collect();
+        all.sort();
+        all
+    }
+
     fn with_calls(&self, calls: u64) -> Storage {
         let storage = open(&self.database()).expect("open");
         for id in 0..calls {
@@ -36,11 +60,11 @@ impl Bed {
     }
 
     fn back_up(&self, at: i64) -> Result<Made, BackupError> {
-        back_up(&self.database(), &self.backups(), 3, Timestamp(at * 1_000_000))
+        back_up(&self.database(), &self.knowledge(), &self.backups(), 3, Timestamp(at * 1_000_000))
     }
 
     fn restore(&self, from: &Path) -> Result<Restored, BackupError> {
-        restore(from, &self.database(), Timestamp(0))
+        restore(from, &self.database(), &self.knowledge(), Timestamp(0))
     }
 
     fn calls(&self) -> usize {
@@ -164,6 +188,54 @@ fn what_is_not_whole_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn documents_that_were_added_come_back_and_what_is_no_document_is_left_alone() {
+    let bed = Bed::new();
+    drop(bed.with_calls(1));
+    let before = bed.back_up(1).expect("made, with nothing added");
+    bed.know("desk/prices.csv", "room,price\nsmall,80\n");
+    bed.know("sales/a.md", "# Hours\nFrom nine.");
+    bed.know("desk/.partial", "half");
+    bed.know("stray.md", "of no agent");
+    let secret = bed.folder.path().join("secret");
+    fs::write(&secret, "root's").expect("written");
+    std::os::unix::fs::symlink(&secret, bed.knowledge().join("desk/link.md")).expect("a link");
+    std::os::unix::fs::symlink(bed.folder.path(), bed.knowledge().join("elsewhere")).expect("a link");
+    let made = bed.back_up(2).expect("made");
+    assert_eq!((before.documents, made.documents), (0, 2));
+
+    let same = bed.restore(&made.path).expect("restored");
+    assert_eq!((same.documents, same.documents_aside), (Some(2), None), "they are there");
+    bed.know("desk/prices.csv", "room,price\nsmall,90\n");
+    let restored = bed.restore(&made.path).expect("restored");
+    let [csv, md] = [("desk/prices.csv", "room,price\nsmall,80\n"), ("sales/a.md", "# Hours\nFrom nine.")];
+    assert_eq!(bed.known(), [csv, md].map(|(path, text)| (path.to_owned(), text.to_owned())));
+    let aside = restored.documents_aside.expect("the others are kept");
+    assert_eq!(fs::read_to_string(aside.join("desk/prices.csv")).expect("read"), "room,price\nsmall,90\n");
+    let mode = |path: &str| fs::metadata(bed.knowledge().join(path)).expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode(""), mode("desk"), mode("desk/prices.csv")), (0o700, 0o700, 0o600));
+    fs::remove_dir_all(&aside).expect("removed");
+    assert_eq!(bed.restore(&before.path).expect("restored").documents, Some(0));
+    assert!(!bed.knowledge().exists() && aside.exists(), "there were none then");
+
+    // A backup of before leaves them alone; what calls itself a document and leads elsewhere is refused.
+    bed.know("desk/b.md", "Stays.");
+    let forge = |sql: &str| {
+        let plain = bed.folder.path().join("forged");
+        fs::write(&plain, zstd::decode_all(File::open(&made.path).expect("open")).expect("unpacked")).expect("written");
+        Connection::open(&plain).and_then(|db| db.execute_batch(sql)).expect("forged");
+        let packed = zstd::encode_all(File::open(&plain).expect("open"), 1).expect("packed");
+        fs::write(&before.path, &packed).expect("written");
+        let line = format!("{}  x\n", hex::encode(Sha256::digest(&packed)));
+        fs::write(super::super::beside(&before.path, HASH), line).expect("written");
+        bed.restore(&before.path)
+    };
+    let strange = forge("UPDATE added_documents SET name = '../../evil.md' WHERE agent = 'desk'").expect_err("refused");
+    assert!(strange.to_string().contains("no name of a document"), "{strange}");
+    assert_eq!(forge("DROP TABLE added_documents").expect("restored").documents, None);
+    assert_eq!(bed.known(), [("desk/b.md".to_owned(), "Stays.".to_owned())]);
+}
+
+#[test]
 fn a_lock_that_is_a_link_is_not_followed() {
     let bed = Bed::new();
     drop(bed.with_calls(1));
@@ -192,7 +264,9 @@ fn a_damaged_database_makes_no_backup_and_costs_no_older_one() {
     assert_eq!(list(&bed.backups()).expect("listed").len(), 3);
     let newest = list(&bed.backups()).expect("listed").remove(0);
     assert_eq!(bed.restore(&newest.path).expect("restored over the damaged one").calls, 500);
-    let missing = back_up(Path::new("nowhere.db"), &bed.backups(), 3, Timestamp(0)).expect_err("none").to_string();
+    let missing = back_up(Path::new("nowhere.db"), &bed.knowledge(), &bed.backups(), 3, Timestamp(0))
+        .expect_err("none")
+        .to_string();
     assert!(missing.contains("there is no database nowhere.db"), "{missing}");
 }
 
