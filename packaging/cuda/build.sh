@@ -45,6 +45,7 @@ cp "$target/release/callbox-engine" "$part/libexec/callbox/callbox-engine-cuda"
 for library in libcublas.so.13 libcublasLt.so.13 libcudart.so.13 libcurand.so.10; do
     ln -s "$cuda/lib/$library" "$part/lib/callbox/cuda/$library"
 done
+cp "$cuda"/../../nvidia_cublas-*.dist-info/licenses/License.txt "$part/NVIDIA-EULA"
 echo "$CALLBOX_CUDA_ARCHS" >"$part/archs"
 rm -rf "$out"
 mv "$part" "$out"

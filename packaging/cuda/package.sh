@@ -36,7 +36,7 @@ for library in "$engine"/lib/callbox/cuda/*; do
 done
 cp packaging/cuda/callbox-engine-cuda.8 "$stage/usr/share/man/man8/"
 python3 packaging/inventory.py "$doc/THIRD-PARTY" "$doc/callbox-engine-cuda.cdx.json" "$version" cuda
-install -m 644 "$(packaging/cuda/toolkit.sh)"/../../nvidia_cublas-*.dist-info/licenses/License.txt "$doc/NVIDIA-EULA"
+install -m 644 "$engine/NVIDIA-EULA" "$doc/"
 gzip -9n "$stage"/usr/share/man/man8/* "$doc"/{THIRD-PARTY,NVIDIA-EULA}
 cat >"$stage/changelog" <<TEXT
 callbox-engine-cuda ($version-1) stable; urgency=medium

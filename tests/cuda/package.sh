@@ -11,7 +11,7 @@ is() { [ "$2" = "$3" ] || { echo "FAIL $1: wanted '$3', got '$2'"; exit 1; }; }
 
 engine=$work/engine
 mkdir -p "$engine/lib/callbox/cuda" "$work/tree"
-ln -s "$cache/engine-cuda-90/libexec" "$engine/libexec"
+ln -s "$cache"/engine-cuda-90/{libexec,NVIDIA-EULA} "$engine/"
 for library in "$cache"/engine-cuda-90/lib/callbox/cuda/*; do
     name=${library##*/}
     cc -shared -s -x c -Wl,--no-as-needed "-Wl,-soname,$name" -o "$engine/lib/callbox/cuda/$name" /dev/null

@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2016,SC2154
 # Part of test.sh: what reaches a machine without a network. Model packs and packages as signed files: good ones, in the
-# middle of calls; ones that do not work, which go by themselves; ones that somebody else has made. Enters: the packages of
-# this version and of 99.0.0 (files.sh), the pack `tiny`; leaves: a line for each thing that must hold.
+# middle of calls; ones that do not work, which go by themselves; ones that somebody else has made; daemon and engine in two
+# packages, which go together. Enters: the packages of this version and of 99.0.0 (files.sh), the pack `tiny`; leaves: a line
+# for each thing that must hold.
 
 on_update_machine() {
     local suite=$1
@@ -28,7 +29,8 @@ on_update_machine() {
     refuses_packages
     fails_and_is_undone
     goes_forward_and_back
-    x sh -c 'DEBIAN_FRONTEND=noninteractive apt-get -q -y purge callbox' >/dev/null 2>&1
+    goes_with_its_engine
+    x sh -c 'DEBIAN_FRONTEND=noninteractive apt-get -q -y purge callbox callbox-engine-cuda' >/dev/null 2>&1
     is "$suite: purged: no package is kept" "$(x sh -c 'ls -d /var/lib/callbox-packages /etc/callbox 2>&1 | grep -c "No such"')" 2
     "$bed" stop "$machine"
     machine=
@@ -43,11 +45,16 @@ make_gifts() {
     remake 99.0.1 'printf "#!/bin/sh\nexit 1\n" >usr/sbin/callboxd' || return
     remake 99.0.2 'printf "[engine]\nkind = \"scripted\"\nscript = \"/usr/lib/callbox/deaf.toml\"\n" >usr/lib/callbox/callbox.toml
         printf "[[answer]]\nheard = \"\"\nsay = \"\"\n" >usr/lib/callbox/deaf.toml' || return
+    remake 99.1.0 true || return
+    make_engines || return
     for version in 1.0.0 1.1.0; do
         CALLBOX_MODELS=$models "$CARGO_TARGET_DIR/release/callbox" models pack tiny "$version" --out "$gifts" || return
     done
     spoil || return
     packaging/sign.sh "$gifts"/*.deb "$gifts"/*.tar.zst || return
+    for version in 99.0.1 99.1.0; do
+        mkdir "$gifts/$version" && ln "$gifts"/callbox*_$version-1_amd64.deb* "$gifts/$version/" || return
+    done
     # Not what was signed; signed by nobody whom the machine knows; without its signature.
     head -c 5000000 "$gifts/callbox-tiny-1.1.0.tar.zst" >"$gifts/cut/callbox-tiny-1.1.0.tar.zst"
     cp "$gifts/callbox-tiny-1.1.0.tar.zst.minisig" "$gifts/cut/"
@@ -66,6 +73,27 @@ remake() {
     dpkg-deb --raw-extract "$gifts"/callbox_99.0.0-1_amd64.deb "$tree" || return
     (cd "$tree" && eval "$2" && sed -i "s/^Version: .*/Version: $1-1/" DEBIAN/control && rm -f DEBIAN/md5sums) || return
     dpkg-deb -Zgzip --root-owner-group --build "$tree" "$gifts/callbox_$1-1_amd64.deb"
+}
+
+# callbox-engine-cuda in three versions. The engine in it is that of the processor, because nothing here has a card, and so are
+# four empty libraries and an empty licence NVIDIA's: what is tried is how two packages go together.
+make_engines() {
+    local engine=$work/engine tree=$work/tree library version built=1767225600
+    mkdir -p "$engine/libexec/callbox" "$engine/lib/callbox/cuda" "$work/cuda"
+    cp "$CARGO_TARGET_DIR/release/callbox-engine" "$engine/libexec/callbox/callbox-engine-cuda" || return
+    for library in libcublas.so.13 libcublasLt.so.13 libcudart.so.13 libcurand.so.10; do
+        cc -shared -s -x c "-Wl,-soname,$library" -o "$engine/lib/callbox/cuda/$library" /dev/null || return
+    done
+    : >"$engine/NVIDIA-EULA"
+    packaging/cuda/package.sh -e "$engine" "$work/cuda" || return
+    for version in 99.0.0 99.0.1 99.1.0; do
+        rm -rf "$tree"
+        dpkg-deb --raw-extract "$work"/cuda/*.deb "$tree" || return
+        # Another build is another engine, by its time; so the next daemon does not take the old one over.
+        built=$((built + 1))
+        touch -d "@$built" "$tree/usr/libexec/callbox/callbox-engine-cuda" && sed -i "s/^Version: .*/Version: $version-1/" "$tree/DEBIAN/control" &&
+            dpkg-deb -Zgzip --root-owner-group --build "$tree" "$gifts/callbox-engine-cuda_$version-1_amd64.deb" || return
+    done
 }
 
 # tiny 1.2.0, whole and well signed, with a language model whose numbers are noise: it loads, and speaks nonsense.
@@ -203,6 +231,41 @@ goes_forward_and_back() {
     holds "$suite: and answers" x callbox selftest
     holds "$suite: forward again" x callbox rollback
     is "$suite: the later version is installed again" "$(version)" "99.0.0-1"
+}
+
+# Daemon and engine in two packages: both go forward, and both come back.
+goes_with_its_engine() {
+    local upgrade=(callbox upgrade --offline) start
+    both() { x dpkg-query --show --showformat '${Version} ' callbox callbox-engine-cuda; }
+    has "$suite: the engine's package is installed" "$(x sh -c 'DEBIAN_FRONTEND=noninteractive apt-get -q -y install \
+        /opt/gifts/callbox-engine-cuda_99.0.0-1_amd64.deb 2>&1')" "Setting up callbox-engine-cuda"
+    configure '[models]' 'pack = "tiny"' '[engine]' 'program = "/usr/libexec/callbox/callbox-engine-cuda"'
+    holds "$suite: its engine serves" x systemctl restart callbox.service
+    says "$suite: the daemon's package without the engine's" "callbox-engine-cuda 99.0.0-1 is installed here, and must be of callbox's version: give its package 99.1.0-1, too" \
+        "${upgrade[@]}" /opt/gifts/callbox_99.1.0-1_amd64.deb
+    says "$suite: the engine's package without the daemon's" "callbox-engine-cuda goes with callbox: give the package callbox 99.1.0-1, too" \
+        "${upgrade[@]}" /opt/gifts/callbox-engine-cuda_99.1.0-1_amd64.deb
+    says "$suite: two versions" "are not of one version" \
+        "${upgrade[@]}" /opt/gifts/callbox_99.1.0-1_amd64.deb /opt/gifts/callbox-engine-cuda_99.0.1-1_amd64.deb
+    says "$suite: both without a way back of both" "the package of callbox-engine-cuda 99.0.0-1, which is in use, is not at hand" \
+        "${upgrade[@]}" /opt/gifts/99.1.0
+    is "$suite: nothing has changed" "$(both) $(x sh -c 'ls /var/lib/callbox-packages | xargs')" \
+        "99.0.0-1 99.0.0-1  callbox_${present}_amd64.deb callbox_99.0.0-1_amd64.deb previous"
+    rings 5
+    says "$suite: both, to a daemon that dies" "callbox 99.0.0-1 with callbox-engine-cuda is installed again and answers calls" \
+        "${upgrade[@]}" /opt/gifts/99.0.1 --previous /opt/gifts/callbox-engine-cuda_99.0.0-1_amd64.deb
+    is "$suite: both are those of before" "$(both)" "99.0.0-1 99.0.0-1 "
+    start=$(now)
+    holds "$suite: both, and both good" x "${upgrade[@]}" /opt/gifts/99.1.0
+    echo "     both upgraded after $(seconds "$start") s"
+    rang "two upgrades of daemon and engine"
+    is "$suite: both are there" "$(both)" "99.1.0-1 99.1.0-1 "
+    is "$suite: the engine that serves is the one that is installed" "$(x sh -c 'for one in /proc/[0-9]*; do
+            case $(cat "$one/comm" 2>/dev/null) in callbox-engine*) echo "$(cut -d " " -f 22 "$one/stat") $(readlink "$one/exe")" ;; esac
+        done | sort -n | tail -n 1 | cut -d " " -f 2-')" /usr/libexec/callbox/callbox-engine-cuda
+    holds "$suite: both back" x callbox rollback
+    is "$suite: both are back" "$(both)" "99.0.0-1 99.0.0-1 "
+    holds "$suite: and answer" x callbox selftest
 }
 
 present=$(sed -n 's/^version = "\(.*\)"/\1-1/p' Cargo.toml | head -n 1)

@@ -1,4 +1,4 @@
-//! The packages that are kept, in a folder of root's alone: that of the version in use, and that of the one before. Enters:
+//! The packages that are kept, in a folder of root's alone: those of the version in use, and those of the one before. Enters:
 //! checked files; leaves: their paths. What lies here was checked when it came, and is not checked again.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 /// Where they lie.
 const FOLDER: &str = "/var/lib/callbox-packages";
 
-/// The link to the package that a rollback installs.
+/// The link to the daemon's package that a rollback installs; those of the same version that belong to it lie beside it.
 const PREVIOUS: &str = "previous";
 
 /// The folder, held: nobody else upgrades meanwhile.
@@ -85,11 +85,11 @@ impl Kept {
     }
 
     /// Deletes all packages but these, and what a killed command left.
-    pub(super) fn prune(&self, packages: &[&Path]) -> Result<()> {
+    pub(super) fn prune(&self, packages: &[PathBuf]) -> Result<()> {
         for entry in fs::read_dir(&self.folder).context("the kept packages cannot be listed")?.flatten() {
             let path = entry.path();
             let own = [".lock", PREVIOUS].iter().any(|name| path.ends_with(name));
-            if !own && !packages.contains(&path.as_path()) {
+            if !own && !packages.contains(&path) {
                 fs::remove_file(&path).with_context(|| format!("{} cannot be deleted", path.display()))?;
             }
         }
@@ -114,7 +114,7 @@ mod tests {
         kept.set_previous(Some(&a)).expect("linked");
         kept.set_previous(Some(&b)).expect("linked again");
         assert_eq!(kept.previous(), Some(b.clone()));
-        kept.prune(&[&b]).expect("pruned");
+        kept.prune(std::slice::from_ref(&b)).expect("pruned");
         assert!(b.exists() && !a.exists() && !dir.path().join(".partial-x").exists());
         assert_eq!(kept.previous(), Some(b.clone()));
         fs::remove_file(&b).expect("deleted");

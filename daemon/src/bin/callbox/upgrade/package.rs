@@ -1,5 +1,5 @@
-//! The package managers. Enters: a package file; leaves: what it holds, what is installed, and one of them installed in the
-//! place of the other. They are started as programs and asked no question.
+//! The package managers. Enters: package files; leaves: what they hold, what is installed, and those installed in the place of
+//! these. They are started as programs and asked no question.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::process::Command;
 
-use super::NAME;
+use super::{NAME, NAMES};
 use crate::owner;
 
 /// Installing waits for another package manager that is at work.
@@ -34,13 +34,18 @@ pub(super) struct Package {
 
 impl Package {
     /// Of three words; they become parts of a file name.
-    fn parse(text: &str) -> Result<Self> {
+    pub(super) fn parse(text: &str) -> Result<Self> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let &[name, version, architecture] = words.as_slice() else { bail!("it has no name and version") };
         let plain = |c: char| c.is_ascii_alphanumeric() || ".-+~_".contains(c);
         let is_plain = |word: &&str| word.chars().all(plain) && word.starts_with(|c: char| c.is_ascii_alphanumeric());
         ensure!(words.iter().all(is_plain), "it has a strange name or version: {text:?}");
         Ok(Self { name: name.to_owned(), version: version.to_owned(), architecture: architecture.to_owned() })
+    }
+
+    /// The same of another version.
+    pub(super) fn of_version(&self, version: &str) -> Self {
+        Self { version: version.to_owned(), ..self.clone() }
     }
 }
 
@@ -52,6 +57,24 @@ impl Format {
             Some("rpm") => Ok(Self::Rpm),
             _ => bail!("{} is neither a .deb nor a .rpm", file.display()),
         }
+    }
+
+    /// That of the machine.
+    pub(super) async fn of_this_machine() -> Self {
+        if Self::Deb.installed().await.is_ok() { Self::Deb } else { Self::Rpm }
+    }
+
+    /// The packages of ours in a folder, as far as their names say.
+    pub(super) fn found_in(self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+        let own = |path: &PathBuf| {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            Self::of(path).is_ok_and(|format| format == self) && name.starts_with(NAME)
+        };
+        let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(own).collect();
+        found.sort_unstable();
+        ensure!(!found.is_empty(), "there is no package of {NAME} for this machine in {}", folder.display());
+        Ok(found)
     }
 
     /// As the managers themselves call it.
@@ -80,27 +103,34 @@ impl Format {
         Package::parse(&owner::succeeds(command, ASK).await?)
     }
 
-    /// What is in use.
-    pub(super) async fn installed(self) -> Result<Package> {
+    /// What is in use, the daemon's package first.
+    pub(super) async fn installed(self) -> Result<Vec<Package>> {
         let mut command;
         match self {
             Self::Deb => {
                 command = Command::new("dpkg-query");
-                command.args(["--show", "--showformat=${Package} ${Version} ${Architecture}", NAME]);
+                let format = "--showformat=${db:Status-Status} ${Package} ${Version} ${Architecture}\n";
+                command.args(["--show", format, "callbox*"]);
             }
             Self::Rpm => {
                 command = Command::new("rpm");
-                command.args(["-q", "--queryformat=%{NAME} %{VERSION}-%{RELEASE} %{ARCH}", NAME]);
+                let format = "--queryformat=installed %{NAME} %{VERSION}-%{RELEASE} %{ARCH}\n";
+                command.args(["-qa", format, "callbox*"]);
             }
         }
-        let told = owner::succeeds(command, ASK).await;
+        let told = owner::succeeds(command, ASK).await.unwrap_or_default();
+        // What was removed and has left its settings is not in use.
+        let told: Vec<&str> = told.lines().filter_map(|line| line.strip_prefix("installed ")).collect();
+        let own = |name: &&str| told.iter().find(|line| line.split_whitespace().next() == Some(name));
+        let found: Vec<Package> =
+            NAMES.iter().filter_map(own).map(|line| Package::parse(line)).collect::<Result<_>>()?;
         let kind = if self == Self::Deb { "a .deb" } else { "a .rpm" };
-        told.and_then(|text| Package::parse(&text))
-            .with_context(|| format!("{NAME} was not installed here from {kind}"))
+        ensure!(found.first().is_some_and(|package| package.name == NAME), "{NAME} was not installed here from {kind}");
+        Ok(found)
     }
 
-    /// Installs a file; with `back`, also in the place of a later version.
-    pub(super) async fn install(self, file: &Path, back: bool) -> Result<()> {
+    /// Installs files, all of them at once; with `back`, also in the place of a later version.
+    pub(super) async fn install(self, files: &[PathBuf], back: bool) -> Result<()> {
         let mut command;
         match self {
             Self::Deb => {
@@ -125,11 +155,11 @@ impl Format {
             }
         }
         // The maintainer script leaves the restart to us: it would wait as long as systemd tries.
-        command.arg(file).env("CALLBOX_UPGRADE", "1");
+        command.args(files).env("CALLBOX_UPGRADE", "1");
         owner::succeeds(command, INSTALL).await.map(drop)
     }
 
-    /// The package of what is in use, from where the package manager has it: its cache, or its signed repositories.
+    /// The package of something in use, from where the package manager has it: its cache, or its signed repositories.
     pub(super) async fn fetch_installed(self, now: &Package, folder: &Path) -> Result<PathBuf> {
         let target = folder.join(self.file_name(now));
         let mut command;
@@ -140,13 +170,13 @@ impl Format {
                     std::fs::copy(&cached, &target).with_context(|| format!("{} cannot be kept", cached.display()))?;
                     return Ok(target);
                 }
-                let wanted = format!("cd \"$0\" && apt-get -qq -o APT::Sandbox::User=root download {NAME}=\"$1\"");
+                let wanted = "cd \"$0\" && apt-get -qq -o APT::Sandbox::User=root download \"$1\"";
                 command = Command::new("sh");
-                command.arg("-c").arg(wanted).arg(folder).arg(&now.version);
+                command.arg("-c").arg(wanted).arg(folder).arg(format!("{}={}", now.name, now.version));
             }
             Self::Rpm => {
                 command = Command::new("dnf");
-                command.args(["-q", "-y", "reinstall", "--downloadonly", "--downloaddir"]).arg(folder).arg(NAME);
+                command.args(["-q", "-y", "reinstall", "--downloadonly", "--downloaddir"]).arg(folder).arg(&now.name);
             }
         }
         owner::succeeds(command, INSTALL).await?;
