@@ -62,9 +62,11 @@ times() {
 }
 
 obeys() {
-    local newer="RestartMode|RestartSteps|RestartMaxDelaySec|FileDescriptorStorePreserve"
-    is "$suite: the units verify" "$(x systemd-analyze verify --man=no callbox.service callbox-rescue.timer callbox-backup.timer callbox-healthcheck.service callbox-selftest.timer 2>&1 |
-        grep -v -E "252|Unknown key( name)? '($newer)'" | cat)" ""
+    # The pages are not there: the machine's dpkg leaves them out.
+    is "$suite: the units verify: nothing is said" "$(x sh -c 'cd /usr/lib/systemd/system && systemd-analyze verify --man=no callbox*.*' 2>&1)" ""
+    is "$suite: the manager has nothing to say of them either" "$(x journalctl _PID=1 --quiet --output=cat --priority=warning | grep -i callbox)" ""
+    is "$suite: what only systemd 254 and later know, counts there" "$(show RestartMode) $(show RestartSteps) $(show FileDescriptorStorePreserve)" \
+        "$(if [ "$(x systemctl --version | cut -d ' ' -f 2 | head -n 1)" -ge 254 ]; then echo direct 10 yes; else echo "  "; fi)"
     holds "$suite: exposure is at most 1.5" x systemd-analyze security --no-pager --threshold=15 callbox.service
     is "$suite: nobody but callbox" "$(x sh -c 'stat -c %U /proc/$(systemctl show -P MainPID callbox.service)')" callbox
     is "$suite: port 5060 belongs to the socket unit" "$(x systemctl is-active callbox.socket)" active
@@ -130,5 +132,5 @@ leaves() {
     x umount /var/lib/callbox/models
     holds "$suite: purged" x env DEBIAN_FRONTEND=noninteractive apt-get -q -y purge callbox
     is "$suite: purged: nothing is left" "$(x find / -xdev \( -path /proc -o -path /opt -o -path /tmp -o -path /var/tmp \) -prune \
-        -o -name '*callbox*' -print | grep -v -E '^/etc/apt/|^/var/lib/apt/lists/')" ""
+        -o -name '*callbox*' -print | grep -v -E '^/etc/apt/|^/var/lib/apt/lists/')$(x sh -c 'ls -d /run/callbox /run/systemd/*/callbox* 2>/dev/null')" ""
 }
