@@ -2,6 +2,7 @@
 # Part of test.sh: a box that boots: after a reboot, with a bad configuration, after a power cut.
 
 boots() {
+    local start
     x sh -c 'umount /var/lib/callbox/models
         echo "/opt/models /var/lib/callbox/models none bind 0 0" >>/etc/fstab
         systemctl add-requires boot-complete.target callbox-healthcheck.service 2>/dev/null
@@ -21,7 +22,10 @@ boots() {
     hum 5 20
     "$bed" kill "$machine"
     wait "$hummers"
+    start=$(now)
     turn_on
+    comes "$suite: after a power cut: calls are answered" "callbox health"
+    echo "     $suite: from the power's return to calls that are answered $(seconds "$start") s, a scripted engine"
     is "$suite: after a power cut: it answers by itself" "$(x systemctl is-active callbox.service callbox.socket | xargs)" "active active"
     is "$suite: after a power cut: no record is missing, and those that were up are told lost" \
         "$(records 6 | grep -o '"state":"[a-z]*"' | cut -d '"' -f 4 | xargs)" "lost lost lost lost lost ended"

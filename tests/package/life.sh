@@ -80,17 +80,23 @@ obeys() {
 }
 
 upgrades() {
-    local since port peer
     cp "$packages"/next/*.deb "$work/site/"
     holds "$suite: a later version is published" packaging/publish.sh "$work/site"
     x apt-get -q update >/dev/null 2>&1
+    in_twenty_calls install
+    is "$suite: the later version is there" "$(x dpkg-query --show --showformat '${Version}' callbox)" 99.0.0-1
+}
+
+# in_twenty_calls CMD...: which upgrades the package, while a peer asks 20 times a second.
+in_twenty_calls() {
+    local since port peer
     scripted
     since=$(show MainPID)
     port=$(show ActiveEnterTimestampMonotonic callbox.socket)
     "$bed" net "$machine" python3 tests/package/requests.py 8 >"$work/requests" 2>&1 &
     peer=$!
     hum 20 12
-    holds "$suite: upgraded without a question" install
+    holds "$suite: upgraded without a question" "$@"
     comes "$suite: an upgrade in twenty calls: another daemon answers" \
         "[ \$(systemctl show -P MainPID callbox.service) != $since ] && callbox health"
     is "$suite: an upgrade in twenty calls: they go on" "$(live)" 20
@@ -98,7 +104,6 @@ upgrades() {
     wait "$peer"
     echo "     $suite: SIP requests during the upgrade: $(cat "$work/requests")"
     has "$suite: every SIP request of the upgrade was answered" "$(cat "$work/requests")" " 0 unanswered"
-    is "$suite: the later version is there" "$(x dpkg-query --show --showformat '${Version}' callbox)" 99.0.0-1
     is "$suite: the socket stayed" "$(show ActiveEnterTimestampMonotonic callbox.socket)" "$port"
     is "$suite: the owner's file stayed" "$(x grep -c scripted /etc/callbox/callbox.toml)" 1
 }
@@ -114,6 +119,34 @@ goes_back() {
     talked "another version in a call, with a real engine"
     is "$suite: the version before is there" "$(x dpkg-query --show --showformat '${Version}' callbox)" "$version"
 }
+
+# The drill of docs/recovery.md, on a box that has lost everything but what the page says to keep.
+recovers() {
+    local before from took copy
+    tiny
+    x sh -c 'systemctl restart callbox.service; echo "# Hours
+From nine." >/run/hours.md; callbox knowledge add --agent frontdesk /run/hours.md' >/dev/null
+    # As many as are on a page behind the calls to come.
+    before=$(records 100 | ids)
+    holds "$suite: the drill: kept as the page says" x sh -ec "$(page '# on the box that lives')"
+    x sh -c 'cp /var/lib/callbox/backups/* /var/tmp/; umount /var/lib/callbox/models
+        DEBIAN_FRONTEND=noninteractive apt-get -q -y purge callbox' >/dev/null 2>&1
+    copy=$(x sh -c 'ls /var/tmp/callbox-2*.zst | tail -n 1')
+    from=$(now)
+    holds "$suite: the drill: another box" install
+    x mount --bind /opt/models /var/lib/callbox/models
+    holds "$suite: the drill: done as the page says" x sh -ec "$(page '# on the new one, with packages and models as in install.md, and the three files in /var/tmp' |
+        sed "s,/var/tmp/callbox-2.*zst,$copy,")"
+    took=$(seconds "$from")
+    echo "     $suite: from the packages at hand to a self-test call that is answered $took s"
+    is "$suite: the drill: no call is missing" "$(comm -23 <(tr ' ' '\n' <<<"$before") <(records | ids | tr ' ' '\n'))" ""
+    has "$suite: the drill: what operators have added is known" "$(x callbox knowledge list)" hours.md
+    is "$suite: the drill: nothing in the daemon's folder is root's" "$(x find /var/lib/callbox /var/cache/callbox -xdev ! -user callbox ! -path '*/models*')" ""
+}
+
+ids() { grep -o '"id":"[^"]*"' | sort | xargs; }
+# The block of docs/recovery.md that begins with this line, without it.
+page() { awk -v first="$1" '$0 == first { on = 1; next } /^```/ { on = 0 } on' docs/recovery.md; }
 
 tampered() {
     x sh -c 'cp -r /opt/callbox/apt /var/tmp/bad && sed -i s/99.0.0-1/99.0.0-2/ /var/tmp/bad/dists/stable/main/binary-amd64/Packages

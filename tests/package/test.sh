@@ -43,7 +43,7 @@ ended() {
     exit
 }
 
-for part in files machine life survival faults egress boots rpm updates; do . "tests/package/$part.sh"; done
+for part in files machine life survival faults egress boots rpm litestream updates; do . "tests/package/$part.sh"; done
 
 # One machine, in a shell of its own: its lines come as they are, its counts at the end.
 machine_of() {
