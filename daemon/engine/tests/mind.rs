@@ -5,16 +5,8 @@ mod mind_support;
 use callbox_engine::kernels::Level;
 use callbox_engine::models::transformer::{Piece, Wanted};
 use callbox_engine::role::Worker;
-use callbox_wire::{CallId, ChatMessage, ChatRole, Event, Failure, Finish, Request, Sampling, TurnId};
+use callbox_wire::{CallId, ChatRole, Event, Failure, Finish, Request, Sampling, TurnId};
 use mind_support::*;
-
-fn question(text: &str) -> Vec<ChatMessage> {
-    vec![said(ChatRole::System, "You answer the phone of Doctor Hill's clinic."), said(ChatRole::User, text)]
-}
-
-fn sampling(max_tokens: u32) -> Sampling {
-    Sampling { max_tokens, ..Sampling::default() }
-}
 
 #[test]
 fn tokens_and_prompts_are_those_of_llama_cpp() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use callbox_engine::kernels::Level;
 use callbox_engine::models::transformer::{Piece, Wanted};
 use callbox_engine::role::Worker;
-use callbox_wire::{CallId, ChatMessage, ChatRole, Event, Failure, Request, Sampling, TurnId};
+use callbox_wire::{CallId, ChatMessage, ChatRole, Event, Failure, Request, TurnId};
 use mind_support::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
@@ -19,10 +19,6 @@ const NAMES: [&str; 2] = ["every-matrix", "queries-values"];
 
 fn question() -> Vec<ChatMessage> {
     vec![said(ChatRole::System, "You answer the phone of a clinic."), said(ChatRole::User, "Are you open on Sunday?")]
-}
-
-fn greedy(max_tokens: u32) -> Sampling {
-    Sampling { max_tokens, ..Sampling::default() }
 }
 
 /// As `fixtures/mind/adapters.py` computed it with PEFT over the same weights in f32; the distance is what the rounding of
@@ -99,8 +95,8 @@ fn an_answer_is_its_adapters_and_no_other_s_prefix_serves_it() {
     let mut answers = BTreeMap::new();
     for (call, name) in (1..).zip(["", NAMES[0], NAMES[1]]) {
         match name {
-            "" => talker.think(call, 1, &question(), &greedy(24)),
-            name => talker.think_with(name, call, &question(), &greedy(24)),
+            "" => talker.think(call, 1, &question(), &sampling(24)),
+            name => talker.think_with(name, call, &question(), &sampling(24)),
         }
         let (answer, thought) = talker.answer(call, 1);
         assert_eq!(thought.cached_tokens, 0, "the same prompt, and nothing of it can be shared");
@@ -109,19 +105,19 @@ fn an_answer_is_its_adapters_and_no_other_s_prefix_serves_it() {
     assert!(answers[""] != answers[NAMES[0]] && answers[NAMES[0]] != answers[NAMES[1]], "{answers:?}");
 
     // Its own is shared; one call may go from one to the other.
-    talker.think_with(NAMES[0], 4, &question(), &greedy(24));
+    talker.think_with(NAMES[0], 4, &question(), &sampling(24));
     let (again, thought) = talker.answer(4, 1);
     assert_eq!((&again, thought.cached_tokens), (&answers[NAMES[0]], thought.prompt_tokens - 1));
     talker.mind.submit(Request::Forget { call: CallId(3) });
-    talker.think_with(NAMES[1], 4, &question(), &greedy(24));
+    talker.think_with(NAMES[1], 4, &question(), &sampling(24));
     let (other, thought) = talker.answer(4, 1);
     assert_eq!((&other, thought.cached_tokens), (&answers[NAMES[1]], 0));
 
     // All at once.
     (1..4).for_each(|call| talker.mind.submit(Request::Forget { call: CallId(call) }));
-    talker.think(11, 1, &question(), &greedy(24));
-    talker.think_with(NAMES[0], 12, &question(), &greedy(24));
-    talker.think_with(NAMES[1], 13, &question(), &greedy(24));
+    talker.think(11, 1, &question(), &sampling(24));
+    talker.think_with(NAMES[0], 12, &question(), &sampling(24));
+    talker.think_with(NAMES[1], 13, &question(), &sampling(24));
     let (mut together, mut ended) = (BTreeMap::<u64, String>::new(), 0);
     while ended < 3 {
         match talker.event() {
@@ -142,7 +138,7 @@ fn what_was_primed_with_an_adapter_serves_that_one() {
     // Priming goes on in the background until there is something to think of: this waits for it.
     while !talker.is_silent() {}
     for (call, name, shares) in [(1, NAMES[1], false), (2, NAMES[0], true)] {
-        talker.think_with(name, call, &question(), &greedy(2));
+        talker.think_with(name, call, &question(), &sampling(2));
         let (_, thought) = talker.answer(call, 1);
         assert_eq!(thought.cached_tokens > 8, shares, "{name}: {thought:?}");
         talker.mind.submit(Request::Forget { call: CallId(call) });
@@ -153,14 +149,14 @@ fn what_was_primed_with_an_adapter_serves_that_one() {
 fn an_adapter_that_is_dropped_ends_its_answers_and_begins_none() {
     let talker = talker(2);
     let ask = question();
-    talker.think_with(NAMES[0], 1, &ask, &greedy(40));
+    talker.think_with(NAMES[0], 1, &ask, &sampling(40));
     let (whole, _) = talker.answer(1, 1);
     talker.mind.submit(Request::Forget { call: CallId(1) });
 
-    talker.think_with(NAMES[0], 2, &ask, &greedy(40));
+    talker.think_with(NAMES[0], 2, &ask, &sampling(40));
     let Event::Token { text, .. } = talker.event() else { panic!("an answer that began") };
     order_drop(&talker, NAMES[0]);
-    talker.think_with(NAMES[0], 3, &ask, &greedy(40));
+    talker.think_with(NAMES[0], 3, &ask, &sampling(40));
     let (mut said, mut left, mut refused) = (text, None, None);
     loop {
         match talker.event() {
@@ -179,7 +175,7 @@ fn an_adapter_that_is_dropped_ends_its_answers_and_begins_none() {
     // Loaded again, and asked for before it is there.
     let folder = adapters().join(NAMES[0]);
     order_load(&talker, NAMES[0], &folder, hash(&folder));
-    talker.think_with(NAMES[0], 4, &ask, &greedy(40));
+    talker.think_with(NAMES[0], 4, &ask, &sampling(40));
     assert_eq!(talker.adapters().expect("it fits").len(), 2);
     assert_eq!(talker.answer(4, 1).0, whole);
 }

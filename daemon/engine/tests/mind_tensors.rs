@@ -14,7 +14,7 @@ use callbox_engine::models::transformer::{
 use callbox_engine::role::Worker;
 use callbox_engine::weights::gguf::{Gguf, Head};
 use callbox_engine::weights::peft::PeftFile;
-use callbox_wire::{CallId, ChatMessage, ChatRole, Event, Failure, Request, Sampling, TurnId};
+use callbox_wire::{CallId, Event, Failure, Request, TurnId};
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::{DType, Device, Tensor};
 use mind_support::*;
@@ -363,26 +363,18 @@ fn talker(max_sequences: usize, context: usize, kv_tokens: Option<usize>) -> Tal
     Talker::with(&Config { tensors: true, kv_tokens, ..config })
 }
 
-fn question(text: &str) -> Vec<ChatMessage> {
-    vec![said(ChatRole::System, "You answer the phone of Doctor Hill's clinic."), said(ChatRole::User, text)]
-}
-
-fn greedy(max_tokens: u32) -> Sampling {
-    Sampling { max_tokens, ..Sampling::default() }
-}
-
 #[test]
 fn the_scheduler_sees_no_difference() {
     let talker = talker(3, 512, None);
     let questions = ["What is 2 + 2?", "Tell me about cats, please.", "Who are you?"];
     let mut alone = Vec::new();
     for (call, text) in (1..).zip(questions) {
-        talker.think(call, 1, &question(text), &greedy(16));
+        talker.think(call, 1, &question(text), &sampling(16));
         alone.push(talker.answer(call, 1).0);
         talker.mind.submit(Request::Forget { call: CallId(call) });
     }
     for (call, text) in (1..).zip(questions) {
-        talker.think(call, 2, &question(text), &greedy(16));
+        talker.think(call, 2, &question(text), &sampling(16));
     }
     let (mut together, mut ended) = (vec![String::new(); 3], 0);
     while ended < 3 {
@@ -396,15 +388,15 @@ fn the_scheduler_sees_no_difference() {
 
     // What another call asked is known, and one that goes on knows its own.
     talker.mind.submit(Request::Forget { call: CallId(2) });
-    talker.think(4, 1, &question(questions[0]), &greedy(16));
+    talker.think(4, 1, &question(questions[0]), &sampling(16));
     let (shared, thought) = talker.answer(4, 1);
     assert_eq!((&shared, thought.cached_tokens), (&alone[0], thought.prompt_tokens - 1));
-    talker.think(4, 2, &question("Count from one to one hundred."), &greedy(200));
+    talker.think(4, 2, &question("Count from one to one hundred."), &sampling(200));
     assert!(matches!(talker.event(), Event::Token { .. }));
     talker.mind.submit(Request::Cancel { call: CallId(4), turn: TurnId(2) });
     talker.settle();
     while !talker.is_silent() {}
-    talker.think(1, 3, &question(questions[0]), &greedy(16));
+    talker.think(1, 3, &question(questions[0]), &sampling(16));
     assert_eq!(talker.answer(1, 3).0, alone[0]);
 }
 
@@ -414,11 +406,11 @@ fn a_mind_whose_pool_is_full_forgets_the_idle_and_refuses_the_last() {
     let ask = |call: u64| question(&format!("Count from {call} to one hundred."));
     // One after the other: what the last ones hold goes.
     for call in 1..=5 {
-        talker.think(call, 1, &ask(call), &greedy(8));
+        talker.think(call, 1, &ask(call), &sampling(8));
         talker.answer(call, 1);
     }
     for call in 1..=5 {
-        talker.think(call, 2, &ask(10 + call), &greedy(40));
+        talker.think(call, 2, &ask(10 + call), &sampling(40));
     }
     let (mut answered, mut refused) = (0, 0);
     while answered + refused < 5 {
@@ -433,6 +425,6 @@ fn a_mind_whose_pool_is_full_forgets_the_idle_and_refuses_the_last() {
         }
     }
     assert!(answered > 0 && refused > 0, "{answered} answered, {refused} refused");
-    talker.think(9, 1, &ask(9), &greedy(8));
+    talker.think(9, 1, &ask(9), &sampling(8));
     assert!(talker.answer(9, 1).1.answer_tokens > 0);
 }

@@ -316,3 +316,12 @@ impl Talker {
 pub(crate) fn said(role: ChatRole, content: &str) -> ChatMessage {
     ChatMessage { role, content: content.to_owned() }
 }
+
+/// A caller's question to the agent of the tests.
+pub(crate) fn question(text: &str) -> Vec<ChatMessage> {
+    vec![said(ChatRole::System, "You answer the phone of Doctor Hill's clinic."), said(ChatRole::User, text)]
+}
+
+pub(crate) fn sampling(max_tokens: u32) -> Sampling {
+    Sampling { max_tokens, ..Sampling::default() }
+}
