@@ -9,16 +9,20 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
+use half::f16;
 
 use super::TransformerSpec;
 use super::blocks::{BLOCK, Copied, Table};
 
-/// How keys and values are kept. Eleven bits of precision; what is computed with them is f32.
+/// How keys and values are kept. Eleven bits of precision; what is computed with them is f32. What is too large for it is
+/// kept as its largest: an infinity would be no number for whoever looks past it under a mask, even in a later sequence.
 pub(super) const NUMBER: DType = DType::F16;
 
 /// The pool: of each layer keys and values, `[blocks][BLOCK][kv_heads][head_dim]`.
 pub(super) struct Pages {
     layers: Vec<[Tensor; 2]>,
+    /// The least number that can be kept, and the largest.
+    bounds: [Tensor; 2],
     blocks: usize,
     heads: usize,
     kv_heads: usize,
@@ -65,7 +69,9 @@ impl Pages {
         let shape = (blocks, BLOCK, spec.kv_heads, spec.head_dim);
         let pool = || Ok([Tensor::zeros(shape, NUMBER, device)?, Tensor::zeros(shape, NUMBER, device)?]);
         let layers = (0..spec.layers).map(|_| pool()).collect::<Result<_>>()?;
-        Ok(Self { layers, blocks, heads: spec.heads, kv_heads: spec.kv_heads, dim: spec.head_dim })
+        let bound = |number: f16| Tensor::from_vec(vec![number.to_f32()], (1, 1), device);
+        let bounds = [bound(f16::MIN)?, bound(f16::MAX)?];
+        Ok(Self { layers, bounds, blocks, heads: spec.heads, kv_heads: spec.kv_heads, dim: spec.head_dim })
     }
 
     /// Copies whole blocks of all layers.
@@ -94,7 +100,9 @@ impl Pages {
     pub(super) fn write(&self, layer: usize, places: &Tensor, keys: &Tensor, values: &Tensor) -> Result<()> {
         let shape = (self.blocks * BLOCK, self.kv_heads * self.dim);
         for (pool, new) in self.layers[layer].iter().zip([keys, values]) {
-            pool.reshape(shape)?.scatter_set(places, &new.to_dtype(NUMBER)?.contiguous()?, 0)?;
+            let [least, most] = &self.bounds;
+            let new = new.broadcast_maximum(least)?.broadcast_minimum(most)?.to_dtype(NUMBER)?;
+            pool.reshape(shape)?.scatter_set(places, &new.contiguous()?, 0)?;
         }
         Ok(())
     }
