@@ -15,7 +15,7 @@ export CALLBOX_CACHE := $(CACHE)
 export PATH := $(CARGO_TARGET_DIR)/release:$(CALLBOX_CACHE)/tools/bin:$(HOME)/.cargo/bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help demo test bench fuzz lint build engine-cuda packages test-packages models setup setup-demo setup-bench setup-packages
+.PHONY: help demo test bench fuzz lint build engine-cuda test-gpu bench-gpu packages test-packages models setup setup-demo setup-bench setup-packages
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,14 @@ build: ## The three executables, in the one profile that is tested and shipped
 
 engine-cuda: setup-demo ## The engine for NVIDIA's cards, without one, half an hour, once; CALLBOX_CUDA_ARCHS=90 for one kind of them
 	@packaging/cuda/build.sh
+
+test-gpu: setup-demo build ## Is what the card at hand computes right? Without one: dist/callbox-gpu.tar.gz to carry to one, and status 3
+	@callbox models pull kokoro-82m
+	@packaging/cuda/gpu.sh test
+
+bench-gpu: setup-demo build ## How fast is the card at hand? benches/results/CARD-bench.json; without one as test-gpu
+	@callbox models pull kokoro-82m
+	@packaging/cuda/gpu.sh bench
 
 packages: setup-packages build ## The .deb and the .rpm in dist/, with their signed repositories; for cards, too, after engine-cuda
 	@packaging/build.sh dist

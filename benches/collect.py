@@ -72,6 +72,16 @@ FIGURES = {
     "cache_recall": ("cache.json", "labelled.all.recall&labelled.held_out.recall", 1),
     "cache_wrong_strict": ("cache.json", "labelled.all.wrong_strict", 1),
     "v2v_cached_tiny_p95_s": ("cached.json", "known.p95_s", 1),
+    "h200_decode_1": ("h200-bench.json", "rows.decode_1.figure", 1),
+    "h200_decode_16": ("h200-bench.json", "rows.decode_16.figure", 1),
+    "h200_decode_64": ("h200-bench.json", "rows.decode_64.figure", 1),
+    "h200_adapters": ("h200-bench.json", "rows.adapters.figure", 1),
+    "h200_talking_p95_ms": ("h200-bench.json", "rows.talking.figure", 1),
+    "h200_whisper_tiny": ("h200-bench.json", "rows.whisper_tiny.figure", 1),
+    "h200_whisper_turbo": ("h200-bench.json", "rows.whisper_turbo.figure", 1),
+    "h200_kokoro_1_ms": ("h200-bench.json", "rows.kokoro_1.figure", 1),
+    "h200_kokoro_32_p95_ms": ("h200-bench.json", "rows.kokoro_32.figure", 1),
+    "h200_wrong": ("h200-test.json", "failed", 1),
     "media_lost": ("media.json", "far_end.lost+packets_lost_on_the_way_to_us", 1),
 }
 BAR = re.compile(r"(≤|≥|<) ([0-9.]+) ?(.*)")

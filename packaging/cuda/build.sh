@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# callbox-engine-cuda. Enters: the sources; leaves, in a folder laid out like /usr, libexec/callbox/callbox-engine-cuda and, in
-# lib/callbox/cuda, the libraries of NVIDIA's that it needs. Nothing is asked of the machine: no card, no driver, no toolkit.
+# callbox-engine-cuda. Enters: the sources; leaves, in a folder laid out like /usr, libexec/callbox/callbox-engine-cuda, beside it
+# callbox-gpu, which tries cards, and, in lib/callbox/cuda, the libraries of NVIDIA's that both need. Nothing is asked of the
+# machine: no card, no driver, no toolkit.
 #   packaging/cuda/build.sh [DIR]           DIR: engine-cuda in the cache
 #   packaging/cuda/build.sh --lint          only what clippy has to say of it
 # CALLBOX_CUDA_ARCHS: the compute capabilities to compile for, oldest first, in place of those in archs; each takes minutes.
@@ -36,12 +37,15 @@ CUDAFORGE_THREADS=$(nproc)
 export CUDAFORGE_THREADS CUDA_COMPUTE_CAP=80
 engine=(--locked --release --package callbox-engine --features cuda)
 if [ "${1:-}" = --lint ]; then exec cargo clippy "${engine[@]}" --all-targets -- -D warnings; fi
-cargo rustc "${engine[@]}" --bin callbox-engine -- \
-    -L "native=$driver" -C "link-arg=-Wl,-rpath,\$ORIGIN/../../lib/callbox/cuda"
+for program in callbox-engine callbox-gpu; do
+    cargo rustc "${engine[@]}" --bin "$program" -- \
+        -L "native=$driver" -C "link-arg=-Wl,-rpath,\$ORIGIN/../../lib/callbox/cuda"
+done
 
 part=$out.$$
 mkdir -p "$part/libexec/callbox" "$part/lib/callbox/cuda"
 cp "$target/release/callbox-engine" "$part/libexec/callbox/callbox-engine-cuda"
+cp "$target/release/callbox-gpu" "$part/libexec/callbox/callbox-gpu"
 for library in libcublas.so.13 libcublasLt.so.13 libcudart.so.13 libcurand.so.10; do
     ln -s "$cuda/lib/$library" "$part/lib/callbox/cuda/$library"
 done

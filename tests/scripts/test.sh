@@ -81,6 +81,7 @@ if [ "${PACK:-}" = starter ]; then
 else skipped=$((skipped + $(grep -c '^#\[test\]$' daemon/engine/tests/mind_qwen.rs))); fi
 check "engine for cards" tests/cuda/test.sh
 check "package for cards" tests/cuda/package.sh
+check "what tries cards" tests/cuda/gpu.sh
 suite "end-to-end" scenarios --test-threads=4 "${measuring[@]/#/--skip=}"
 # Its machines run side by side, and beside nothing else: callers who wait for an answer, and a compiler, would wait for
 # each other.

@@ -133,6 +133,15 @@ impl Onnx {
         self.nodes.iter().find(|node| node.name == name).ok_or_else(|| OnnxError::Missing(format!("node {name}")))
     }
 
+    /// Where in the file the weights lie that were rounded to bytes, which is most of it, and whether those have a sign.
+    pub fn bytes_of_weights(&self) -> Vec<(Range<usize>, bool)> {
+        let rounded = |tensor: &&Initializer| matches!(tensor.kind, KIND_U8 | KIND_I8);
+        let found = self.tensors.values().filter(rounded).map(|tensor| (tensor.raw.clone(), tensor.kind == KIND_I8));
+        let mut found: Vec<_> = found.collect();
+        found.sort_by_key(|(range, _)| range.start);
+        found
+    }
+
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)

@@ -26,7 +26,7 @@ use anyhow::{Context, Result, ensure};
 pub use self::adapter::{Adapter, BaseModel};
 pub use self::cache::Cache;
 pub use self::spec::{RopePairs, TransformerSpec};
-pub use self::tensors::{BLOCK, Full, Numbers, Room, Table, TensorConfig};
+pub use self::tensors::{BLOCK, Full, Given, Numbers, Room, Table, TensorConfig};
 use crate::kernels::{Level, Pool};
 use crate::weights::gguf::Gguf;
 use crate::weights::tensors::Tensors;
@@ -98,6 +98,14 @@ impl Transformer {
         let tensors = Tensors::open(&folder.join("model.safetensors"));
         let tensors = tensors.with_context(|| format!("model.safetensors of {shown}"))?;
         Self::of_tensors(&tensors::Source::Checkpoint(&tensors), TransformerSpec::from_config(&about)?, context, config)
+    }
+
+    /// A model of these sizes whose weights are made as it is loaded: to measure one without its file.
+    ///
+    /// # Errors
+    /// As [`Transformer::load_tensors`].
+    pub fn of_given(spec: TransformerSpec, given: &Given, context: usize, config: &TensorConfig) -> Result<Self> {
+        Self::of_tensors(&tensors::Source::Given(given), spec, context, config)
     }
 
     fn of_tensors(

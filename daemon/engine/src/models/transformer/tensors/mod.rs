@@ -24,6 +24,7 @@ pub use self::blocks::{BLOCK, Full, Table};
 use self::blocks::{Blocks, Copied};
 use self::lora::{Adapters, Added};
 use self::pages::{Group, Pages};
+pub use self::weights::Given;
 pub(super) use self::weights::Source;
 use self::weights::{Linear, Matrix, Part, Reader};
 use super::rope::angles;

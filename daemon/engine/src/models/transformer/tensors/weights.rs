@@ -1,7 +1,7 @@
 //! Weights as tensors of a device.
 //!
-//! Enters: a GGUF file or a checkpoint of Hugging Face. Leaves: matrices, quantised as they are stored, or dense; vectors.
-//! Never here: a matrix of another size than the model needs.
+//! Enters: a GGUF file, a checkpoint of Hugging Face, or tensors. Leaves: matrices, quantised as they are stored, or dense;
+//! vectors. Never here: a matrix of another size than the model needs.
 
 use anyhow::{Context, Result, ensure};
 use candle_core::quantized::{GgmlDType, QMatMul, ggml_file::qtensor_from_ggml};
@@ -13,12 +13,17 @@ use crate::weights::gguf::{Gguf, TensorInfo};
 use crate::weights::peft::Module;
 use crate::weights::tensors::Tensors;
 
+/// A weight that lies in no file, of that name and shape, on the device. There is no head: the embedding serves.
+pub type Given<'a> = dyn Fn(&str, &[usize]) -> candle_core::Result<Tensor> + 'a;
+
 /// Where weights come from.
 pub(in super::super) enum Source<'a> {
     /// llama.cpp's container.
     Gguf(&'a Gguf),
     /// safetensors, named as transformers names them.
     Checkpoint(&'a Tensors),
+    /// Made when asked for, by the same names.
+    Given(&'a Given<'a>),
 }
 
 /// What a model is made of.
@@ -47,7 +52,7 @@ impl Part {
                 Self::Norm => "output_norm.weight".to_owned(),
                 Self::Head => "output.weight".to_owned(),
             },
-            Source::Checkpoint(_) => match self {
+            Source::Checkpoint(_) | Source::Given(_) => match self {
                 Self::Embedding => "model.embed_tokens.weight".to_owned(),
                 Self::AttentionNorm(layer) => format!("model.layers.{layer}.input_layernorm.weight"),
                 Self::Weight(layer, module) => format!("model.layers.{layer}.{}.weight", module.name()),
@@ -86,6 +91,7 @@ impl Reader<'_> {
         match self.source {
             Source::Gguf(gguf) => gguf.head().tensors.contains_key(&name),
             Source::Checkpoint(tensors) => tensors.has(&name),
+            Source::Given(_) => false,
         }
     }
 
@@ -110,6 +116,7 @@ impl Reader<'_> {
                 plain(gguf, info, vec![len], self.device)?
             }
             Source::Checkpoint(tensors) => Tensor::from_vec(tensors.read(&name, &[len])?, len, self.device)?,
+            Source::Given(given) => given(&name, &[len])?.to_dtype(DType::F32)?,
         };
         Ok(tensor)
     }
@@ -133,6 +140,11 @@ impl Reader<'_> {
                 let values = tensors.read(&name, &[rows, cols])?;
                 let stored = if tensors.is_bf16(&name) { DType::BF16 } else { DType::F32 };
                 (Tensor::from_vec(values, (rows, cols), self.device)?, stored)
+            }
+            Source::Given(given) => {
+                let tensor = given(&name, &[rows, cols])?;
+                let stored = tensor.dtype();
+                (tensor, stored)
             }
         };
         let number = match self.numbers {
