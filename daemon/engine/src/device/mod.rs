@@ -49,3 +49,17 @@ impl Place {
         }
     }
 }
+
+/// As long as what comes back lives, the shapes of which this thread tells a card's kernels stay on the card: candle copies each
+/// there once, and not for every launch. They stay for good, so there must be few; and nothing else may be brought there
+/// meanwhile, because that would stay, too.
+pub(crate) fn keeping_shapes(device: &Device) -> impl Sized + use<> {
+    #[cfg(feature = "cuda")]
+    {
+        device.as_cuda_device().ok().map(|card| card.enable_cuda_graph_htod_cache())
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        device.is_cuda()
+    }
+}

@@ -29,6 +29,7 @@ pub(super) use self::weights::Source;
 use self::weights::{Linear, Matrix, Part, Reader};
 use super::rope::angles;
 use super::{Piece, RopePairs, TransformerSpec, Wanted};
+use crate::device::keeping_shapes;
 use crate::weights::peft::Module;
 
 /// How matrices lie on the device.
@@ -239,11 +240,15 @@ impl Decoder {
         let rows = self.rows(pieces)?;
         let epsilon = self.spec.norm_epsilon;
         let mut stream = self.embedding.rows(&rows.tokens)?;
-        for index in 0..self.layers.len() {
-            if !go_on() {
-                return Ok(false);
+        {
+            // What a step's layers compute has shapes of its counts alone, of which there are some thousands.
+            let _shapes = keeping_shapes(&self.device);
+            for index in 0..self.layers.len() {
+                if !go_on() {
+                    return Ok(false);
+                }
+                stream = self.layer(index, &rows, stream)?;
             }
-            stream = self.layer(index, &rows, stream)?;
         }
         self.logits.clear();
         if let Some(wanted) = &rows.wanted {
