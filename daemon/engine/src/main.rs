@@ -1,7 +1,7 @@
 //! `callbox-engine`: loads models, warms them up, serves a Unix socket.
 //!
 //! It offers the roles whose models it is given. Built with the feature `cuda` it is `callbox-engine-cuda`, and computes on a
-//! card what can be computed there: the encoder of the ears, the mind, the embedder, Kokoro. The socket appears only when
+//! card what can be computed there: Whisper, the mind, the embedder, Kokoro. The socket appears only when
 //! every one of them has passed a warm-up inference, so whoever can connect can be served.
 
 use std::os::unix::fs::PermissionsExt;
@@ -36,7 +36,7 @@ struct Args {
     /// Silero VAD weights (safetensors); with --stt, offers the role `ears`.
     #[arg(long, requires = "stt")]
     vad: Option<PathBuf>,
-    /// Whisper weights (.pt or .safetensors).
+    /// Whisper weights: .pt, .safetensors, or whisper.cpp's ggml-….bin.
     #[arg(long, requires = "vad")]
     stt: Option<PathBuf>,
     /// Language model (GGUF); offers the role `mind`.
@@ -54,7 +54,7 @@ struct Args {
     /// Where imported weights are kept; can be deleted at any time.
     #[arg(long)]
     cache: PathBuf,
-    /// Where the encoder of the ears, the mind, the embedder and Kokoro compute; a Piper voice computes on the processor.
+    /// Where Whisper, the mind, the embedder and Kokoro compute; a Piper voice computes on the processor.
     #[arg(long, value_enum, default_value_t)]
     device: Place,
     /// Threads that compute.
@@ -66,7 +66,8 @@ struct Args {
     /// Tokens that one conversation may hold.
     #[arg(long, default_value_t = 2048)]
     context: usize,
-    /// Compute the language model with tensors, as a GPU does, on the processor, too: to test what runs there.
+    /// Compute the language model and Whisper's decoder with tensors, as a GPU does, on the processor, too: to test what
+    /// runs there.
     #[arg(long, hide = true)]
     tensors: bool,
     /// With tensors: tokens whose keys and values are kept, of all conversations together.
@@ -173,7 +174,8 @@ fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
     let ears = || {
         let (Some(vad), Some(stt)) = (&args.vad, &args.stt) else { return Ok(None) };
         let device = args.device.device()?;
-        let config = ears::Config { vad: vad.clone(), stt: stt.clone(), threads: args.threads, device };
+        let (vad, stt) = (vad.clone(), stt.clone());
+        let config = ears::Config { vad, stt, threads: args.threads, device, tensors: args.tensors };
         Ears::start(&config, gate.clone(), outlet()).context("the ears cannot start").map(announced)
     };
     let mind = || {

@@ -30,6 +30,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::start(false)
+    }
+
+    fn start(tensors: bool) -> Self {
         let root = std::env::var_os("CALLBOX_MODELS").map(PathBuf::from);
         let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/callbox/models");
         let root = root.unwrap_or_else(home);
@@ -38,6 +42,7 @@ impl Bench {
             stt: root.join("whisper-tiny.en/tiny.en.pt"),
             threads: 1,
             device: Device::Cpu,
+            tensors,
         };
         assert!(config.vad.exists() && config.stt.exists(), "models are missing: run `make models`");
         let (post, events) = bounded(100_000);
@@ -182,6 +187,42 @@ fn nothing_of_a_cancelled_turn_is_sent_and_the_next_is_served() {
     bench.ears.submit(Request::Forget { call: CALL });
     bench.settle();
     assert!(bench.events.try_iter().all(|event| matches!(event, Event::Activity { .. })));
+}
+
+#[test]
+fn those_who_wait_are_heard_together_where_tensors_decode() {
+    let bench = Bench::start(true);
+    let names = ["vm-nomore.wav", "conf-full.wav", "vm-toenternumber.wav", "pbx-invalidpark.wav"];
+    let held = bench.gate.enter(Urgency::FirstAudio);
+    // The first is in the scribe's hands once it waits at the gate; the others are of two buckets.
+    for (call, name) in names.iter().enumerate().chain([(4, &names[0]), (5, &names[1])]) {
+        let heard = bench.listen_to(CallId(call as u64), name);
+        bench.transcribe(CallId(call as u64), 1, 0, heard);
+        while bench.gate.waiting() == 0 {
+            std::thread::yield_now();
+        }
+    }
+    bench.ears.submit(Request::Cancel { call: CallId(4), turn: TurnId(1) });
+    bench.settle_listener();
+    drop(held);
+    let mut heard: Vec<(u64, String, u64)> = (0..5)
+        .map(|_| match bench.outcome() {
+            Event::Heard { call, transcript, .. } => (call.0, transcript.text.to_lowercase(), transcript.compute_us),
+            other => panic!("unexpected: {other:?}"),
+        })
+        .collect();
+    heard.sort();
+    for ((call, text, _), (wanted, words)) in heard.iter().zip([
+        (0, "no more messages"),
+        (1, "conference is full"),
+        (2, "to enter a number"),
+        (3, "no call parked"),
+        (5, "conference is full"),
+    ]) {
+        assert!(*call == wanted && text.contains(words), "{heard:?}");
+    }
+    let together: Vec<u64> = heard.iter().map(|(.., computed)| *computed).collect();
+    assert!(together[1] == together[4] && together[0] != together[1], "one batch took one time: {together:?}");
 }
 
 #[test]

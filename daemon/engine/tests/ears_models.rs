@@ -1,57 +1,17 @@
 //! Silero and Whisper against their oracles (`make_fixtures_ears.py`), and against sounds that are not speech.
 
-use std::collections::HashMap;
+mod whisper_support;
+
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use callbox_engine::models::silero::{self, Silero};
 use callbox_engine::models::whisper::mel::{HOP, LogMel};
-use callbox_engine::models::whisper::{Hearing, Pace, RATE, Unhurried, Whisper};
-use callbox_engine::weights::tensors::Tensors;
+use callbox_engine::models::whisper::{Pace, RATE, Unhurried, Whisper};
 use candle_core::Device;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use whisper_support::*;
 
-#[derive(serde::Deserialize)]
-struct Fact {
-    name: String,
-    text: String,
-    activity: Vec<f32>,
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ears").join(name)
-}
-
-fn model(name: &str) -> PathBuf {
-    let root = std::env::var_os("CALLBOX_MODELS").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/callbox/models");
-    let path = root.unwrap_or_else(home).join(name);
-    assert!(path.exists(), "{} is missing: run `make models`", path.display());
-    path
-}
-
-fn facts() -> Vec<Fact> {
-    serde_json::from_slice(&std::fs::read(fixture("facts.json")).expect("committed")).expect("well formed")
-}
-
-fn wav(name: &str) -> Vec<f32> {
-    let mut wav = hound::WavReader::open(fixture(&format!("{name}.wav"))).expect("committed");
-    wav.samples::<i16>().map(|sample| f32::from(sample.expect("whole")) / 32_768.0).collect()
-}
-
-fn floats(name: &str) -> Vec<f32> {
-    let bytes = std::fs::read(fixture(name)).expect("committed");
-    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-}
-
-fn hear(whisper: &Whisper, samples: &[f32]) -> Hearing {
-    whisper.transcribe(samples, &mut Unhurried).expect("it fits").expect("nobody cancels")
-}
-
-static WHISPER: LazyLock<Whisper> =
-    LazyLock::new(|| Whisper::open(&model("whisper-tiny.en/tiny.en.pt"), &Device::Cpu, 1).expect("a whisper"));
+static WHISPER: LazyLock<Whisper> = LazyLock::new(|| Whisper::open(&tiny_en(), &Device::Cpu, 1).expect("a whisper"));
 
 #[test]
 fn speech_activity_is_the_oracles() {
@@ -77,6 +37,18 @@ fn the_spectrogram_is_the_oracles() {
     assert!(worst < 1e-4, "differs by {worst}");
 }
 
+/// `make_fixtures_whisper.py`
+#[test]
+fn the_spectrogram_of_128_bands_is_the_oracles() {
+    const EVERY: usize = 4;
+    let (samples, wanted) = (wav("vm-nomore"), floats("mel-128.f32"));
+    let got = LogMel::new(128).compute(&samples, samples.len().div_ceil(2 * HOP) * 2);
+    let got: Vec<f32> = got.chunks_exact(128).step_by(EVERY).flatten().copied().collect();
+    assert_eq!(got.len(), wanted.len());
+    let worst = got.iter().zip(&wanted).map(|(got, wanted)| (got - wanted).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-4, "differs by {worst}");
+}
+
 #[test]
 fn each_layer_of_the_encoder_is_the_oracles() {
     const EVERY: usize = 8;
@@ -91,11 +63,6 @@ fn each_layer_of_the_encoder_is_the_oracles() {
         let cosine = product(&got, wanted) / (product(&got, &got) * product(wanted, wanted)).sqrt();
         assert!(cosine > 0.9999, "layer {i}: cosine {cosine}");
     }
-}
-
-/// Words without case and punctuation.
-fn words(text: &str) -> Vec<String> {
-    text.to_lowercase().split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_owned).collect()
 }
 
 #[test]
@@ -126,15 +93,6 @@ fn more_silence_behind_and_before_an_utterance_changes_no_word() {
             assert_eq!(words(&hear(&WHISPER, &padded).text), words(&fact.text));
         }
     }
-}
-
-fn noise(count: usize, loudness: f32) -> Vec<f32> {
-    let mut seed = 7_u32;
-    let mut next = || {
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        ((seed >> 8) as f32 / (1 << 23) as f32 - 1.0) * loudness
-    };
-    (0..count).map(|_| next()).collect()
 }
 
 /// Sine tones, on for the first and off for the second time of `cadence` (seconds).
@@ -193,53 +151,4 @@ fn lengths_at_the_edges_are_heard_or_refused() {
     let whole = [wav("pbx-invalidpark"), vec![0.0; window]].concat();
     hear(&WHISPER, &whole[..window]);
     assert!(WHISPER.transcribe(&whole[..window + 1], &mut Unhurried).is_err());
-}
-
-/// OpenAI's name as Hugging Face has it, independently of the product's table.
-fn renamed(name: &str) -> String {
-    let mut name = format!("model.{name}");
-    for (ours, theirs) in [
-        ("positional_embedding", "embed_positions.weight"),
-        ("token_embedding", "embed_tokens"),
-        (".blocks.", ".layers."),
-        (".cross_attn_ln.", ".encoder_attn_layer_norm."),
-        (".attn_ln.", ".self_attn_layer_norm."),
-        (".mlp_ln.", ".final_layer_norm."),
-        (".cross_attn.", ".encoder_attn."),
-        (".attn.", ".self_attn."),
-        (".query.", ".q_proj."),
-        (".key.", ".k_proj."),
-        (".value.", ".v_proj."),
-        (".out.", ".out_proj."),
-        (".mlp.0.", ".fc1."),
-        (".mlp.2.", ".fc2."),
-        (".ln_post.", ".layer_norm."),
-        (".ln.", ".layer_norm."),
-    ] {
-        name = name.replace(ours, theirs);
-    }
-    name
-}
-
-#[test]
-fn both_formats_and_namings_are_one_model() {
-    let pickle = Tensors::open(&model("whisper-tiny.en/tiny.en.pt")).expect("a checkpoint");
-    let tensors: HashMap<String, (Vec<usize>, Vec<u8>)> = pickle
-        .names()
-        .map(|name| {
-            let shape = pickle.shape(name).expect("listed").to_vec();
-            let numbers = pickle.read(name, &shape).expect("listed");
-            (renamed(name), (shape, bytemuck::cast_slice(&numbers).to_vec()))
-        })
-        .collect();
-    let views = tensors
-        .iter()
-        .map(|(name, (shape, bytes))| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("whole")));
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("model.safetensors");
-    std::fs::write(&path, safetensors::serialize(views, None).expect("a file")).expect("written");
-    let other = Whisper::open(&path, &Device::Cpu, 1).expect("a whisper");
-    assert_eq!(other.dims(), WHISPER.dims());
-    let samples = wav("vm-toenternumber");
-    assert_eq!(hear(&other, &samples), hear(&WHISPER, &samples));
 }

@@ -1,7 +1,7 @@
-//! The utterances that wait for the scribe, and the one that it works at.
+//! The utterances that wait for the scribe, and those that it works at.
 //!
-//! Enters: jobs and cancellations. Leaves: the job whose caller stopped speaking first. Bounded: what finds it full is given
-//! back. Whoever cancels a turn can be sure, once back, that nothing more of it is sent.
+//! Enters: jobs and cancellations. Leaves: the job whose caller stopped speaking first, with others of about its length if the
+//! scribe takes several. Bounded: what finds it full is given back. Whoever cancels a turn can be sure, once back, that nothing more of it is sent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use callbox_wire::{CallId, Event, TurnId};
 
+use crate::models::whisper::bucket;
 use crate::role::SharedOutlet;
 
 /// Utterances that may wait: more would wait longer than a caller does.
@@ -31,7 +32,7 @@ pub(super) type Beat = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct State {
     waiting: Vec<Job>,
-    current: Option<(CallId, TurnId, Arc<AtomicBool>)>,
+    current: Vec<(CallId, TurnId, Arc<AtomicBool>)>,
     beats: Vec<Beat>,
     closed: bool,
 }
@@ -64,9 +65,7 @@ impl Desk {
         let wanted = |c: CallId, t: TurnId| c != call || turn.is_some_and(|turn| t != turn);
         let mut state = self.lock();
         state.waiting.retain(|job| wanted(job.call, job.turn));
-        if let Some((c, t, cancelled)) = &state.current
-            && !wanted(*c, *t)
-        {
+        for (_, _, cancelled) in state.current.iter().filter(|(c, t, _)| !wanted(*c, *t)) {
             cancelled.store(true, Ordering::Relaxed);
         }
     }
@@ -80,17 +79,18 @@ impl Desk {
         let mut state = self.lock();
         state.closed = true;
         state.waiting.clear();
-        if let Some((.., cancelled)) = &state.current {
+        for (.., cancelled) in &state.current {
             cancelled.store(true, Ordering::Relaxed);
         }
         self.changed.notify_all();
     }
 
-    /// Waits for the next job; none if the desk is closed.
-    pub(super) fn take(&self) -> Option<Job> {
+    /// Waits for the next job, and takes others of its bucket with it, in all as many as `most` says of its samples; none if the
+    /// desk is closed.
+    pub(super) fn take(&self, most: impl Fn(usize) -> usize) -> Option<Vec<Job>> {
         let mut state = self.lock();
         loop {
-            state.current = None;
+            state.current.clear();
             let beats = std::mem::take(&mut state.beats);
             if !beats.is_empty() {
                 drop(state);
@@ -101,11 +101,18 @@ impl Desk {
             if state.closed {
                 return None;
             }
-            let first = state.waiting.iter().enumerate().min_by_key(|(_, job)| job.ended).map(|(index, _)| index);
-            if let Some(index) = first {
-                let job = state.waiting.swap_remove(index);
-                state.current = Some((job.call, job.turn, Arc::clone(&job.cancelled)));
-                return Some(job);
+            if let Some(first) = state.waiting.iter().min_by_key(|job| job.ended) {
+                let (like, most) = (bucket(first.samples.len()), most(first.samples.len()));
+                state.waiting.sort_by_key(|job| job.ended);
+                let mut taken = 0;
+                let alike = |job: &mut Job| {
+                    let alike = taken < most && bucket(job.samples.len()) == like;
+                    taken += usize::from(alike);
+                    alike
+                };
+                let jobs: Vec<Job> = state.waiting.extract_if(.., alike).collect();
+                state.current = jobs.iter().map(|job| (job.call, job.turn, Arc::clone(&job.cancelled))).collect();
+                return Some(jobs);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

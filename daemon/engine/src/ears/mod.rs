@@ -45,12 +45,14 @@ const WARM_UP: [usize; 3] = [1, 3, 8];
 pub struct Config {
     /// `silero_vad_16k.safetensors`.
     pub vad: PathBuf,
-    /// A Whisper checkpoint, OpenAI's or Hugging Face's.
+    /// A Whisper checkpoint: OpenAI's, Hugging Face's or whisper.cpp's.
     pub stt: PathBuf,
-    /// Threads that one step of the decoder may use; the encoder uses candle's.
+    /// Threads that one step of the decoder may use on a processor; the encoder uses candle's.
     pub threads: usize,
-    /// Where the encoder computes.
+    /// Where Whisper computes.
     pub device: Device,
+    /// Decode with tensors on a processor, too.
+    pub tensors: bool,
 }
 
 /// The role.
@@ -72,8 +74,12 @@ impl Ears {
     pub fn start(config: &Config, gate: Gate, outlet: SharedOutlet) -> anyhow::Result<Self> {
         let begun = now();
         let silero = Silero::open(&config.vad).with_context(|| config.vad.display().to_string())?;
-        let whisper = Whisper::open(&config.stt, &config.device, config.threads)
-            .with_context(|| config.stt.display().to_string())?;
+        let whisper = if config.tensors {
+            Whisper::open_tensors(&config.stt, &config.device)
+        } else {
+            Whisper::open(&config.stt, &config.device, config.threads)
+        };
+        let whisper = whisper.with_context(|| config.stt.display().to_string())?;
         let loaded = now();
         {
             let _permit = gate.enter(Urgency::Background);
@@ -177,8 +183,14 @@ fn warm_up(silero: &Silero, whisper: &Whisper) -> anyhow::Result<()> {
         anyhow::ensure!((0.0..=1.0).contains(&speech), "the voice activity detector computes no probability");
     }
     for seconds in WARM_UP {
-        let hearing = whisper.transcribe(&noise(seconds * EARS_RATE as usize), &mut Unhurried)?;
-        anyhow::ensure!(hearing.is_some_and(|h| h.mean_logprob.is_finite()), "the speech model computes no numbers");
+        let samples = seconds * EARS_RATE as usize;
+        let utterances = vec![noise(samples); whisper.batch(samples)];
+        for together in [&utterances[..1], &utterances[1..]] {
+            let together: Vec<&[f32]> = together.iter().map(Vec::as_slice).collect();
+            let hearings = whisper.transcribe_all(&together, &mut Unhurried)?.unwrap_or_default();
+            let sound = hearings.len() == together.len() && hearings.iter().all(|h| h.mean_logprob.is_finite());
+            anyhow::ensure!(sound, "the speech model computes no numbers");
+        }
     }
     Ok(())
 }

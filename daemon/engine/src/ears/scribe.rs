@@ -1,7 +1,7 @@
-//! The thread that owns Whisper: one utterance after the other, a step at a time.
+//! The thread that owns Whisper: one utterance after the other, or several of one bucket together, a step at a time.
 //!
 //! Enters: jobs from the desk. Leaves: [`Event::Heard`] or [`Event::Failed`]. Between any two steps others may compute, and
-//! the job may end: at most one layer of the encoder or one token is computed for nobody.
+//! the work may end, if nobody wants any of it: at most one layer of the encoder or one token is computed for nobody.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,47 +10,56 @@ use std::time::Duration;
 
 use callbox_wire::{Event, Failure, Transcript};
 
-use super::desk::Desk;
+use super::desk::{Desk, Job};
 use super::{failed, now};
 use crate::device::{Gate, Permit, Urgency};
-use crate::models::whisper::{Pace, RATE, Whisper};
+use crate::models::whisper::{Hearing, Pace, RATE, Whisper};
 use crate::role::SharedOutlet;
 
 pub(super) fn run(whisper: &Whisper, desk: &Desk, gate: &Gate, outlet: &SharedOutlet) {
-    while let Some(job) = desk.take() {
-        let queued = now().saturating_duration_since(job.asked);
+    while let Some(jobs) = desk.take(|samples| whisper.batch(samples)) {
         let started = now();
-        let mut turns = Turns::new(gate, Arc::clone(&job.cancelled));
+        let mut turns = Turns::new(gate, jobs.iter().map(|job| Arc::clone(&job.cancelled)).collect());
         if turns.between() == ControlFlow::Break(()) {
             continue;
         }
-        let outcome = whisper.transcribe(&job.samples, &mut turns);
+        let utterances: Vec<&[f32]> = jobs.iter().map(|job| job.samples.as_slice()).collect();
+        let outcome = whisper.transcribe_all(&utterances, &mut turns);
         let waited = turns.waited;
         drop(turns);
-        let event = match outcome {
-            Ok(None) => continue,
-            Ok(Some(hearing)) => {
-                let computed = now().saturating_duration_since(started).saturating_sub(waited);
-                Event::Heard {
-                    call: job.call,
-                    turn: job.turn,
-                    transcript: Transcript {
-                        text: hearing.text,
-                        declined: hearing.declined,
-                        no_speech: hearing.no_speech,
-                        mean_logprob: hearing.mean_logprob,
-                        audio_ms: (job.samples.len() * 1000 / RATE) as u32,
-                        queue_us: micros(queued + waited),
-                        compute_us: micros(computed),
-                    },
+        let computed = now().saturating_duration_since(started).saturating_sub(waited);
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(hearings)) => {
+                for (job, hearing) in jobs.iter().zip(hearings) {
+                    let queued = started.saturating_duration_since(job.asked);
+                    desk.report(job, outlet, heard(job, hearing, queued + waited, computed));
                 }
             }
             Err(error) => {
-                tracing::error!(call = %job.call, turn = %job.turn, %error, "transcription failed");
-                failed(job.call, job.turn, Failure::Internal, "the speech model failed")
+                for job in &jobs {
+                    tracing::error!(call = %job.call, turn = %job.turn, %error, "transcription failed");
+                    let event = failed(job.call, job.turn, Failure::Internal, "the speech model failed");
+                    desk.report(job, outlet, event);
+                }
             }
-        };
-        desk.report(&job, outlet, event);
+        }
+    }
+}
+
+fn heard(job: &Job, hearing: Hearing, queued: Duration, computed: Duration) -> Event {
+    Event::Heard {
+        call: job.call,
+        turn: job.turn,
+        transcript: Transcript {
+            text: hearing.text,
+            declined: hearing.declined,
+            no_speech: hearing.no_speech,
+            mean_logprob: hearing.mean_logprob,
+            audio_ms: (job.samples.len() * 1000 / RATE) as u32,
+            queue_us: micros(queued),
+            compute_us: micros(computed),
+        },
     }
 }
 
@@ -62,12 +71,13 @@ fn micros(duration: Duration) -> u64 {
 struct Turns<'a> {
     gate: &'a Gate,
     permit: Option<Permit>,
-    cancelled: Arc<AtomicBool>,
+    /// Of each utterance.
+    cancelled: Vec<Arc<AtomicBool>>,
     waited: Duration,
 }
 
 impl<'a> Turns<'a> {
-    fn new(gate: &'a Gate, cancelled: Arc<AtomicBool>) -> Self {
+    fn new(gate: &'a Gate, cancelled: Vec<Arc<AtomicBool>>) -> Self {
         Self { gate, permit: None, cancelled, waited: Duration::ZERO }
     }
 }
@@ -75,7 +85,7 @@ impl<'a> Turns<'a> {
 impl Pace for Turns<'_> {
     fn between(&mut self) -> ControlFlow<()> {
         drop(self.permit.take());
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.cancelled.iter().all(|cancelled| cancelled.load(Ordering::Relaxed)) {
             return ControlFlow::Break(());
         }
         let before = now();

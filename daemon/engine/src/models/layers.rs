@@ -65,13 +65,21 @@ impl Attention {
     }
 
     pub(super) fn run(&self, x: &Tensor) -> Result<Tensor> {
-        let (len, width) = x.dims2()?;
-        let qkv = self.qkv.run(x)?.reshape((len, 3, self.heads, width / self.heads))?;
-        let part = |i: usize| qkv.narrow(1, i, 1)?.squeeze(1)?.transpose(0, 1);
-        let mut scores = part(0)?.contiguous()?.matmul(&part(1)?.transpose(1, 2)?.contiguous()?)?;
+        self.run_batch(x, 1, None)
+    }
+
+    /// Of `batch` sequences of one length, one after the other; `mask` is added to the scores: `[batch, 1, 1, length]`.
+    pub(super) fn run_batch(&self, x: &Tensor, batch: usize, mask: Option<&Tensor>) -> Result<Tensor> {
+        let (rows, width) = x.dims2()?;
+        let qkv = self.qkv.run(x)?.reshape((batch, rows / batch, 3, self.heads, width / self.heads))?;
+        let part = |i: usize| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2);
+        let mut scores = part(0)?.contiguous()?.matmul(&part(1)?.transpose(2, 3)?.contiguous()?)?;
+        if let Some(mask) = mask {
+            scores = scores.broadcast_add(mask)?;
+        }
         softmax(&mut scores)?;
         let mixed = scores.matmul(&part(2)?.contiguous()?)?;
-        self.out.run(&mixed.transpose(0, 1)?.reshape((len, width))?)
+        self.out.run(&mixed.transpose(1, 2)?.reshape((rows, width))?)
     }
 }
 
@@ -84,7 +92,7 @@ pub(super) fn gelu_tanh(x: &mut Tensor) -> Result<()> {
     GELU_TANH.run(x)
 }
 
-fn softmax(x: &mut Tensor) -> Result<()> {
+pub(super) fn softmax(x: &mut Tensor) -> Result<()> {
     SOFTMAX.run(x)
 }
 

@@ -264,7 +264,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn dtype(code: u32) -> Result<GgmlDType> {
+/// ggml's numbers for its types.
+pub(super) fn dtype(code: u32) -> Result<GgmlDType> {
     Ok(match code {
         0 => GgmlDType::F32,
         1 => GgmlDType::F16,

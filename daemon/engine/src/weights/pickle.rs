@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::reader::Reader;
 use super::tensors::{Entry, Number, TensorError};
 
 /// A tuple of tuples deeper than this is an attack on the stack; PyTorch writes three levels.
@@ -274,37 +275,4 @@ fn row_major(shape: &[usize], stride: &[usize]) -> bool {
 
 fn integers(values: &[Value]) -> Option<Vec<usize>> {
     values.iter().map(|value| if let Value::Int(int) = value { usize::try_from(*int).ok() } else { None }).collect()
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn line(&mut self) -> Option<&'a str> {
-        let end = self.0.iter().position(|&byte| byte == b'\n')?;
-        let line = self.take(end)?;
-        self.take(1)?;
-        std::str::from_utf8(line).ok()
-    }
 }

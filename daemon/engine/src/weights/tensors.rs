@@ -1,17 +1,19 @@
 //! Named tensors as they lie in a file.
 //!
-//! Enters: the path of a checkpoint, PyTorch's zip or safetensors. Leaves: shapes, and numbers as `f32`. A file is mapped,
-//! not read, unless its bytes are given: only what a model asks for is touched.
+//! Enters: the path of a checkpoint: PyTorch's zip, safetensors or whisper.cpp's ggml. Leaves: shapes, and numbers as `f32`. A
+//! file is mapped, not read, unless its bytes are given: only what a model asks for is touched.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
 use half::{bf16, f16};
 use memmap2::Mmap;
 
-use super::{pickle, safetensors};
+use super::{ggml, pickle, safetensors};
 
 /// A checkpoint that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +48,26 @@ pub enum Number {
     F16,
     /// Brain float.
     Bf16,
+    /// Blocks of several with a scale, as ggml quantises.
+    Blocks(GgmlDType),
 }
 
 impl Number {
-    /// Bytes of one.
+    /// Bytes of one, or of one block.
     #[must_use]
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::Blocks(dtype) => dtype.type_size(),
+        }
+    }
+
+    /// How many lie together; a row consists of whole blocks.
+    fn block(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::Bf16 => 1,
+            Self::Blocks(dtype) => dtype.block_size(),
         }
     }
 }
@@ -76,8 +89,9 @@ impl Entry {
     /// An entry whose bytes begin at `start`, if they lie within `len` bytes.
     pub(super) fn checked(number: Number, shape: Vec<usize>, start: usize, len: usize) -> Option<Self> {
         let count = shape.iter().try_fold(1_usize, |count, &dim| count.checked_mul(dim))?;
-        let end = count.checked_mul(number.size())?.checked_add(start)?;
-        (end <= len).then_some(Self { number, shape, transposed: false, bytes: start..end })
+        let whole = shape.last().is_none_or(|row| row.is_multiple_of(number.block()));
+        let end = (count / number.block()).checked_mul(number.size())?.checked_add(start)?;
+        (whole && end <= len).then_some(Self { number, shape, transposed: false, bytes: start..end })
     }
 }
 
@@ -107,7 +121,7 @@ impl Tensors {
     /// Maps a checkpoint; the first bytes tell its format.
     ///
     /// # Errors
-    /// If it cannot be read or is neither format.
+    /// If it cannot be read or is of no known format.
     pub fn open(path: &Path) -> Result<Self, TensorError> {
         let file = File::open(path)?;
         // SAFETY: model files are written once, under another name, and renamed; nobody truncates one in place.
@@ -119,7 +133,7 @@ impl Tensors {
     /// A checkpoint that was read: of a file that somebody else may replace or change.
     ///
     /// # Errors
-    /// If it is neither format.
+    /// If it is of no known format.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, TensorError> {
         let entries = parse(&bytes)?;
         Ok(Self { bytes: Bytes::Read(bytes), entries })
@@ -164,6 +178,9 @@ impl Tensors {
             Number::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Number::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
             Number::Bf16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            Number::Blocks(dtype) => {
+                dequantised(dtype, bytes).map_err(|_| TensorError::Malformed("a tensor's blocks cannot be read"))?
+            }
         };
         Ok(match shape {
             [rows, cols] if entry.transposed => (0..*rows)
@@ -179,10 +196,28 @@ impl Tensors {
     }
 }
 
+/// Whole blocks as numbers.
+fn dequantised(dtype: GgmlDType, bytes: &[u8]) -> candle_core::Result<Vec<f32>> {
+    // candle looks at blocks where they lie, and a file puts them anywhere.
+    let mut aligned = vec![0_u64; bytes.len().div_ceil(8)];
+    let place = &mut bytemuck::cast_slice_mut(&mut aligned)[..bytes.len()];
+    place.copy_from_slice(bytes);
+    let count = bytes.len() / dtype.type_size() * dtype.block_size();
+    qtensor_from_ggml(dtype, place, vec![count], &Device::Cpu)?.dequantize(&Device::Cpu)?.to_vec1()
+}
+
 /// The tensors that a checkpoint's bytes hold. No bytes make it panic, or hold more than a small multiple of their size.
 ///
 /// # Errors
-/// If they are neither format.
+/// If they are of no known format.
 pub fn parse(bytes: &[u8]) -> Result<HashMap<String, Entry>, TensorError> {
-    if bytes.starts_with(b"PK") { pickle::parse(bytes) } else { safetensors::parse(bytes) }
+    if bytes.starts_with(b"PK") {
+        pickle::parse(bytes)
+    } else if bytes.starts_with(&ggml::MAGIC) {
+        ggml::parse(bytes)
+    } else if bytes.get(8) == Some(&b'{') {
+        safetensors::parse(bytes)
+    } else {
+        Err(TensorError::Malformed("it is neither PyTorch's zip nor safetensors nor whisper.cpp's ggml"))
+    }
 }

@@ -1,9 +1,16 @@
-//! Names of Whisper's weights: OpenAI's and Hugging Face's.
+//! Names of Whisper's weights: OpenAI's, which are whisper.cpp's, and Hugging Face's.
 //!
 //! Enters: tensors under either naming. Leaves: the same under OpenAI's, and the sizes of the model, which are read off the
 //! shapes: no Whisper needs more than its weights to be known.
 
+use candle_core::Device;
+
+use super::LoadError;
+use crate::models::layers::Norm;
 use crate::weights::tensors::{TensorError, Tensors};
+
+/// By which Whisper's layer norms avoid dividing by nothing.
+const EPS: f32 = 1e-5;
 
 /// The sizes of a Whisper.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +110,8 @@ impl Checkpoint {
             && (1..=256).contains(&dims.mels)
             && (64..=4096).contains(&dims.audio_ctx)
             && (16..=4096).contains(&dims.text_ctx)
-            && (51_864..=60_000).contains(&dims.vocab);
+            && (1..=64).contains(&dims.audio_layers)
+            && (1..=64).contains(&dims.text_layers);
         if plausible {
             Ok(Self { tensors, renamed, dims })
         } else {
@@ -120,6 +128,12 @@ impl Checkpoint {
         let weight = self.read(&format!("{name}.weight"), &[out, inputs])?;
         let bias = if name.ends_with(".key") { vec![0.0; out] } else { self.read(&format!("{name}.bias"), &[out])? };
         Ok((weight, bias))
+    }
+
+    /// A layer norm of the width, on a device.
+    pub(super) fn norm(&self, name: &str, device: &Device) -> Result<Norm, LoadError> {
+        let read = |part: &str| self.read(&format!("{name}.{part}"), &[self.dims.width]);
+        Ok(Norm::new((read("weight")?, read("bias")?), EPS, device)?)
     }
 
     /// Several linear layers of one input, as one.

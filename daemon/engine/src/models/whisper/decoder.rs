@@ -2,11 +2,12 @@
 //!
 //! Enters: the encoder's vectors once, then tokens. Leaves: a score for every token. Keys and values of both attentions are
 //! kept, so that a step costs one pass over the weights, which lie as bytes: a step is as long as reading them takes.
-//! Always on the processor, whatever device encodes: a step is a chain of small products, which no launch can pay for.
+//! On the processor; `tensors.rs` is for the rest.
 
 use candle_core::{Device, Tensor};
 
 use super::LoadError;
+use super::alignment::{self, Heads};
 use super::checkpoint::{Checkpoint, Dims};
 use crate::kernels::gemv::{self, Q8};
 use crate::kernels::pointwise;
@@ -67,9 +68,11 @@ struct Block {
     out: Linear,
     cross_norm: Norm,
     query: Linear,
-    /// Keys and values of what was heard: one product for the whole utterance, on the encoder's device.
+    /// Keys and values of what was heard: one product for the whole utterance.
     cross_keys: (Tensor, Tensor),
     cross_out: Linear,
+    /// Those that know where in the audio the decoder is.
+    heads: Heads,
     mlp_norm: Norm,
     up: Linear,
     down: Linear,
@@ -122,7 +125,7 @@ impl Session {
 }
 
 impl Decoder {
-    pub(super) fn load(checkpoint: &Checkpoint, device: &Device, threads: usize) -> Result<Self, LoadError> {
+    pub(super) fn load(checkpoint: &Checkpoint, threads: usize) -> Result<Self, LoadError> {
         let dims = checkpoint.dims;
         let width = dims.width;
         let scale = (Dims::HEAD as f32).sqrt().recip();
@@ -132,6 +135,7 @@ impl Decoder {
             biases[..width].iter_mut().for_each(|bias| *bias *= scale);
             (weights, biases)
         };
+        let heads = alignment::heads(&dims);
         let block = |i: usize| -> Result<Block, LoadError> {
             let name = |part: &str| format!("decoder.blocks.{i}.{part}");
             let linear = |part: &str, out, inputs| checkpoint.linear(&name(part), out, inputs);
@@ -147,10 +151,11 @@ impl Decoder {
                 cross_norm: Norm::load(checkpoint, &name("cross_attn_ln"))?,
                 query: Linear::new(scaled(linear("cross_attn.query", width, width)?)),
                 cross_keys: (
-                    Tensor::from_vec(keys, (2 * width, width), device)?.t()?,
-                    Tensor::from_vec(bias, 2 * width, device)?,
+                    Tensor::from_vec(keys, (2 * width, width), &Device::Cpu)?.t()?,
+                    Tensor::from_vec(bias, 2 * width, &Device::Cpu)?,
                 ),
                 cross_out: Linear::new(linear("cross_attn.out", width, width)?),
+                heads: heads[i],
                 mlp_norm: Norm::load(checkpoint, &name("mlp_ln"))?,
                 up: Linear::new(linear("mlp.0", 4 * width, width)?),
                 down: Linear::new(linear("mlp.2", width, 4 * width)?),
@@ -170,7 +175,7 @@ impl Decoder {
     /// Begins an utterance of which `encoded` is `[positions, width]`.
     ///
     /// # Errors
-    /// If the device fails.
+    /// If candle fails.
     pub(super) fn begin(&self, encoded: &Tensor) -> candle_core::Result<Session> {
         let (len, width) = encoded.dims2()?;
         let heads = self.dims.heads();
@@ -211,19 +216,18 @@ impl Decoder {
         self.embedding.row(token, &mut s.x);
         gemv::add_scaled(&mut s.x, 1.0, &self.positions[at * width..(at + 1) * width]);
         s.focus.fill(0.0);
-        for (layer, ((block, said), heard)) in self.blocks.iter().zip(&mut s.said).zip(&s.heard).enumerate() {
+        for ((block, said), heard) in self.blocks.iter().zip(&mut s.said).zip(&s.heard) {
             block.attn_norm.run(&s.x, &mut s.normed);
             let qkv = &mut s.wide[..3 * width];
             block.qkv.run(&s.normed, qkv);
             let (query, fresh) = qkv.split_at(width);
             said.put(at, &fresh[..width], &fresh[width..]);
-            said.attend(query, at + 1, &mut s.scores, &mut s.mixed, &mut []);
+            said.attend(query, at + 1, &mut s.scores, &mut s.mixed, (&mut [], 0));
             block.out.add(&s.mixed, &mut s.scratch, &mut s.x);
 
             block.cross_norm.run(&s.x, &mut s.normed);
             block.query.run(&s.normed, &mut s.wide[..width]);
-            // The upper half of the layers knows where in the audio the decoder is.
-            let focus = if 2 * layer < self.blocks.len() { &mut [][..] } else { &mut s.focus[..] };
+            let focus = (&mut s.focus[..], block.heads);
             heard.attend(&s.wide[..width], heard.room, &mut s.scores, &mut s.mixed, focus);
             block.cross_out.add(&s.mixed, &mut s.scratch, &mut s.x);
 
@@ -262,8 +266,8 @@ impl Kept {
     }
 
     /// For each head: the values of the first `len` positions, mixed by how well their keys fit the query. `focus` gets
-    /// the weights added.
-    fn attend(&self, query: &[f32], len: usize, scores: &mut [f32], out: &mut [f32], focus: &mut [f32]) {
+    /// the weights of its heads added.
+    fn attend(&self, query: &[f32], len: usize, scores: &mut [f32], out: &mut [f32], (focus, of): (&mut [f32], Heads)) {
         let scores = &mut scores[..len];
         let heads = query.chunks_exact(Dims::HEAD).zip(out.chunks_exact_mut(Dims::HEAD));
         for (head, (query, out)) in heads.enumerate() {
@@ -273,7 +277,9 @@ impl Kept {
                 *score = gemv::dot(query, key);
             }
             pointwise::softmax(scores);
-            gemv::add_scaled(focus, 1.0, scores);
+            if of >> head & 1 == 1 {
+                gemv::add_scaled(focus, 1.0, scores);
+            }
             out.fill(0.0);
             for (score, value) in scores.iter().zip(self.values[range].chunks_exact(Dims::HEAD)) {
                 gemv::add_scaled(out, *score, value);

@@ -1,7 +1,7 @@
 //! Whisper's encoder: mel rows in, one vector per 20 ms out.
 //!
-//! Enters: any even number of mel rows up to the model's window. Leaves: half as many vectors. The true length is computed,
-//! not a window of thirty seconds: the positions are sinusoids, so the first rows of the table serve any length.
+//! Enters: utterances, each any even number of mel rows up to the model's window. Leaves: half as many vectors. The true length
+//! is computed, not a window of thirty seconds: the positions are sinusoids, so the first rows of the table serve any length.
 
 use std::ops::ControlFlow;
 
@@ -10,9 +10,6 @@ use candle_core::{Device, Result, Tensor};
 use super::checkpoint::{Checkpoint, Dims};
 use super::{LoadError, Pace};
 use crate::models::layers::{Attention, Linear, Norm, gelu};
-
-/// Numbers by which Whisper's layer norms avoid dividing by nothing.
-const EPS: f32 = 1e-5;
 
 struct Block {
     attn_norm: Norm,
@@ -41,9 +38,9 @@ impl Encoder {
             let qkv = checkpoint.linears(&[name("attn.query"), name("attn.key"), name("attn.value")], width, width)?;
             let out = checkpoint.linear(&name("attn.out"), width, width)?;
             Ok(Block {
-                attn_norm: norm(checkpoint, &name("attn_ln"), device)?,
+                attn_norm: checkpoint.norm(&name("attn_ln"), device)?,
                 attention: Attention::new(qkv, out, dims.heads(), device)?,
-                mlp_norm: norm(checkpoint, &name("mlp_ln"), device)?,
+                mlp_norm: checkpoint.norm(&name("mlp_ln"), device)?,
                 up: Linear::new(checkpoint.linear(&name("mlp.0"), 4 * width, width)?, device)?,
                 down: Linear::new(checkpoint.linear(&name("mlp.2"), width, 4 * width)?, device)?,
             })
@@ -56,29 +53,33 @@ impl Encoder {
             ],
             positions: Tensor::from_vec(positions, (dims.audio_ctx, width), device)?,
             blocks: (0..dims.audio_layers).map(block).collect::<std::result::Result<_, _>>()?,
-            norm: norm(checkpoint, "encoder.ln_post", device)?,
+            norm: checkpoint.norm("encoder.ln_post", device)?,
             dims,
             device: device.clone(),
         })
     }
 
-    /// Encodes `rows` mel rows, an even number. `seen` is shown what leaves the convolutions, each block and the end.
+    /// Encodes utterances, each an even number of mel rows: of each as many vectors as of the longest, those past its own end
+    /// without meaning. `seen` is shown what leaves the convolutions, each block and the end.
     ///
     /// # Errors
     /// If the device fails; nothing comes back if `pace` breaks.
     pub(super) fn run(
         &self,
-        mel: &[f32],
+        mels: &[Vec<f32>],
         pace: &mut dyn Pace,
         seen: &mut dyn FnMut(&Tensor),
     ) -> Result<Option<Tensor>> {
-        let mut x = self.stem(mel)?;
+        let positions: Vec<usize> = mels.iter().map(|mel| mel.len() / self.dims.mels / 2).collect();
+        let most = positions.iter().copied().max().unwrap_or(0);
+        let mask = padding(&positions, most, &self.device)?;
+        let mut x = self.stem(mels, most)?;
         seen(&x);
         for block in &self.blocks {
             if pace.between() == ControlFlow::Break(()) {
                 return Ok(None);
             }
-            x = (&x + block.attention.run(&block.attn_norm.run(&x)?)?)?;
+            x = (&x + block.attention.run_batch(&block.attn_norm.run(&x)?, mels.len(), mask.as_ref())?)?;
             let mut up = block.up.run(&block.mlp_norm.run(&x)?)?;
             gelu(&mut up)?;
             x = (x + block.down.run(&up)?)?;
@@ -89,34 +90,41 @@ impl Encoder {
         Ok(Some(x))
     }
 
-    /// The two convolutions, each three rows wide: rows laid side by side, then one product.
-    fn stem(&self, mel: &[f32]) -> Result<Tensor> {
-        let (mels, width) = (self.dims.mels, self.dims.width);
-        let rows = mel.len() / mels;
-        let mut wide = vec![0.0; rows * 3 * mels];
-        for (row, wide) in wide.chunks_exact_mut(3 * mels).enumerate() {
-            let first = row.saturating_sub(1);
-            let last = (row + 2).min(rows);
-            let skip = if row == 0 { mels } else { 0 };
-            wide[skip..skip + (last - first) * mels].copy_from_slice(&mel[first * mels..last * mels]);
+    /// The two convolutions, each three rows wide: rows laid side by side, then one product. Past an utterance's own end lie
+    /// zeros, as they do past the end of the longest.
+    fn stem(&self, utterances: &[Vec<f32>], half: usize) -> Result<Tensor> {
+        let (mels, width, batch) = (self.dims.mels, self.dims.width, utterances.len());
+        let mut wide = vec![0.0; batch * 2 * half * 3 * mels];
+        for (mel, wide) in utterances.iter().zip(wide.chunks_exact_mut(2 * half * 3 * mels)) {
+            let rows = mel.len() / mels;
+            for (row, wide) in wide.chunks_exact_mut(3 * mels).enumerate().take(rows) {
+                let first = row.saturating_sub(1);
+                let last = (row + 2).min(rows);
+                let skip = if row == 0 { mels } else { 0 };
+                wide[skip..skip + (last - first) * mels].copy_from_slice(&mel[first * mels..last * mels]);
+            }
         }
-        let mut x = self.conv[0].run(&Tensor::from_vec(wide, (rows, 3 * mels), &self.device)?)?;
+        let mut x = self.conv[0].run(&Tensor::from_vec(wide, (batch * 2 * half, 3 * mels), &self.device)?)?;
         gelu(&mut x)?;
 
         // Every second row and its neighbours: pairs (2t, 2t+1), and before them the second half of the pair before.
-        let half = rows / 2;
-        let pairs = x.reshape((half, 2 * width))?;
-        let before = pairs.narrow(1, width, width)?.narrow(0, 0, half - 1)?.pad_with_zeros(0, 1, 0)?;
-        let mut x = self.conv[1].run(&Tensor::cat(&[&before, &pairs], 1)?)?;
+        let pairs = x.reshape((batch, half, 2 * width))?;
+        let before = pairs.narrow(2, width, width)?.narrow(1, 0, half - 1)?.pad_with_zeros(1, 1, 0)?;
+        let mut x = self.conv[1].run(&Tensor::cat(&[&before, &pairs], 2)?.reshape((batch * half, 3 * width))?)?;
         gelu(&mut x)?;
-        x + self.positions.narrow(0, 0, half)?
+        let x = x.reshape((batch, half, width))?.broadcast_add(&self.positions.narrow(0, 0, half)?)?;
+        x.reshape((batch * half, width))
     }
 }
 
-fn norm(checkpoint: &Checkpoint, name: &str, device: &Device) -> std::result::Result<Norm, LoadError> {
-    let width = [checkpoint.dims.width];
-    let read = |part: &str| checkpoint.read(&format!("{name}.{part}"), &width);
-    Ok(Norm::new((read("weight")?, read("bias")?), EPS, device)?)
+/// What keeps attention to an utterance's own positions, `[utterances, 1, 1, most]`; none if all are as long.
+pub(super) fn padding(positions: &[usize], most: usize, device: &Device) -> Result<Option<Tensor>> {
+    if positions.iter().all(|&own| own == most) {
+        return Ok(None);
+    }
+    let row = |own: usize| (0..most).map(move |at| if at < own { 0.0_f32 } else { f32::NEG_INFINITY });
+    let mask: Vec<f32> = positions.iter().flat_map(|&own| row(own)).collect();
+    Tensor::from_vec(mask, (positions.len(), 1, 1, most), device).map(Some)
 }
 
 /// A convolution's weight [out, in, 3] as the linear layer over three rows side by side.

@@ -5,7 +5,8 @@
 //! the decoder never computes a token twice, and decoding ends as soon as it goes in circles.
 //!
 //! ```text
-//!  samples ─ mel ─ encoder ─ cross keys ─ decoder ⟲ ─ tokens ─ guard ─ text
+//!  samples ─ mel ─ encoder ─┬─ decoder ⟲, ours, one at a time    a processor ─────────────┬─ utterance, guard ─ text
+//!                           └─ tensors ⟲, a batch of a bucket    a card; to be tested: a processor ┘
 //! ```
 
 use std::ops::ControlFlow;
@@ -17,18 +18,23 @@ use candle_core::{Device, Tensor};
 use self::checkpoint::Checkpoint;
 use self::decoder::Decoder;
 use self::encoder::Encoder;
-use self::guard::{End, Said};
+use self::guard::End;
 use self::mel::LogMel;
 use self::tokens::Vocabulary;
+use self::utterance::{Next, Utterance};
 use crate::kernels::pointwise;
 use crate::weights::tensors::{TensorError, Tensors};
 
+mod alignment;
+mod batch;
 mod checkpoint;
 mod decoder;
 mod encoder;
 mod guard;
 pub mod mel;
+mod tensors;
 pub mod tokens;
+mod utterance;
 
 pub use checkpoint::Dims;
 
@@ -41,6 +47,10 @@ const POSITION: usize = 2 * mel::HOP;
 /// Silence after the utterance, which the model was trained to see; found by word error rate (see `benches/results`).
 const PAD: usize = RATE * 3 / 10;
 
+/// Of each [`bucket`] the longest utterance, in seconds, and how many are transcribed together at most: what the encoder holds
+/// of a layer grows with the square of the length.
+const BUCKETS: [(usize, usize); 4] = [(2, 16), (5, 16), (10, 8), (30, 4)];
+
 /// A Whisper that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -50,8 +60,8 @@ pub enum LoadError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] candle_core::Error),
-    /// Its vocabulary is not one of the two.
-    #[error("no vocabulary has {0} tokens")]
+    /// It has neither of the two vocabularies.
+    #[error("no Whisper has {0} tokens: 51864 are English, 51865 and 51866 many languages")]
     Vocabulary(usize),
 }
 
@@ -101,27 +111,54 @@ pub struct Hearing {
 pub struct Whisper {
     mel: LogMel,
     encoder: Encoder,
-    decoder: Decoder,
+    way: Way,
     vocabulary: Vocabulary,
     dims: Dims,
     pad: usize,
+    device: Device,
+}
+
+/// How the decoder computes.
+enum Way {
+    /// One utterance after the other, on the processor.
+    Kernels(Decoder),
+    /// Several at once, on any device.
+    Tensors(tensors::Decoder),
 }
 
 impl Whisper {
-    /// Loads a checkpoint: OpenAI's pickle or Hugging Face's safetensors. `threads` are what one step of the decoder may use.
+    /// Loads a checkpoint: OpenAI's pickle, Hugging Face's safetensors, or whisper.cpp's ggml. `threads` are what one step of
+    /// the decoder may use on a processor.
     ///
     /// # Errors
     /// If the file is no Whisper, or the device fails.
     pub fn open(path: &Path, device: &Device, threads: usize) -> Result<Self, LoadError> {
+        Self::load(path, device, (device.is_cpu()).then_some(threads))
+    }
+
+    /// The same, with a decoder on tensors, wherever it computes.
+    ///
+    /// # Errors
+    /// As [`Whisper::open`].
+    pub fn open_tensors(path: &Path, device: &Device) -> Result<Self, LoadError> {
+        Self::load(path, device, None)
+    }
+
+    fn load(path: &Path, device: &Device, threads: Option<usize>) -> Result<Self, LoadError> {
         let checkpoint = Checkpoint::new(Tensors::open(path)?)?;
         let dims = checkpoint.dims;
+        let vocabulary = Vocabulary::of(dims.vocab).ok_or(LoadError::Vocabulary(dims.vocab))?;
         Ok(Self {
             mel: LogMel::new(dims.mels),
             encoder: Encoder::load(&checkpoint, device)?,
-            decoder: Decoder::load(&checkpoint, device, threads)?,
-            vocabulary: Vocabulary::of(dims.vocab).ok_or(LoadError::Vocabulary(dims.vocab))?,
+            way: match threads {
+                Some(threads) => Way::Kernels(Decoder::load(&checkpoint, threads)?),
+                None => Way::Tensors(tensors::Decoder::load(&checkpoint, &vocabulary, device)?),
+            },
+            vocabulary,
             dims,
             pad: PAD,
+            device: device.clone(),
         })
     }
 
@@ -144,6 +181,15 @@ impl Whisper {
         self.dims.audio_ctx * POSITION
     }
 
+    /// How many utterances of about so many samples are worth being transcribed together.
+    #[must_use]
+    pub fn batch(&self, samples: usize) -> usize {
+        match self.way {
+            Way::Kernels(_) => 1,
+            Way::Tensors(_) => BUCKETS.get(bucket(samples)).map_or(1, |(_, most)| *most),
+        }
+    }
+
     /// What leaves the encoder's convolutions, each of its layers, and its end, for an utterance without pad.
     ///
     /// # Errors
@@ -151,7 +197,7 @@ impl Whisper {
     pub fn layers(&self, samples: &[f32]) -> Result<Vec<Tensor>, TranscribeError> {
         let mut layers = Vec::new();
         let mel = self.spectrogram(samples, 0)?;
-        self.encoder.run(&mel, &mut Unhurried, &mut |x| layers.push(x.clone()))?;
+        self.encoder.run(&[mel], &mut Unhurried, &mut |x| layers.push(x.clone()))?;
         Ok(layers)
     }
 
@@ -160,76 +206,90 @@ impl Whisper {
     /// # Errors
     /// If there are more samples than [`Whisper::window`], or the device fails.
     pub fn transcribe(&self, samples: &[f32], pace: &mut dyn Pace) -> Result<Option<Hearing>, TranscribeError> {
-        let mel = self.spectrogram(samples, self.pad)?;
-        let Some(encoded) = self.encoder.run(&mel, pace, &mut |_| {})? else { return Ok(None) };
+        Ok(self.transcribe_all(&[samples], pace)?.and_then(|mut hearings| hearings.pop()))
+    }
+
+    /// Several utterances, best of one [`bucket`]; each is heard as if it were alone. Nothing comes back if `pace` breaks.
+    ///
+    /// # Errors
+    /// If one has more samples than [`Whisper::window`], or the device fails.
+    pub fn transcribe_all(
+        &self,
+        utterances: &[&[f32]],
+        pace: &mut dyn Pace,
+    ) -> Result<Option<Vec<Hearing>>, TranscribeError> {
+        let mels = |samples: &&[f32]| self.spectrogram(samples, self.pad);
+        let mels: Vec<Vec<f32>> = utterances.iter().map(mels).collect::<Result<_, _>>()?;
+        match &self.way {
+            Way::Kernels(decoder) => {
+                let mut hearings = Vec::with_capacity(utterances.len());
+                for (samples, mel) in utterances.iter().zip(&mels) {
+                    let Some(hearing) = self.alone(decoder, samples.len(), mel, pace)? else { return Ok(None) };
+                    hearings.push(hearing);
+                }
+                Ok(Some(hearings))
+            }
+            Way::Tensors(_) if utterances.is_empty() => Ok(Some(Vec::new())),
+            Way::Tensors(decoder) => {
+                let lengths: Vec<usize> = utterances.iter().map(|samples| samples.len()).collect();
+                Ok(self.together(decoder, &lengths, &mels, pace)?)
+            }
+        }
+    }
+
+    fn alone(
+        &self,
+        decoder: &Decoder,
+        samples: usize,
+        mel: &Vec<f32>,
+        pace: &mut dyn Pace,
+    ) -> Result<Option<Hearing>, TranscribeError> {
+        let Some(encoded) = self.encoder.run(std::slice::from_ref(mel), pace, &mut |_| {})? else { return Ok(None) };
         if pace.between() == ControlFlow::Break(()) {
             return Ok(None);
         }
-        let mut session = self.decoder.begin(&encoded)?;
+        let mut session = decoder.begin(&encoded)?;
         let mut no_speech = 0.0;
         let prompt = self.vocabulary.prompt();
         for (i, &token) in prompt.iter().enumerate() {
             let last = i + 1 == prompt.len();
-            self.decoder.step(&mut session, token, i == 0 || last);
+            decoder.step(&mut session, token, i == 0 || last);
             if i == 0 {
                 let logits = session.logits();
                 no_speech = (logits[self.vocabulary.no_speech()] - pointwise::log_sum_exp(logits)).exp();
             }
         }
-        let most = guard::most_tokens(samples.len() as f32 / RATE as f32);
-        let mut said = Said::new(sound_end(&mel, self.dims.mels));
+        let mut utterance = Utterance::new(samples, sound_end(mel, self.dims.mels), no_speech);
         let end = loop {
             let focus = session.focus();
-            let (token, logprob) = self.choose(session.logits(), &said, focus);
-            if token == self.vocabulary.end() {
-                said.logprob += logprob;
-                break End::Said;
-            }
-            let key = if said.tokens.is_empty() { self.vocabulary.spaced(token) } else { token };
-            said.push(token, key, logprob, focus, self.vocabulary.ends_sentence(token));
-            if said.drop_echo() {
-                break End::Said;
-            }
-            if guard::circles(&said.tokens) {
-                break End::Circles;
-            }
-            if said.tokens.len() >= most {
-                break End::TooLong;
-            }
+            let next = self.next(session.logits(), focus, utterance.is_new());
+            let token = match utterance.take(next, &self.vocabulary) {
+                ControlFlow::Continue(token) => token,
+                ControlFlow::Break(end) => break end,
+            };
             if pace.between() == ControlFlow::Break(()) {
                 return Ok(None);
             }
-            if !self.decoder.step(&mut session, token, true) {
+            if !decoder.step(&mut session, token, true) {
                 break End::TooLong;
             }
         };
-        let Said { tokens, logprob, .. } = said;
-        let mean_logprob = logprob / (tokens.len() + 1) as f32;
-        let text = self.vocabulary.text(&tokens);
-        // Where the sound ended in mid-sentence a comma may be left.
-        let text = text.trim_end_matches([',', ' ']).to_owned();
-        let declined = guard::verdict(end, &text, no_speech, mean_logprob);
-        let text = if declined.is_some() { String::new() } else { text };
-        Ok(Some(Hearing { text, declined, no_speech, mean_logprob, tokens: tokens.len() }))
+        Ok(Some(utterance.hearing(end, &self.vocabulary)))
     }
 
-    /// The most probable token that is allowed, and its log probability among these.
-    fn choose(&self, logits: &mut [f32], said: &Said, focus: usize) -> (usize, f32) {
+    /// What is allowed of the scores that a step left.
+    fn next(&self, logits: &mut [f32], focus: usize, first: bool) -> Next {
         for token in self.vocabulary.suppressed() {
             logits[token] = f32::NEG_INFINITY;
         }
         let end = self.vocabulary.end();
-        if said.tokens.is_empty() {
+        if first {
             logits[self.vocabulary.blank()] = f32::NEG_INFINITY;
             logits[end] = f32::NEG_INFINITY;
         }
         let best = pointwise::argmax(logits);
         let sum = pointwise::log_sum_exp(logits);
-        if best != end && said.ends(logits[end] - sum, focus, self.vocabulary.is_word(best)) {
-            // The model was about to go on: what it thinks of ending here says nothing of its words.
-            return (end, 0.0);
-        }
-        (best, logits[best] - sum)
+        Next { best, logprob: logits[best] - sum, end: logits[end] - sum, focus }
     }
 
     /// Mel rows of the samples and of `pad` silence, as many as fit; whole encoder positions.
@@ -240,6 +300,12 @@ impl Whisper {
         let positions = (samples.len() + pad).div_ceil(POSITION).clamp(1, self.dims.audio_ctx);
         Ok(self.mel.compute(samples, 2 * positions))
     }
+}
+
+/// Which lengths are worth being computed together: what the longest of them takes, all take.
+#[must_use]
+pub fn bucket(samples: usize) -> usize {
+    BUCKETS.iter().position(|(seconds, _)| samples <= seconds * RATE).unwrap_or(BUCKETS.len())
 }
 
 /// The encoder position after the last mel row that is less than 36 dB below the loudest.

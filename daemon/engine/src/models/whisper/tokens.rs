@@ -26,10 +26,14 @@ const MULTILINGUAL: &[u8] = include_bytes!("../../../assets/whisper-multilingual
 const SIGNS: usize = 1501 + 8;
 
 impl Vocabulary {
-    /// The vocabulary of a model with `total` tokens.
+    /// The vocabulary of a model with `total` tokens: English alone, 99 languages, or a hundred since large-v3.
     #[must_use]
     pub fn of(total: usize) -> Option<Self> {
-        let asset = if total == 51_864 { ENGLISH } else { MULTILINGUAL };
+        let asset = match total {
+            51_864 => ENGLISH,
+            51_865 | 51_866 => MULTILINGUAL,
+            _ => return None,
+        };
         let (bytes, rest) = asset.split_at_checked(256)?;
         let (pairs, rest) = numbers(rest)?;
         let (symbols, _) = numbers(rest)?;
