@@ -112,7 +112,7 @@ impl Source for Local {
 
     fn title(&self) -> String {
         let name = self.path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-        let endings = [".tar", ".tar.zst", ".tar.zstd", ".tzst", ".gguf", ".onnx", ".pt", ".safetensors"];
+        let endings = [".tar", ".tar.zst", ".tar.zstd", ".tzst", ".gguf", ".onnx", ".pt", ".bin", ".safetensors"];
         let stem = endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
         stem.trim_start_matches('.').chars().take(64).map(plain).collect()

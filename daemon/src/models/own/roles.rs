@@ -20,6 +20,9 @@ const GGUF_HEAD: u64 = 1 << 20;
 /// No configuration, tokenizer or head of a safetensors file is longer.
 const LONGEST_JSON: u64 = 64 << 20;
 
+/// Magic and sizes of whisper.cpp's files.
+const WHISPER_HEAD: usize = 48;
+
 /// How many files a sentence names.
 const NAMED: usize = 6;
 
@@ -27,7 +30,7 @@ const NAMED: usize = 6;
 fn wants(role: Use) -> &'static str {
     match role {
         Use::Llm => "one GGUF file (.gguf) of a llama or qwen2",
-        Use::Stt => "a Whisper checkpoint (.pt or .safetensors)",
+        Use::Stt => "a Whisper (.pt, .safetensors, or ggml-….bin of whisper.cpp)",
         Use::Voice => "a Piper voice (.onnx) with its .onnx.json beside it",
         Use::Embed => "a MiniLM (.safetensors) with its tokenizer.json beside it",
         Use::Vad => "Silero's weights (.safetensors)",
@@ -39,6 +42,8 @@ fn fits(role: Use, path: &str) -> bool {
     let ends = |endings: &[&str]| endings.iter().any(|ending| path.to_ascii_lowercase().ends_with(ending));
     match role {
         Use::Llm => ends(&[".gguf"]),
+        // Of other files that end so there are too many beside one that is meant.
+        Use::Stt if ends(&[".bin"]) => path.rsplit('/').next().is_some_and(|name| name.starts_with("ggml-")),
         Use::Stt => ends(&[".pt", ".safetensors"]),
         Use::Voice => ends(&[".onnx"]),
         Use::Embed | Use::Vad => ends(&[".safetensors"]),
@@ -64,10 +69,9 @@ pub(super) fn is_safe(path: &str) -> bool {
 
 /// Part of a model that was cut up (`-00001-of-00003.gguf`).
 fn is_part(path: &str) -> bool {
-    let stem = path.to_ascii_lowercase();
-    let Some((before, last)) = stem.strip_suffix(".gguf").and_then(|stem| stem.rsplit_once("-of-")) else {
-        return false;
-    };
+    let path = path.to_ascii_lowercase();
+    let stem = [".gguf", ".safetensors"].iter().find_map(|ending| path.strip_suffix(ending));
+    let Some((before, last)) = stem.and_then(|stem| stem.rsplit_once("-of-")) else { return false };
     let number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
     number(last) && last != "00001" && before.rsplit_once('-').is_some_and(|(_, part)| number(part))
 }
@@ -95,7 +99,10 @@ pub(super) fn choose(
         None => guess(source, offers, &main.path)?,
     };
     if is_part(&main.path) {
-        let reason = "it is one of several parts; join them with `llama-gguf-split --merge`, or take a smaller one";
+        let reason = match role {
+            Use::Llm => "it is one of several parts; join them with `llama-gguf-split --merge`, or take a smaller one",
+            _ => "it is one of several parts; take a file that is whole",
+        };
         return Err(OwnError::Unfit { file: main.path, role, reason: reason.to_owned() });
     }
     let beside = match companion(role, &main.path) {
@@ -155,7 +162,7 @@ fn guess(source: &str, offers: &[Offer], path: &str) -> Result<Use, OwnError> {
     let kind = path.rsplit_once('.').map(|(_, kind)| kind.to_ascii_lowercase()).unwrap_or_default();
     match kind.as_str() {
         "gguf" => Ok(Use::Llm),
-        "pt" => Ok(Use::Stt),
+        "pt" | "bin" => Ok(Use::Stt),
         "onnx" => Ok(Use::Voice),
         "safetensors" if named.contains("silero") => Ok(Use::Vad),
         // It has a tokenizer beside it, too.
@@ -199,11 +206,7 @@ pub(super) fn look(role: Use, files: &[(String, PathBuf)]) -> Result<(), OwnErro
             Ok(None) => Ok(()),
             Err(_) => Err(no(name, "it is not a GGUF file of version 2 or 3")),
         },
-        Use::Stt if head(4)? == *b"PK\x03\x04" => Ok(()),
-        Use::Stt => match tensors(path) {
-            Some(names) if holds(&names, &["encoder.conv1.weight", "model.encoder.conv1.weight"]) => Ok(()),
-            _ => Err(no(name, "it is no Whisper checkpoint")),
-        },
+        Use::Stt => whisper(&head(WHISPER_HEAD)?, path).map_err(|reason| no(name, &reason)),
         Use::Vad => match tensors(path) {
             Some(names) if holds(&names, &["stft_conv.weight"]) => Ok(()),
             _ => Err(no(name, "these are not Silero's weights")),
@@ -221,6 +224,33 @@ pub(super) fn look(role: Use, files: &[(String, PathBuf)]) -> Result<(), OwnErro
             }
             with_keys(role, beside, &["audio", "espeak", "inference", "phoneme_id_map"])
         }
+    }
+}
+
+/// What keeps a file from being a Whisper, from what it begins with: of the pickle in a zip that is little, of whisper.cpp's
+/// files the sizes, of safetensors the shapes.
+fn whisper(head: &[u8], path: &Path) -> Result<(), String> {
+    if head.starts_with(b"PK\x03\x04") {
+        return Ok(());
+    }
+    let tokens = if head.starts_with(b"lmgg") {
+        let number =
+            |at: usize| head.get(at..at + 4).map(|bytes| bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)));
+        number(4).filter(|_| matches!(number(40), Some(80 | 128)))
+    } else {
+        let tensors = tensors(path).unwrap_or_default();
+        let rows = ["decoder.token_embedding.weight", "model.decoder.embed_tokens.weight"].iter().find_map(|name| {
+            let shape = tensors.get(*name)?.get("shape")?;
+            shape.get(0)?.as_u64()
+        });
+        rows.filter(|_| holds(&tensors, &["encoder.conv1.weight", "model.encoder.conv1.weight"]))
+    };
+    match tokens {
+        Some(51_864..=51_866) => Ok(()),
+        Some(tokens @ 10_000..=1_000_000) => {
+            Err(format!("its vocabulary has {tokens} tokens; a Whisper has 51864 (English), 51865 or 51866"))
+        }
+        _ => Err("it is no Whisper checkpoint".to_owned()),
     }
 }
 

@@ -27,6 +27,21 @@ fn safetensors(name: &str) -> Vec<u8> {
     [&(head.len() as u64).to_le_bytes()[..], head.as_bytes(), &[0; 4]].concat()
 }
 
+/// A Whisper as transformers saves it: what of it is looked at.
+fn whisper(tokens: u32) -> Vec<u8> {
+    let head = format!(
+        r#"{{"model.encoder.conv1.weight":{{"dtype":"F16","shape":[1280,128,3],"data_offsets":[0,0]}},
+        "model.decoder.embed_tokens.weight":{{"dtype":"F16","shape":[{tokens},1280],"data_offsets":[0,0]}}}}"#
+    );
+    [&(head.len() as u64).to_le_bytes()[..], head.as_bytes()].concat()
+}
+
+/// The beginning of one of whisper.cpp's files.
+fn ggml(tokens: u32, mels: u32) -> Vec<u8> {
+    let sizes = [0x6767_6d6c, tokens, 1500, 1280, 20, 32, 448, 1280, 20, 4, mels, 2008];
+    sizes.iter().flat_map(|size| size.to_le_bytes()).chain([7; 100]).collect()
+}
+
 const VOICE: &str = r#"{"audio":{},"espeak":{},"inference":{},"phoneme_id_map":{}}"#;
 
 struct World {
@@ -100,9 +115,19 @@ fn each_role_is_brought_from_a_folder_and_found_under_its_name() {
     let world = World::new();
     let mind = gguf("qwen2");
     let card: &[u8] = b"---\ntags: [x]\nlicense: apache-2.0\n---\n# Mind\n";
-    for (role, files) in [
+    let (turbo, quantised) = (whisper(51_866), ggml(51_864, 80));
+    for (index, (role, files)) in [
         (Use::Llm, vec![("README.md", card), ("q4/mind.gguf", &mind)]),
         (Use::Stt, vec![("tiny.en.pt", &b"PK\x03\x04rest"[..])]),
+        (Use::Stt, vec![("ggml-base.en-q5_1.bin", &quantised), ("pytorch_model.bin", b"PK")]),
+        (
+            Use::Stt,
+            vec![
+                ("whisper/model.safetensors", &turbo),
+                ("whisper/model.fp32-00001-of-00002.safetensors", b""),
+                ("whisper/tokenizer.json", br#"{"model":{}}"#),
+            ],
+        ),
         (Use::Voice, vec![("en/joe.onnx", &[8, 7][..]), ("en/joe.onnx.json", VOICE.as_bytes())]),
         (
             Use::Embed,
@@ -112,8 +137,11 @@ fn each_role_is_brought_from_a_folder_and_found_under_its_name() {
             ],
         ),
         (Use::Vad, vec![("silero.safetensors", &safetensors("stft_conv.weight"))]),
-    ] {
-        let name = format!("my-{role}");
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("my-{role}-{index}");
         let folder = world.folder(&name, &files);
         let owned = world.bring(&folder, &wish(&name)).expect("brought");
         assert_eq!(
@@ -237,6 +265,19 @@ fn what_no_role_can_read_is_refused_in_one_sentence_and_leaves_nothing() {
             "it is no sentence embedder",
         ),
         (vec![("a.pt", b"pickle")], wish("m"), "it is no Whisper checkpoint"),
+        (vec![("ggml-silero.bin", &ggml(16, 0))], wish("m"), "it is no Whisper checkpoint"),
+        (
+            vec![("ggml-x.bin", &ggml(60_000, 80)[..48])],
+            wish("m"),
+            "its vocabulary has 60000 tokens; a Whisper has 51864",
+        ),
+        (vec![("x.safetensors", &whisper(32_000))], role(Use::Stt), "its vocabulary has 32000 tokens"),
+        (vec![("pytorch_model.bin", b"PK\x03\x04")], role(Use::Stt), "disk holds nothing that Callbox can use"),
+        (
+            vec![("m-00001-of-00002.safetensors", &whisper(51_866))],
+            Wish { role: Some(Use::Stt), ..file("m-00001-of-00002.safetensors") },
+            "it is one of several parts; take a file that is whole",
+        ),
         (
             vec![("a.pt", b"PK\x03\x04")],
             role(Use::Llm),
@@ -386,9 +427,9 @@ fn the_architectures_are_those_that_the_engine_computes() {
 
 proptest! {
     #[test]
-    fn no_file_makes_a_look_at_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), magic in 0_u8..3) {
+    fn no_file_makes_a_look_at_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), magic in 0_u8..4) {
         let world = World::new();
-        let head: &[u8] = [&b""[..], b"GGUF\x03\0\0\0", b"\x20\0\0\0\0\0\0\0{"][usize::from(magic)];
+        let head: &[u8] = [&b""[..], b"GGUF\x03\0\0\0", b"\x20\0\0\0\0\0\0\0{", b"lmgg"][usize::from(magic)];
         let path = world.folder("d", &[("f", &[head, &bytes].concat())]).join("f");
         for role in [Use::Llm, Use::Stt, Use::Vad, Use::Voice, Use::Embed] {
             drop(roles::look(role, &[("f".to_owned(), path.clone()), ("f".to_owned(), path.clone())]));
