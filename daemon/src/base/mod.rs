@@ -2,6 +2,7 @@
 
 mod advertised;
 mod essential;
+mod locked;
 mod pii;
 mod privacy;
 mod pulse;
@@ -15,6 +16,7 @@ pub mod vectors;
 pub use advertised::Advertised;
 pub use callbox_wire::{CallId, ClauseId, Role, TurnId};
 pub use essential::spawn_essential;
+pub use locked::Locked;
 pub use pii::Pii;
 pub use privacy::{Callers, NOBODY, Privacy, SELFTEST, Transcripts};
 pub use pulse::Pulse;

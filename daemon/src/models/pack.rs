@@ -14,6 +14,7 @@ use super::manifest::{FORMAT, Manifest, SelfTest, Version};
 use super::pull::{Machine, lock};
 use super::versions::{self, Installed, MANIFEST};
 use super::{Catalogue, Checked, ModelError, Progress, State, digest};
+use crate::base::Locked;
 
 /// No manifest is longer.
 const LONGEST_MANIFEST: u64 = 1 << 20;
@@ -89,7 +90,7 @@ pub struct Staged {
     staging: TempDir,
     installed: Installed,
     /// Nobody else installs meanwhile.
-    _lock: File,
+    _lock: Locked,
 }
 
 impl Staged {

@@ -12,6 +12,7 @@ use super::archive::PARTIAL;
 use super::catalogue::{Archive, Catalogue, Model, Registry};
 use super::fetch::{Client, blocking};
 use super::{ModelError, Progress, State, archive};
+use crate::base::Locked;
 
 /// Archives wait here until their model is whole. Hidden, so that nobody takes it for a model.
 pub(super) const DOWNLOADS: &str = ".downloads";
@@ -126,15 +127,15 @@ fn unfetched(model: &Model, downloads: &Path) -> Vec<Archive> {
     model.archives.iter().filter(|archive| !here(archive)).cloned().collect()
 }
 
-/// Held as long as the returned file is open; the kernel lets go of it when the process dies.
-pub(super) fn lock(dir: &Path) -> Result<File, ModelError> {
+/// One works in this folder at a time; the kernel lets go when the process dies.
+pub(super) fn lock(dir: &Path) -> Result<Locked, ModelError> {
     let path = dir.join(".lock");
     // Never through a link: root comes here, too, and the daemon's user can make links here.
     let mut options = File::options();
     options.write(true).create(true).truncate(false).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let file = options.open(&path).map_err(ModelError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
+    match Locked::new(file) {
+        Ok(locked) => Ok(locked),
         Err(TryLockError::WouldBlock) => Err(ModelError::Busy(dir.to_owned())),
         Err(TryLockError::Error(error)) => Err(ModelError::Io { path, reason: error }),
     }

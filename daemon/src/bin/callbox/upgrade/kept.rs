@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use callbox::base::Locked;
 use callbox::models::Checked;
 use tempfile::NamedTempFile;
 
@@ -19,7 +20,7 @@ const PREVIOUS: &str = "previous";
 /// The folder, held: nobody else upgrades meanwhile.
 pub(super) struct Kept {
     pub(super) folder: PathBuf,
-    _lock: File,
+    _lock: Locked,
 }
 
 impl Kept {
@@ -31,8 +32,8 @@ impl Kept {
         let cannot = || format!("{} cannot be used", folder.display());
         DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(cannot)?;
         let lock = File::create(folder.join(".lock")).with_context(cannot)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+        match Locked::new(lock) {
+            Ok(lock) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => bail!("another upgrade or rollback is at work; wait for it"),
             Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
         }
