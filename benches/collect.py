@@ -54,6 +54,7 @@ FIGURES = {
     "api_list_p95_ms": ("api.json", "p95_ms", 1),
     "package_first_call_s": ("package.json", "install_to_answer_s", 1),
     "package_start_s": ("package.json", "start_to_ready_s", 1),
+    "package_kill_gap_s": ("package.json", "kill_gap_p95_s", 1),
     "flood_setup_p95_ms": ("flood.json", "setup_p95_ms", 1),
     "flood_memory_mb": ("flood.json", "memory_more_mb", 1),
     "flood_good_lost": ("flood.json", "good_calls_failed", 1),
