@@ -22,6 +22,9 @@ const NEWS: usize = 2048;
 /// refused, and the call says so to its caller.
 const REQUESTS: usize = 8192;
 
+/// From this number on lines are of no call: phrases, documents and adapters have the highest there are.
+const OWN_WORK: u64 = u64::MAX - 15;
+
 /// The order in which seats are taken: where the language model is, the others are best, too.
 const SEATING: [Role; 4] = [Role::Mind, Role::Ears, Role::Voice, Role::Embed];
 
@@ -203,10 +206,11 @@ impl Fleet {
 
     pub(super) fn reports(&self) -> Vec<EngineReport> {
         let inner = self.lock();
+        let of = |at: usize| inner.lines.iter().filter(move |(_, line)| line.seats.contains(&Some(at)));
         let report = |(at, member): (usize, &Member)| EngineReport {
             place: member.place.clone(),
             state: member.state.clone(),
-            calls: inner.lines.values().filter(|line| line.seats.contains(&Some(at)) && !line.pinned).count(),
+            calls: of(at).filter(|(call, _)| call.0 < OWN_WORK).count(),
             process: member.process,
         };
         inner.members.iter().enumerate().map(report).collect()
