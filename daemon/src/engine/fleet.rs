@@ -56,7 +56,7 @@ struct Line {
 }
 
 impl Line {
-    fn engines(&self) -> impl Iterator<Item = usize> {
+    fn engines(&self) -> impl Iterator<Item = usize> + use<> {
         let seats = self.seats;
         (0..seats.len()).filter(move |&at| !seats[..at].contains(&seats[at])).filter_map(move |at| seats[at])
     }
@@ -286,11 +286,11 @@ impl Inner {
             return self.fill();
         }
         line.tell(call, News::Lost);
-        let pinned = line.pinned;
-        let seats = std::mem::take(&mut line.seats);
+        let (pinned, engines) = (line.pinned, line.engines());
+        line.seats = Seats::default();
         // Those that go on shall not go on with this.
-        for at in (0..seats.len()).filter(|&at| !seats[..at].contains(&seats[at])).filter_map(|at| seats[at]) {
-            if at != gone && self.ask(at, Request::Forget { call }).is_err() {
+        for at in engines.filter(|at| *at != gone) {
+            if self.ask(at, Request::Forget { call }).is_err() {
                 tracing::debug!(%call, "an engine was not told that the call has left it");
             }
         }

@@ -19,6 +19,7 @@ use crate::report::{Times, millis, now};
 static LAUNCH: AtomicU64 = AtomicU64::new(0);
 static LAUNCHES: AtomicU64 = AtomicU64::new(0);
 
+// SAFETY: `driver.c` defines it, a pointer to a function at all times: to `no_driver` until the library was opened.
 unsafe extern "C" {
     /// Where the jump that stands for `cuLaunchKernel` goes to (packaging/cuda/driver.c).
     static mut to_cuLaunchKernel: *mut c_void;
@@ -38,6 +39,7 @@ type Launch = unsafe extern "C" fn(
     *mut *mut c_void,
 ) -> c_int;
 
+// SAFETY: called only by that jump, with the arguments of a `cuLaunchKernel`.
 unsafe extern "C" fn count(
     function: *mut c_void,
     grid_x: c_uint,
