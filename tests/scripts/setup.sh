@@ -5,7 +5,7 @@ set -euo pipefail
 
 # program or file to look for : Debian package that brings it
 declare -A wanted=(
-    [build]="cc:build-essential cmake:cmake"
+    [build]="cc:build-essential c++:build-essential cmake:cmake"
     [run]="espeak-ng:espeak-ng python3:python3 pip:python3-pip"
     [test]="sipp:sip-tester openssl:openssl baresip:baresip-core sox:sox opusinfo:opus-tools minisign:minisign kamailio:kamailio dnsmasq:dnsmasq-base
         fail2ban-regex:fail2ban tshark:tshark linphonec:linphone-cli prometheus:prometheus promtool:prometheus

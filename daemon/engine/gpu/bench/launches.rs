@@ -5,13 +5,9 @@
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::Device;
-use candle_core::cuda_backend::cudarc::driver::CudaGraph;
-use candle_core::cuda_backend::cudarc::driver::sys::{
-    CUgraphInstantiate_flags, CUgraphNode, CUgraphNodeType, CUstreamCaptureMode, cuGraphGetNodes, cuGraphNodeGetType,
-};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::report::{Times, millis, now};
 
@@ -95,56 +91,7 @@ pub(super) fn of(device: &Device, times: usize, mut step: impl FnMut() -> Result
     Ok(json!({
         "asked_for": asked.json(),
         "computed": computed.json(),
-        "launches_of_candle": launches,
+        "launches": launches,
         "asked_of_computed": asked.at(0.5) / computed.at(0.5),
     }))
-}
-
-/// The step as a graph, if it can be recorded: what is in it, and how long it takes when nothing has to be asked for.
-pub(super) fn recorded(device: &Device, times: usize, step: impl FnMut() -> Result<()>) -> Value {
-    let Device::Cuda(_) = device else { return json!({ "recorded": false, "why": "only a card records" }) };
-    record(device, times, step).unwrap_or_else(|error| json!({ "recorded": false, "why": format!("{error:#}") }))
-}
-
-fn record(device: &Device, times: usize, mut step: impl FnMut() -> Result<()>) -> Result<Value> {
-    let cuda = device.as_cuda_device()?;
-    let stream = cuda.cuda_stream();
-    // What is copied to the card lies there from the second time on, so that no copy is recorded whose source is gone.
-    let _cached = cuda.enable_cuda_graph_htod_cache();
-    for _ in 0..2 {
-        step()?;
-    }
-    device.synchronize()?;
-    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
-    let ran = step();
-    // Also where the step failed: else the stream stays as it is.
-    let graph = stream.end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
-    ran?;
-    let graph = graph?.context("nothing was recorded")?;
-    let nodes = nodes(&graph)?;
-    let replayed = Times::of(device, 3, times, || Ok(graph.launch()?))?;
-    let mut said = replayed.json();
-    said["recorded"] = json!(true);
-    said["nodes"] = nodes;
-    Ok(said)
-}
-
-/// How many there are of each kind.
-fn nodes(graph: &CudaGraph) -> Result<Value> {
-    let mut count = 0;
-    // SAFETY: with no list given, only the count is written.
-    unsafe { cuGraphGetNodes(graph.cu_graph(), std::ptr::null_mut(), &raw mut count) }.result()?;
-    let mut list: Vec<CUgraphNode> = vec![std::ptr::null_mut(); count];
-    // SAFETY: the list has room for as many as were said to be there, and nobody changes the graph.
-    unsafe { cuGraphGetNodes(graph.cu_graph(), list.as_mut_ptr(), &raw mut count) }.result()?;
-    let mut kinds: Map<String, Value> = Map::new();
-    for node in list {
-        let mut kind = CUgraphNodeType::CU_GRAPH_NODE_TYPE_EMPTY;
-        // SAFETY: a node of a graph that lives; one number is written.
-        unsafe { cuGraphNodeGetType(node, &raw mut kind) }.result()?;
-        let name = format!("{kind:?}").trim_start_matches("CU_GRAPH_NODE_TYPE_").to_lowercase();
-        let before = kinds.get(&name).and_then(Value::as_u64).unwrap_or_default();
-        kinds.insert(name, json!(before + 1));
-    }
-    Ok(json!(kinds))
 }

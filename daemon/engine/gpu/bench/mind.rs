@@ -149,6 +149,7 @@ pub(super) fn decode(setting: &Setting, report: &mut Report) -> Result<()> {
                 "bandwidth_gb_per_s": bandwidth / 1e9,
                 "copy_gb_per_s": copied / 1e9,
                 "without_logits": launched,
+                "kernels_of_ours": model.is_fused(),
             }),
         });
     }
@@ -190,32 +191,6 @@ pub(super) fn adapters(setting: &Setting, report: &mut Report) -> Result<()> {
         unit: "×",
         bar: Some(Bar::Least(0.8)),
         more: json!({ "none_ms": none, "each_its_own_ms": with, "context": length }),
-    });
-    Ok(())
-}
-
-/// The same step as a graph: the difference to `decode_1` is what asking for it costs.
-pub(super) fn recorded(setting: &Setting, report: &mut Report) -> Result<()> {
-    // What a step brings to the card is kept there while it is recorded: no more than some kilobytes.
-    let (length, count) = if setting.quick { (60, 3) } else { (900, 50) };
-    let mut model = drawn(setting, qwen(setting.quick), length + 36, length + 64)?;
-    let mut caches = [model.cache(length + 36)];
-    fill(&mut model, &mut caches, length, &mut Draw::new(setting.seed))?;
-    let launched = launches::of(&setting.device, count, || token(&mut model, &mut caches, &[], Wanted::Nothing))?;
-    let step = || token(&mut model, &mut caches, &[], Wanted::Nothing);
-    let mut recorded = launches::recorded(&setting.device, count, step);
-    let figure = recorded["p50_ms"].as_f64().unwrap_or(f64::NAN);
-    recorded["not_recorded"] = launched;
-    report.row(Row {
-        key: "recorded".into(),
-        name: format!(
-            "Qwen2.5-1.5B, bf16, a token at {length} of context without its logits, as a graph that is replayed"
-        ),
-        weights: Weights::Drawn,
-        figure,
-        unit: "ms",
-        bar: None,
-        more: recorded,
     });
     Ok(())
 }

@@ -23,8 +23,6 @@ pub(crate) fn all(setting: &Setting, report: &mut Report) {
     report.group("whisper-tiny", |report| networks::whisper_tiny(setting, report));
     report.group("whisper-turbo", |report| networks::whisper_turbo(setting, report));
     report.group("kokoro", |report| networks::kokoro(setting, report));
-    // Last, because a recording that fails may leave an error to whoever comes next.
-    report.group("recorded", |report| mind::recorded(setting, report));
 }
 
 /// What the memory moves, beside what its sheet says.

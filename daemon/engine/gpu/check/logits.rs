@@ -38,6 +38,11 @@ pub(super) fn against_f64(setting: &Setting, report: &mut Report) -> Result<()> 
             let tokens = Draw::new(setting.seed).tokens(44, model.spec.vocabulary);
             let exact = reference::logits(&model.spec, &model.weights, &tokens)?;
             let mut tensors = on_device(setting, &model.path, 512)?;
+            if setting.device.is_cuda() {
+                // They are tried against tensors when a model is loaded; below, single tokens go by them.
+                let name = format!("kernels of ours compute {}, {number:?}", family.name());
+                report.row(super::holds(&name, tensors.is_fused()));
+            }
             let ours = every(&mut tensors, None, &tokens, &PIECES)?;
             let name = format!("{}, {number:?}", family.name());
             report.row(distance(format!("logits of {name}, against f64"), Weights::Drawn, apart(&ours, &exact), most));

@@ -1,16 +1,21 @@
 //! Where the models compute, and whose turn it is.
 //!
-//! Enters: a wish to compute, with its urgency. Leaves: a device for each role; permission, one at a time. Never here: a model.
+//! Enters: a wish to compute, with its urgency. Leaves: a device for each role; what launches kernels of our own there; permission,
+//! one at a time. Never here: a model.
 
 #[cfg(feature = "cuda")]
 mod cuda;
 mod gate;
+mod launch;
+#[cfg(feature = "cuda")]
+mod recorded;
 
 use candle_core::Device;
 
 #[cfg(feature = "cuda")]
 pub use cuda::CudaError;
 pub use gate::{Gate, Permit, Urgency};
+pub use launch::{Argument, Grid, Launcher, Part, Product, address};
 
 /// What computes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
@@ -61,5 +66,21 @@ pub(crate) fn keeping_shapes(device: &Device) -> impl Sized + use<> {
     #[cfg(not(feature = "cuda"))]
     {
         device.is_cuda()
+    }
+}
+
+/// What launches the kernels of `image`, as the compiler left them; none where there are only candle's.
+///
+/// # Errors
+/// If the device does not take them.
+#[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "a card may refuse"))]
+pub(crate) fn launcher(device: &Device, image: &[u8]) -> anyhow::Result<Option<Box<dyn Launcher>>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => Ok(Some(Box::new(recorded::Recorder::new(device, image)?))),
+        _ => {
+            let _ = image;
+            Ok(None)
+        }
     }
 }

@@ -27,6 +27,7 @@ pub use self::adapter::{Adapter, BaseModel};
 pub use self::cache::Cache;
 pub use self::spec::{RopePairs, TransformerSpec};
 pub use self::tensors::{BLOCK, Full, Given, Numbers, Room, Table, TensorConfig};
+use crate::device::Launcher;
 use crate::kernels::{Level, Pool};
 use crate::weights::gguf::Gguf;
 use crate::weights::tensors::Tensors;
@@ -117,6 +118,27 @@ impl Transformer {
         let context = context.min(spec.context);
         let decoder = tensors::Decoder::load(source, &spec, context, config)?;
         Ok(Self { spec, context, way: Way::Tensors(Box::new(decoder)) })
+    }
+
+    /// Has single tokens computed by the engine's own kernels, which `launcher` knows by name; where it computes on a card, this
+    /// was done when it was loaded. False if they do not compute what tensors do, or there are none for this model.
+    ///
+    /// # Errors
+    /// If a kernel fails.
+    pub fn fuse(&mut self, launcher: Box<dyn Launcher>) -> Result<bool> {
+        match &mut self.way {
+            Way::Packed(_) => Ok(false),
+            Way::Tensors(decoder) => decoder.fuse(launcher),
+        }
+    }
+
+    /// Whether they do.
+    #[must_use]
+    pub fn is_fused(&self) -> bool {
+        match &self.way {
+            Way::Packed(_) => false,
+            Way::Tensors(decoder) => decoder.is_fused(),
+        }
     }
 
     /// Sizes and switches.

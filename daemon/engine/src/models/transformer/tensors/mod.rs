@@ -8,28 +8,31 @@
 //!  pages     what is in them, and attention   no sequence
 //!  lora      what adapters add to rows
 //!  weights   files → matrices
+//!  fused     a step of single tokens, in kernels of ours
 //! ```
 
 mod blocks;
+mod fused;
 mod lora;
 mod pages;
 mod weights;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::{rms_norm, silu};
 use candle_nn::rotary_emb::{rope, rope_i};
 
 pub use self::blocks::{BLOCK, Full, Table};
 use self::blocks::{Blocks, Copied};
+use self::fused::{Ends, Fused, Row, Weight};
 use self::lora::{Adapters, Added};
 use self::pages::{Group, Pages};
 pub use self::weights::Given;
 pub(super) use self::weights::Source;
 use self::weights::{Linear, Matrix, Part, Reader};
 use super::rope::angles;
-use super::{Piece, RopePairs, TransformerSpec, Wanted};
-use crate::device::keeping_shapes;
+use super::{Piece, RopePairs, TransformerSpec, Wanted, adapter};
+use crate::device::{Launcher, keeping_shapes, launcher};
 use crate::weights::peft::Module;
 
 /// How matrices lie on the device.
@@ -68,6 +71,10 @@ struct Layer {
     /// In the order of [`Module::ALL`].
     linears: Vec<Linear>,
     feed_forward_norm: Tensor,
+    /// Queries, keys and values as one matrix, and their biases; gate and up as one.
+    heads: Option<Tensor>,
+    bias: Option<Tensor>,
+    gates: Option<Tensor>,
 }
 
 /// A loaded model and its pool.
@@ -84,6 +91,10 @@ pub(super) struct Decoder {
     blocks: Blocks,
     pages: Pages,
     adapters: Adapters,
+    /// For steps of single tokens, where kernels of ours run.
+    fused: Option<Fused>,
+    context: usize,
+    numbers: Numbers,
     logits: Vec<f32>,
 }
 
@@ -111,10 +122,18 @@ impl Decoder {
         let device = &config.device;
         let reader = Reader { source, spec, device, numbers: config.numbers };
         let layers = (0..spec.layers).map(|layer| {
+            let heads = reader.together(layer, &[Module::Query, Module::Key, Module::Value])?;
+            let output = reader.linear(layer, Module::Output)?;
+            let gates = reader.together(layer, &[Module::Gate, Module::Up])?;
+            let down = reader.linear(layer, Module::Down)?;
+            let linears = heads.linears.into_iter().chain([output]).chain(gates.linears).chain([down]);
             Ok(Layer {
                 attention_norm: reader.vector(Part::AttentionNorm(layer), spec.hidden)?,
-                linears: Module::ALL.iter().map(|module| reader.linear(layer, *module)).collect::<Result<_>>()?,
+                linears: linears.collect(),
                 feed_forward_norm: reader.vector(Part::FeedForwardNorm(layer), spec.hidden)?,
+                heads: heads.whole,
+                bias: heads.bias,
+                gates: gates.whole,
             })
         });
         let embedding = reader.tokens(Part::Embedding)?;
@@ -129,7 +148,7 @@ impl Decoder {
             let mib = (count * BLOCK * position_bytes(spec)) >> 20;
             format!("the device has no room for {mib} MiB of keys and values")
         })?;
-        Ok(Self {
+        let mut decoder = Self {
             embedding,
             layers: layers.collect::<Result<_>>()?,
             norm: reader.vector(Part::Norm, spec.hidden)?,
@@ -139,10 +158,100 @@ impl Decoder {
             blocks: Blocks::new(u32::try_from(count)?),
             pages,
             adapters: Adapters::new(device, spec),
+            fused: None,
+            context,
+            numbers: config.numbers,
             logits: Vec::new(),
             spec: spec.clone(),
             device: device.clone(),
-        })
+        };
+        if let Some(launcher) = launcher(device, fused::IMAGE)? {
+            decoder.fuse(launcher)?;
+        }
+        Ok(decoder)
+    }
+
+    /// Has single tokens computed by kernels of ours from now on, if these say what tensors say: they are tried first. False if
+    /// they do not, or the model is none for them.
+    pub(super) fn fuse(&mut self, launcher: Box<dyn Launcher>) -> Result<bool> {
+        // candle multiplies no brain floats on a processor, so there they are only as if they were: these kernels do.
+        let number = (self.device.is_cpu() && self.numbers == Numbers::Bf16).then_some(DType::BF16);
+        let layers = self.layers.iter().enumerate().map(|(index, layer)| {
+            let parts = |modules: &[Module], whole: Option<&Tensor>| {
+                let linears = modules.iter().map(|module| &layer.linears[*module as usize]);
+                let parts: Vec<_> = linears.map(|linear| (&linear.weight, linear.outputs)).collect();
+                Weight::of(&parts, whole, adapter::sizes(&self.spec, modules[0]).0, number)
+            };
+            Ok(fused::Layer {
+                attention_norm: layer.attention_norm.clone(),
+                heads: parts(&[Module::Query, Module::Key, Module::Value], layer.heads.as_ref())?,
+                bias: layer.bias.clone(),
+                output: parts(&[Module::Output], None)?,
+                feed_forward_norm: layer.feed_forward_norm.clone(),
+                gates: parts(&[Module::Gate, Module::Up], layer.gates.as_ref())?,
+                down: parts(&[Module::Down], None)?,
+                pool: self.pages.of(index).clone(),
+            })
+        });
+        let ends = Ends {
+            embedding: match (&self.embedding, number) {
+                (Matrix::Dense(table), Some(number)) => Matrix::Dense(table.to_dtype(number)?),
+                (embedding, _) => embedding.clone(),
+            },
+            norm: self.norm.clone(),
+            head: Weight::of(&[(&self.head, self.spec.vocabulary)], None, self.spec.hidden, number)?,
+            cos: self.cos.clone(),
+            sin: self.sin.clone(),
+        };
+        let layers = layers.collect::<Result<_>>()?;
+        self.fused = Fused::new(launcher, &self.spec, self.context, ends, layers)?;
+        if self.fused.is_some() && !self.agree()? {
+            tracing::error!("the engine's kernels do not compute here what candle's do: they are not used");
+            self.fused = None;
+        }
+        Ok(self.fused.is_some())
+    }
+
+    pub(super) fn is_fused(&self) -> bool {
+        self.fused.is_some()
+    }
+
+    /// Whether the next token of some sequences has the same logits in both ways: of few rows and more, with rows that only fill;
+    /// and again when the step is repeated.
+    fn agree(&mut self) -> Result<bool> {
+        const REPEATED: usize = 3;
+        for count in [1, 3, 5] {
+            let lengths = (0..count).map(|index| 3 + 7 * index);
+            let mut caches: Vec<Table> = lengths.clone().map(|length| self.cache(length + 1)).collect();
+            let tokens: Vec<u32> = (0..64).map(|index| (index * 7919 + 31) % self.spec.vocabulary as u32).collect();
+            for (cache, length) in caches.iter_mut().zip(lengths) {
+                let tokens = &tokens[..length];
+                self.step(&mut [Piece { tokens, cache, wanted: Wanted::Nothing, adapter: None }], &mut || true)?;
+            }
+            let mut next = |decoder: &mut Self| -> Result<Vec<f32>> {
+                let pieces = caches.iter_mut().zip(&tokens[40..]);
+                let mut pieces: Vec<_> = pieces
+                    .map(|(cache, token)| {
+                        let tokens = std::slice::from_ref(token);
+                        Piece { tokens, cache, wanted: Wanted::Last, adapter: None }
+                    })
+                    .collect();
+                let logits = decoder.step(&mut pieces, &mut || true)?.unwrap_or_default().to_vec();
+                for cache in &mut caches {
+                    cache.truncate(cache.len() - 1);
+                }
+                Ok(logits)
+            };
+            let fused = self.fused.take();
+            let theirs = next(self)?;
+            self.fused = fused;
+            for _ in 0..REPEATED {
+                if !Fused::agrees(&next(self)?, &theirs) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// An empty cache for one sequence of up to `capacity` tokens.
@@ -162,9 +271,13 @@ impl Decoder {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<&[f32]>> {
         let reserved = self.reserve(pieces);
-        let computed = match reserved {
-            Ok(()) => self.compute(pieces, go_on),
-            Err(error) => Err(error),
+        let computed = match (reserved, &mut self.fused) {
+            (Ok(()), Some(fused)) if pieces.iter().all(is_single) => {
+                self.logits.clear();
+                Ok(go_on()).and_then(|go_on| Ok(go_on && single(fused, pieces, &mut self.logits)?))
+            }
+            (Ok(()), _) => self.compute(pieces, go_on),
+            (Err(error), _) => Err(error),
         };
         let done = matches!(computed, Ok(true));
         for piece in pieces.iter_mut() {
@@ -261,7 +374,7 @@ impl Decoder {
     }
 
     fn layer(&self, index: usize, rows: &Rows, stream: Tensor) -> Result<Tensor> {
-        let Layer { attention_norm, linears, feed_forward_norm } = &self.layers[index];
+        let Layer { attention_norm, linears, feed_forward_norm, .. } = &self.layers[index];
         let epsilon = self.spec.norm_epsilon;
         let linear = |module: Module, x: &Tensor| -> candle_core::Result<Tensor> {
             let y = linears[module as usize].forward(x)?;
@@ -294,6 +407,35 @@ impl Decoder {
         let heads = heads.reshape((rows.count, width / dim, 1, dim))?;
         turn(&heads, &rows.cos, &rows.sin)?.reshape((rows.count, width))
     }
+}
+
+/// Whether a piece is one that kernels of ours compute.
+fn is_single(piece: &Piece<Table>) -> bool {
+    piece.tokens.len() == 1 && piece.adapter.is_none()
+}
+
+/// Appends the logits of single tokens.
+fn single(fused: &mut Fused, pieces: &[Piece<Table>], logits: &mut Vec<f32>) -> Result<bool> {
+    for pieces in pieces.chunks(fused::MOST) {
+        let rows = pieces.iter().map(|piece| Row {
+            token: piece.tokens[0],
+            past: piece.cache.len(),
+            pages: piece.cache.blocks(),
+        });
+        let wanted = |piece: &Piece<Table>| piece.wanted != Wanted::Nothing;
+        let computed = fused.step(&rows.collect::<Vec<_>>(), pieces.iter().any(wanted))?;
+        if let Some(computed) = computed {
+            let rows = pieces.iter().enumerate().filter(|(_, piece)| wanted(piece));
+            if rows.clone().count() == pieces.len() {
+                logits.extend(computed.flatten_all()?.to_vec1::<f32>()?);
+                continue;
+            }
+            for (row, _) in rows {
+                logits.extend(computed.get(row)?.to_vec1::<f32>()?);
+            }
+        }
+    }
+    Ok(true)
 }
 
 fn position_bytes(spec: &TransformerSpec) -> usize {

@@ -74,6 +74,11 @@ impl Pages {
         Ok(Self { layers, bounds, blocks, heads: spec.heads, kv_heads: spec.kv_heads, dim: spec.head_dim })
     }
 
+    /// Keys and values of a layer.
+    pub(super) fn of(&self, layer: usize) -> &[Tensor; 2] {
+        &self.layers[layer]
+    }
+
     /// Copies whole blocks of all layers.
     pub(super) fn copy(&self, copied: &[Copied], device: &Device) -> Result<()> {
         if copied.is_empty() {

@@ -104,7 +104,27 @@ impl Reader<'_> {
         let (inputs, outputs) = sizes(self.spec, module);
         let biased = self.spec.qkv_bias && matches!(module, Module::Query | Module::Key | Module::Value);
         let bias = biased.then(|| self.vector(Part::Bias(layer, module), outputs)).transpose()?;
-        Ok(Linear { weight: self.matrix(Part::Weight(layer, module), outputs, inputs)?, bias })
+        Ok(Linear { weight: self.matrix(Part::Weight(layer, module), outputs, inputs)?, bias, outputs })
+    }
+
+    /// Several that take the same rows; and all as one matrix, and their biases as one, where there are such.
+    pub(super) fn together(&self, layer: usize, modules: &[Module]) -> Result<Together> {
+        let mut linears = modules.iter().map(|module| self.linear(layer, *module)).collect::<Result<Vec<_>>>()?;
+        let dense: Vec<&Tensor> = linears.iter().filter_map(|linear| linear.weight.dense()).collect();
+        let alike = dense.len() == linears.len() && dense.windows(2).all(|pair| pair[0].dtype() == pair[1].dtype());
+        let biases: Vec<&Tensor> = linears.iter().filter_map(|linear| linear.bias.as_ref()).collect();
+        let bias = if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) };
+        let whole = if alike { Some(Tensor::cat(&dense, 0)?) } else { None };
+        // Each is a view of the whole then: nothing lies on the device twice.
+        if let Some(whole) = &whole {
+            let mut first = 0;
+            for linear in &mut linears {
+                let outputs = linear.outputs;
+                linear.weight = Matrix::Dense(whole.narrow(0, first, outputs)?);
+                first += outputs;
+            }
+        }
+        Ok(Together { linears, whole, bias })
     }
 
     pub(super) fn vector(&self, part: Part, len: usize) -> Result<Tensor> {
@@ -175,6 +195,13 @@ pub(super) enum Matrix {
 }
 
 impl Matrix {
+    fn dense(&self) -> Option<&Tensor> {
+        match self {
+            Self::Quantised(_) => None,
+            Self::Dense(matrix) => Some(matrix),
+        }
+    }
+
     /// `[rows][inputs]` to `[rows][outputs]`, both f32.
     pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
@@ -194,8 +221,16 @@ impl Matrix {
 
 /// A matrix and, where the model has one, its bias.
 pub(super) struct Linear {
-    weight: Matrix,
+    pub(super) weight: Matrix,
     bias: Option<Tensor>,
+    pub(super) outputs: usize,
+}
+
+/// Linears that take the same rows.
+pub(super) struct Together {
+    pub(super) linears: Vec<Linear>,
+    pub(super) whole: Option<Tensor>,
+    pub(super) bias: Option<Tensor>,
 }
 
 impl Linear {

@@ -1,0 +1,431 @@
+//! A step in which every sequence goes on by one token, in as few kernels as it can be: what is computed for a token is little,
+//! and asking for it dearer.
+//!
+//! Enters: of each row its token, how much is behind it, its pages. Leaves: keys and values in the pages, logits. Never here: a
+//! prompt, an adapter, or a buffer that is made anew for a step: the same addresses each time, so that a card can repeat the
+//! whole of it at once.
+//!
+//! ```text
+//!            up to FEW rows                                       more
+//!  layer     lines (norm, queries, keys, values)                  norm · product
+//!            attend · combine                                     attend · combine
+//!            lines (output, onto the stream)                      product, onto the stream
+//!            lines (norm, gate, up, silu)                         norm · product · gate
+//!            lines (down, onto the stream)                        product, onto the stream
+//! ```
+//!
+//! Rows fill up to the next of [`BUCKETS`]; what is only there to fill is nobody's, and leaves nothing behind.
+
+mod buffers;
+mod weight;
+
+use anyhow::{Result, ensure};
+use candle_core::{DType, Tensor};
+
+use self::buffers::{Buffers, Held};
+pub(super) use self::weight::Weight;
+use super::weights::Matrix;
+use super::{BLOCK, RopePairs, TransformerSpec};
+use crate::device::{Argument, Grid, Launcher, Product};
+use Argument::{Address, Count, Number};
+
+/// The kernels, for all cards that the engine is built for.
+#[cfg(feature = "cuda")]
+pub(super) const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
+#[cfg(not(feature = "cuda"))]
+pub(super) const IMAGE: &[u8] = &[];
+
+/// The sizes of steps: a card keeps a recording of each.
+const BUCKETS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+/// Rows of one step at most.
+pub(super) const MOST: usize = BUCKETS[BUCKETS.len() - 1];
+/// Up to so many rows a matrix is read once by kernels of ours; above, products are NVIDIA's.
+const FEW: u32 = 4;
+/// The past of a row that is only there to fill (kernels.cu).
+const NOBODY: u32 = u32::MAX;
+/// Queries that one block of `attend` looks at, and its threads (kernels.cu).
+const QUERIES: usize = 8;
+const THREADS: u32 = 128;
+/// What threads may share without asking for more.
+const SHARED: u32 = 48 << 10;
+/// Blocks that keep every card busy: twice the multiprocessors of the largest.
+const BLOCKS: usize = 264;
+/// Parts of a past at most.
+const SPLITS: usize = 32;
+/// The most that is off in what two ways of rounding make of the same logits, against their size; what is wrong is off by 1.
+const APART: f32 = 0.1;
+
+/// One row of a step.
+pub(super) struct Row<'a> {
+    pub(super) token: u32,
+    /// Positions behind it.
+    pub(super) past: usize,
+    /// The blocks that hold them, and it.
+    pub(super) pages: &'a [u32],
+}
+
+/// What one layer is made of.
+pub(super) struct Layer {
+    pub(super) attention_norm: Tensor,
+    pub(super) heads: Weight,
+    pub(super) bias: Option<Tensor>,
+    pub(super) output: Weight,
+    pub(super) feed_forward_norm: Tensor,
+    pub(super) gates: Weight,
+    pub(super) down: Weight,
+    /// Keys and values.
+    pub(super) pool: [Tensor; 2],
+}
+
+/// What is not any layer's.
+pub(super) struct Ends {
+    pub(super) embedding: Matrix,
+    pub(super) norm: Tensor,
+    pub(super) head: Weight,
+    pub(super) cos: Tensor,
+    pub(super) sin: Tensor,
+}
+
+/// A model whose tokens are computed so.
+pub(super) struct Fused {
+    launcher: Box<dyn Launcher>,
+    body: Body,
+}
+
+struct Body {
+    spec: TransformerSpec,
+    layers: Vec<HeldLayer>,
+    embedding: Matrix,
+    /// Where the embedding lies, if it is dense.
+    table: Option<Held>,
+    norm: Held,
+    head: Weight,
+    cos: Held,
+    sin: Held,
+    /// Whether all matrices are dense.
+    dense: bool,
+    buffers: Buffers,
+}
+
+struct HeldLayer {
+    attention_norm: Held,
+    heads: Weight,
+    bias: Option<Held>,
+    output: Weight,
+    feed_forward_norm: Held,
+    gates: Weight,
+    down: Weight,
+    keys: Held,
+    values: Held,
+}
+
+/// Where a product's rows come from.
+#[derive(Clone, Copy)]
+enum From<'a> {
+    /// The stream, normalised with this gain.
+    Stream(&'a Held),
+    /// Rows that were left for it, by [`Asking::rows`].
+    Left,
+    /// Rows of f32 there.
+    At(&'a Held),
+}
+
+/// What becomes of a product (kernels.cu).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Becomes {
+    Set = 0,
+    Add = 1,
+    Gate = 2,
+}
+
+impl Fused {
+    /// None if this model's sizes are none that the kernels take.
+    pub(super) fn new(
+        launcher: Box<dyn Launcher>,
+        spec: &TransformerSpec,
+        context: usize,
+        ends: Ends,
+        layers: Vec<Layer>,
+    ) -> Result<Option<Self>> {
+        let widths = [spec.hidden, spec.heads * spec.head_dim, spec.feed_forward];
+        if widths.iter().any(|width| !width.is_multiple_of(8)) {
+            return Ok(None);
+        }
+        let Ends { embedding, norm, head, cos, sin } = ends;
+        let layers = layers.into_iter().map(HeldLayer::of).collect::<Result<Vec<_>>>()?;
+        let dense =
+            layers.iter().all(|layer| layer.weights().iter().all(|weight| weight.is_dense())) && head.is_dense();
+        let table = match &embedding {
+            Matrix::Dense(table) => Some(Held::of(table)?),
+            Matrix::Quantised(_) => None,
+        };
+        let parts = BUCKETS.iter().map(|rows| rows * splits(spec, *rows)).max().unwrap_or(0);
+        let buffers = Buffers::new(spec, context, parts, norm.device())?;
+        let (norm, cos, sin) = (Held::of(&norm)?, Held::of(&cos)?, Held::of(&sin)?);
+        let body = Body { spec: spec.clone(), layers, embedding, table, norm, head, cos, sin, dense, buffers };
+        Ok(Some(Self { launcher, body }))
+    }
+
+    /// Computes up to [`MOST`] rows: `[rows][vocabulary]` of logits, or none if nobody wants any.
+    pub(super) fn step(&mut self, rows: &[Row], wanted: bool) -> Result<Option<Tensor>> {
+        let Some((index, &bucket)) = BUCKETS.iter().enumerate().find(|(_, bucket)| **bucket >= rows.len()) else {
+            anyhow::bail!("{} rows in a step of at most {MOST}", rows.len());
+        };
+        let Self { launcher, body } = self;
+        body.buffers.tell(rows, bucket)?;
+        let key = 2 * index as u32 + u32::from(wanted);
+        launcher.run(key, &mut |launcher| {
+            Asking { launcher, body, rows: bucket as u32, few: body.dense && bucket as u32 <= FEW }.step(wanted)
+        })?;
+        Ok(if wanted { Some(body.buffers.logits.tensor.narrow(0, 0, rows.len())?) } else { None })
+    }
+
+    /// Whether logits are those of the same rows that were computed in another way, but for rounding.
+    pub(super) fn agrees(ours: &[f32], theirs: &[f32]) -> bool {
+        let squares = |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|x| x * x).sum::<f32>();
+        let apart = squares(&mut ours.iter().zip(theirs).map(|(a, b)| a - b));
+        let size = squares(&mut theirs.iter().copied());
+        tracing::debug!(apart = (apart / size).sqrt(), "kernels of ours against tensors");
+        ours.len() == theirs.len() && (apart / size).sqrt() < APART
+    }
+}
+
+/// In how many parts each row's past is looked at.
+fn splits(spec: &TransformerSpec, rows: usize) -> usize {
+    (BLOCKS / (rows * spec.kv_heads * chunks(spec))).clamp(1, SPLITS)
+}
+
+/// How many blocks look at the queries that share keys and values.
+fn chunks(spec: &TransformerSpec) -> usize {
+    (spec.heads / spec.kv_heads).div_ceil(QUERIES)
+}
+
+impl HeldLayer {
+    fn of(layer: Layer) -> Result<Self> {
+        let Layer { attention_norm, heads, bias, output, feed_forward_norm, gates, down, pool: [keys, values] } = layer;
+        Ok(Self {
+            attention_norm: Held::of(&attention_norm)?,
+            heads,
+            bias: bias.as_ref().map(Held::of).transpose()?,
+            output,
+            feed_forward_norm: Held::of(&feed_forward_norm)?,
+            gates,
+            down,
+            keys: Held::of(&keys)?,
+            values: Held::of(&values)?,
+        })
+    }
+
+    fn weights(&self) -> [&Weight; 4] {
+        [&self.heads, &self.output, &self.gates, &self.down]
+    }
+}
+
+/// A step while it is asked for.
+struct Asking<'a> {
+    launcher: &'a mut dyn Launcher,
+    body: &'a Body,
+    rows: u32,
+    few: bool,
+}
+
+impl<'a> Asking<'a> {
+    fn step(&mut self, wanted: bool) -> Result<()> {
+        let body = self.body;
+        let Buffers { stream, logits, .. } = &body.buffers;
+        self.embed()?;
+        for layer in &body.layers {
+            self.attend(layer)?;
+            self.product(From::Left, &layer.output, stream, Becomes::Add)?;
+            self.feed_forward(layer)?;
+        }
+        if wanted {
+            self.product(From::Stream(&body.norm), &body.head, logits, Becomes::Set)?;
+        }
+        Ok(())
+    }
+
+    fn embed(&mut self) -> Result<()> {
+        let body = self.body;
+        let (stream, hidden) = (&body.buffers.stream, body.spec.hidden as u32);
+        match &body.table {
+            Some(table) => {
+                let kernel = if table.tensor.dtype() == DType::F32 { "embed_float" } else { "embed_bf16" };
+                let grid = Grid { blocks: [self.rows, 1, 1], threads: 256, shared: 0 };
+                let tokens = body.buffers.steps.address;
+                let arguments = [table.argument(), Address(tokens), stream.argument(), Count(hidden)];
+                self.launch(kernel, grid, &arguments)
+            }
+            None => {
+                let tokens = body.buffers.steps.tensor.narrow(0, 0, self.rows as usize)?;
+                let rows = Held::of(&body.embedding.rows(&tokens)?)?;
+                self.place(&rows, stream, [hidden, hidden, 0], Becomes::Set)
+            }
+        }
+    }
+
+    /// Leaves what heads attend to.
+    fn attend(&mut self, layer: &HeldLayer) -> Result<()> {
+        let Body { spec, cos, sin, buffers, .. } = self.body;
+        let Buffers { heads, partial, extremes, .. } = buffers;
+        self.product(From::Stream(&layer.attention_norm), &layer.heads, heads, Becomes::Set)?;
+        let kernel = match spec.head_dim {
+            dim if dim.is_multiple_of(64) => "attend_8",
+            dim if dim.is_multiple_of(32) => "attend_4",
+            _ => "attend_2",
+        };
+        let (dim, splits) = (spec.head_dim as u32, splits(spec, self.rows as usize) as u32);
+        let blocks = [(spec.kv_heads * chunks(spec)) as u32, self.rows, splits];
+        let shared = (QUERIES as u32 + 2) * dim * size_of::<f32>() as u32;
+        let arguments = [
+            heads.argument(),
+            layer.bias.as_ref().map_or(Address(0), Held::argument),
+            cos.argument(),
+            sin.argument(),
+            layer.keys.argument(),
+            layer.values.argument(),
+            Address(buffers.pasts()),
+            Count(buffers.stride as u32),
+            partial.argument(),
+            extremes.argument(),
+            Count(spec.heads as u32),
+            Count(spec.kv_heads as u32),
+            Count(dim),
+            Count(u32::from(spec.rope_pairs == RopePairs::Adjacent)),
+        ];
+        self.launch(kernel, Grid { blocks, threads: THREADS, shared }, &arguments)?;
+        let (kernel, rows) = self.left(&layer.output, ["combine_float", "combine_bf16"]);
+        let grid = Grid { blocks: [spec.heads as u32, self.rows, 1], threads: THREADS, shared: 0 };
+        let arguments = [partial.argument(), extremes.argument(), rows.argument(), Count(splits), Count(dim)];
+        self.launch(kernel, grid, &arguments)
+    }
+
+    fn feed_forward(&mut self, layer: &HeldLayer) -> Result<()> {
+        let Buffers { inner, stream, .. } = &self.body.buffers;
+        let source = From::Stream(&layer.feed_forward_norm);
+        if self.few {
+            self.product(source, &layer.gates, inner, Becomes::Gate)?;
+            return self.product(From::At(inner), &layer.down, stream, Becomes::Add);
+        }
+        self.product(source, &layer.gates, inner, Becomes::Set)?;
+        let (kernel, rows) = self.left(&layer.down, ["gate_float", "gate_bf16"]);
+        let width = self.body.spec.feed_forward as u32;
+        let arguments = [inner.argument(), rows.argument(), Count(width)];
+        self.launch(kernel, along(width, self.rows), &arguments)?;
+        self.product(From::Left, &layer.down, stream, Becomes::Add)
+    }
+
+    /// Where rows are left for a product with `weight`, and which of two kernels leaves them as it takes them: f32, or bf16.
+    fn left(&self, weight: &Weight, kernels: [&'static str; 2]) -> (&'static str, &'a Held) {
+        let buffers = &self.body.buffers;
+        match weight {
+            Weight::Dense { matrix, .. } if !self.few && matrix.tensor.dtype() == DType::BF16 => {
+                (kernels[1], &buffers.bf16)
+            }
+            _ => (kernels[0], &buffers.f32),
+        }
+    }
+
+    fn product(&mut self, from: From, weight: &Weight, out: &Held, becomes: Becomes) -> Result<()> {
+        let (inputs, outputs) = weight.sizes();
+        let (inputs, outputs) = (inputs as u32, outputs as u32);
+        let mut gain = Address(0);
+        let rows = match from {
+            // A kernel for few rows normalises them itself, if there is room for them.
+            From::Stream(norm) if self.few && self.rows * inputs * size_of::<f32>() as u32 <= SHARED => {
+                gain = norm.argument();
+                &self.body.buffers.stream
+            }
+            From::Stream(norm) => {
+                let (kernel, rows) = self.left(weight, ["norm_float", "norm_bf16"]);
+                let grid = Grid { blocks: [self.rows, 1, 1], threads: 256, shared: 0 };
+                let stream = self.body.buffers.stream.argument();
+                let epsilon = Number(self.body.spec.norm_epsilon);
+                let arguments = [stream, norm.argument(), rows.argument(), Count(inputs), epsilon];
+                self.launch(kernel, grid, &arguments)?;
+                rows
+            }
+            From::Left => self.left(weight, [""; 2]).1,
+            From::At(rows) => rows,
+        };
+        match weight {
+            Weight::Dense { matrix, .. } if self.few => {
+                let number = matrix.tensor.dtype();
+                let kernel = match (number, self.rows) {
+                    (DType::F32, 1) => "lines_float_1",
+                    (DType::F32, 2) => "lines_float_2",
+                    (DType::F32, _) => "lines_float_4",
+                    (_, 1) => "lines_bf16_1",
+                    (_, 2) => "lines_bf16_2",
+                    _ => "lines_bf16_4",
+                };
+                let staged = matches!(gain, Address(at) if at != 0);
+                let shared = if staged { self.rows * inputs * size_of::<f32>() as u32 } else { 0 };
+                // A warp takes two lines.
+                let lines = THREADS / 32 * 2;
+                let grid = Grid { blocks: [outputs.div_ceil(lines), 1, 1], threads: THREADS, shared };
+                let arguments = [
+                    matrix.argument(),
+                    rows.argument(),
+                    gain,
+                    Number(self.body.spec.norm_epsilon),
+                    out.argument(),
+                    Count(inputs),
+                    Count(outputs),
+                    Count(becomes as u32),
+                ];
+                self.launch(kernel, grid, &arguments)
+            }
+            Weight::Dense { matrix, .. } => {
+                let product = Product {
+                    weight: matrix.address,
+                    rows: rows.address,
+                    out: out.address,
+                    count: self.rows,
+                    inputs,
+                    outputs,
+                    number: matrix.tensor.dtype(),
+                    add: becomes == Becomes::Add,
+                };
+                // SAFETY: as in `launch`; the sizes are the matrix's own, and the buffers were made for them.
+                unsafe { self.launcher.multiply(&product) }
+            }
+            Weight::Parts { matrices, .. } => {
+                let rows = rows.rows(self.rows as usize, inputs as usize)?;
+                let mut column = 0;
+                for (matrix, width) in matrices {
+                    let part = Held::of(&matrix.forward(&rows)?)?;
+                    self.place(&part, out, [*width as u32, outputs, column], becomes)?;
+                    column += *width as u32;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Rows of `width` to columns of rows of `stride`.
+    fn place(&mut self, from: &Held, to: &Held, sizes: [u32; 3], becomes: Becomes) -> Result<()> {
+        let [width, stride, column] = sizes;
+        ensure!(becomes != Becomes::Gate, "what is placed is not multiplied");
+        let arguments =
+            [from.argument(), to.argument(), Count(width), Count(stride), Count(column), Count(becomes as u32)];
+        self.launch("place_float", along(width, self.rows), &arguments)
+    }
+
+    fn launch(&mut self, kernel: &'static str, grid: Grid, arguments: &[Argument]) -> Result<()> {
+        // SAFETY: each caller gives the arguments in the order of kernels.cu. What they point to are tensors of the body, which
+        // lives as long as the launcher, or of this step, which candle frees in the order of the same stream; their sizes are
+        // those of the same spec that is told to the kernel, for rows of the largest bucket.
+        unsafe { self.launcher.launch(kernel, grid, arguments) }
+    }
+}
+
+/// A thread for each column of each row.
+fn along(width: u32, rows: u32) -> Grid {
+    Grid { blocks: [width.div_ceil(256), rows, 1], threads: 256, shared: 0 }
+}
+
+/// Words that are told of one row, when no sequence is longer than `context`: its past, its pages.
+fn stride(context: usize) -> usize {
+    1 + context.div_ceil(BLOCK)
+}
