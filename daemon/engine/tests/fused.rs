@@ -8,6 +8,8 @@
 #[path = "../gpu/draw.rs"]
 #[allow(dead_code, reason = "only its language models are wanted here")]
 mod draw;
+#[path = "../gpu/lora.rs"]
+mod lora;
 
 use std::ffi::{CString, c_char, c_void};
 use std::path::Path;
@@ -16,9 +18,11 @@ use std::sync::OnceLock;
 
 use callbox_engine::device::{Argument, Grid, Launcher, Part, Product};
 use callbox_engine::models::transformer::{
-    BLOCK, Cache, Numbers, Piece, RopePairs, TensorConfig, Transformer, TransformerSpec, Wanted,
+    Adapter, BLOCK, BaseModel, Cache, Near, Numbers, Piece, Reach, RopePairs, TensorConfig, Transformer,
+    TransformerSpec, Wanted,
 };
-use callbox_engine::weights::gguf::Gguf;
+use callbox_engine::weights::gguf::{Gguf, Head};
+use callbox_engine::weights::peft::PeftFile;
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
 use draw::{Draw, Family, language_model};
@@ -308,6 +312,83 @@ fn every_kind_of_numbers_is_computed_as_tensors_compute_it() {
         let apart = go_on(&mut ours, &mut load(), &[40, 3, 32, 20, 9, 1], &[1, 3, 6]);
         eprintln!("{} {stored:?}: {apart:e}", family.name());
         assert!(apart < most, "{} {stored:?}: {apart}", family.name());
+    }
+}
+
+/// Rows of one step with adapters of their own and without.
+#[test]
+fn rows_with_adapters_are_computed_as_tensors_compute_them() {
+    let spec = draw::small(Family::Qwen2, false);
+    let base = BaseModel::new(&Head::default(), &spec);
+    let adapters: Vec<Adapter> = [(16, 1), (4, 2), (64, 3)]
+        .map(|(rank, seed)| {
+            let (config, numbers) = lora::drawn(&spec, rank, seed).expect("an adapter");
+            Adapter::new(&PeftFile::parse(&config, numbers).expect("a file"), &base).expect("an adapter that fits")
+        })
+        .into();
+    let (mut ours, mut theirs) = (fused(&spec), tensors(&spec));
+    // The last of three tokens of each, after ten.
+    let last = |model: &mut Transformer, with: &[Option<usize>]| {
+        let mut caches: Vec<Cache> = with.iter().map(|_| model.cache(64)).collect();
+        let mut logits = Vec::new();
+        for count in [10, 1, 1] {
+            let text = tokens(count, count);
+            let pieces = caches.iter_mut().zip(with).map(|(cache, with)| {
+                let adapter = with.map(|at| &adapters[at]);
+                Piece { tokens: &text, cache, wanted: Wanted::Last, adapter }
+            });
+            logits = step(model, &mut pieces.collect::<Vec<_>>());
+        }
+        logits
+    };
+    let none = last(&mut theirs, &[None]);
+    // Alone, few with and without, more than the kernels for few take, and another set.
+    for with in
+        [&[Some(0)][..], &[Some(2), None, Some(1)], &[None, Some(0), Some(2), Some(0), Some(1), None], &[Some(1)]]
+    {
+        let (ours, theirs) = (last(&mut ours, with), last(&mut theirs, with));
+        let apart_by = apart(&ours, &theirs);
+        eprintln!("{with:?}: {apart_by:e}");
+        assert!(apart_by < MOST, "{with:?}: {apart_by}");
+        for (with, row) in with.iter().zip(theirs.chunks_exact(spec.vocabulary)) {
+            assert_eq!(with.is_some(), apart(row, &none) > 20.0 * MOST, "an adapter changes something");
+        }
+    }
+}
+
+/// Few of a row's logits are brought from a card: the same as if all were; also where there are more than there is room for.
+#[test]
+fn what_is_near_the_best_is_found() {
+    let spec = TransformerSpec { vocabulary: 1100, ..spec(4, 2, 32, true) };
+    for mut model in [fused(&spec), tensors(&spec)] {
+        let mut caches: Vec<Cache> = (0..6).map(|_| model.cache(64)).collect();
+        let texts: Vec<Vec<u32>> = (0..6).map(|seed| tokens(20 + seed, seed)).collect();
+        for (cache, text) in caches.iter_mut().zip(&texts) {
+            step(&mut model, &mut [Piece { tokens: text, cache, wanted: Wanted::Nothing, adapter: None }]);
+        }
+        // The fourth is not asked for.
+        let reaches = [(0.0, 0.0), (0.5, 0.1), (3.0, 0.0), (1e6, 0.0), (f32::INFINITY, 0.0)];
+        let reaches = reaches.map(|(span, share)| Reach { span, share });
+        let mut next = |model: &mut Transformer, near: bool| {
+            let pieces = caches.iter_mut().enumerate().map(|(index, cache)| {
+                let wanted = if index == 3 { Wanted::Nothing } else { Wanted::Last };
+                Piece { tokens: &[7], cache, wanted, adapter: None }
+            });
+            let mut pieces: Vec<Piece> = pieces.collect();
+            let found: Vec<Near> = if near {
+                model.step_near(&mut pieces, &reaches, &mut || true).expect("room").expect("not stopped")
+            } else {
+                let rows = step(model, &mut pieces);
+                rows.chunks_exact(1100).zip(&reaches).map(|(row, reach)| reach.of(row)).collect()
+            };
+            caches.iter_mut().for_each(|cache| cache.truncate(cache.len() - 1));
+            found
+        };
+        let (near, wanted) = (next(&mut model, true), next(&mut model, false));
+        assert_eq!(near, wanted);
+        let counts: Vec<usize> = near.iter().map(Vec::len).collect();
+        assert_eq!([counts[0], counts[3], counts[4]], [1, 1100, 1100]);
+        assert!(1 < counts[1] && counts[1] < counts[2] && counts[2] < 1100, "{counts:?}");
     }
 }
 

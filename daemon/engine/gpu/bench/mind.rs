@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use callbox_engine::models::transformer::{
-    Adapter, BaseModel, Cache, Numbers, Piece, RopePairs, TensorConfig, Transformer, TransformerSpec, Wanted,
+    Adapter, BaseModel, Cache, Numbers, Piece, Reach, RopePairs, TensorConfig, Transformer, TransformerSpec, Wanted,
 };
 use callbox_engine::weights::gguf::{Gguf, Head};
 use callbox_engine::weights::peft::PeftFile;
@@ -16,6 +16,10 @@ use crate::{Setting, card, lora};
 
 /// Where the models of `--models` lie that is taken for real.
 const REAL: &str = "qwen2.5-coder-1.5b/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf";
+
+/// What may come next. Drawn weights find no token much better than others: so near are some tens, as many as what is not
+/// improbable to a trained model.
+pub(super) const DRAWN: Reach = Reach { span: 1.0, share: 0.0 };
 
 /// Qwen2.5-1.5B.
 fn qwen(quick: bool) -> TransformerSpec {
@@ -97,13 +101,14 @@ pub(super) fn step(model: &mut Transformer, pieces: &mut [Piece]) -> Result<()> 
     Ok(())
 }
 
-/// One token of each; then it is as if it had not been.
+/// One token of each; then it is as if it had not been. Of each row comes back what may be drawn, as the mind's sampler has it.
 fn token(model: &mut Transformer, caches: &mut [Cache], adapters: &[Option<&Adapter>], wanted: Wanted) -> Result<()> {
     let none = std::iter::repeat(&None);
+    let reaches = vec![DRAWN; if wanted == Wanted::Nothing { 0 } else { caches.len() }];
     let pieces = caches.iter_mut().zip(adapters.iter().chain(none));
     let mut pieces: Vec<_> =
         pieces.map(|(cache, adapter)| Piece { tokens: &[7], cache, wanted, adapter: *adapter }).collect();
-    step(model, &mut pieces)?;
+    model.step_near(&mut pieces, &reaches, &mut || true)?.context("it was stopped")?;
     for cache in caches {
         cache.truncate(cache.len() - 1);
     }

@@ -23,7 +23,7 @@ use super::sequences::{Sequence, Sequences};
 use super::template::Template;
 use super::tokenizer::Tokenizer;
 use crate::device::{Gate, Urgency};
-use crate::models::transformer::{Adapter, Full, Piece, Transformer, Wanted};
+use crate::models::transformer::{Adapter, Full, Near, Piece, Transformer, Wanted};
 use crate::role::SharedOutlet;
 
 /// Rows of a prompt in one step, alone and beside answers.
@@ -322,7 +322,7 @@ impl Scheduler {
             .map(|(_, call, turn)| (call, turn));
 
         let mut pieces = Vec::new();
-        let mut rows = Vec::new();
+        let (mut rows, mut reaches) = (Vec::new(), Vec::new());
         for (index, sequence) in sequences.calls.iter_mut().enumerate() {
             let missing = sequence.missing();
             let Sequence { call, tokens, cache, thinking, .. } = sequence;
@@ -335,6 +335,7 @@ impl Scheduler {
             let wanted = if count == missing { Wanted::Last } else { Wanted::Nothing };
             if wanted == Wanted::Last {
                 rows.push(index);
+                reaches.push(thinking.sampler.reach());
             }
             let from = cache.len();
             let adapter = thinking.adapter.as_deref();
@@ -362,14 +363,12 @@ impl Scheduler {
             permit = Some(gate.enter(urgency));
             answering || prompt.is_none_or(|(call, turn)| !queue.ends(call, turn))
         };
-        let vocabulary = model.spec().vocabulary;
-        match model.step(&mut pieces, &mut go_on) {
+        match model.step_near(&mut pieces, &reaches, &mut go_on) {
             Ok(None) => {}
-            Ok(Some(logits)) => {
-                let mut logits = logits.to_vec();
+            Ok(Some(near)) => {
                 drop(permit);
-                for (index, logits) in rows.into_iter().zip(logits.chunks_exact_mut(vocabulary)) {
-                    self.next_token(index, logits);
+                for (index, mut near) in rows.into_iter().zip(near) {
+                    self.next_token(index, &mut near);
                 }
             }
             Err(error) if error.is::<Full>() => {
@@ -384,12 +383,12 @@ impl Scheduler {
         }
     }
 
-    fn next_token(&mut self, index: usize, logits: &mut [f32]) {
+    fn next_token(&mut self, index: usize, near: &mut Near) {
         let sequence = &mut self.sequences.calls[index];
         let call = sequence.call;
         let Some(thinking) = &mut sequence.thinking else { return };
         let turn = thinking.turn;
-        let token = thinking.sampler.next(logits);
+        let token = thinking.sampler.next(near);
         thinking.first.get_or_insert_with(now);
         let (text, finish) = if self.tokenizer.is_end(token) {
             (thinking.answer.finish(), Some(Finish::Stop))

@@ -146,6 +146,8 @@ const std::unordered_map<std::string, Known> known = {
     KNOWN(embed_float),  KNOWN(embed_bf16),  KNOWN(norm_float),   KNOWN(norm_bf16),    KNOWN(combine_float), KNOWN(combine_bf16),
     KNOWN(gate_float),   KNOWN(gate_bf16),   KNOWN(lines_float_1), KNOWN(lines_float_2), KNOWN(lines_float_4), KNOWN(lines_bf16_1),
     KNOWN(lines_bf16_2), KNOWN(lines_bf16_4), KNOWN(attend_2),     KNOWN(attend_4),     KNOWN(attend_8),      KNOWN(place_float),
+    KNOWN(near),
+    KNOWN(shrink_float), KNOWN(shrink_bf16), KNOWN(expand),
 };
 
 float number(const void *from, size_t at, bool halved) {

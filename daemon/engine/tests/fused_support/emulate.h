@@ -64,6 +64,17 @@ inline float __uint_as_float(uint32_t bits) {
     return value;
 }
 
+inline uint32_t __float_as_uint(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    return bits;
+}
+inline uint32_t atomicAdd(uint32_t *at, uint32_t more) {
+    const uint32_t before = *at;
+    *at += more;
+    return before;
+}
+
 struct __nv_bfloat16 {
     uint16_t bits;
 };

@@ -13,6 +13,7 @@
 
 mod adapter;
 mod cache;
+mod near;
 mod packed;
 mod rope;
 mod spec;
@@ -25,6 +26,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use self::adapter::{Adapter, BaseModel};
 pub use self::cache::Cache;
+pub use self::near::{Near, Reach};
 pub use self::spec::{RopePairs, TransformerSpec};
 pub use self::tensors::{BLOCK, Full, Given, Numbers, Room, Table, TensorConfig};
 use crate::device::Launcher;
@@ -178,17 +180,46 @@ impl Transformer {
     /// If a token is unknown, a cache has no room or an adapter is another model's; [`Full`] if the pool has no room.
     /// Nothing has changed then. After any other error nothing in the caches is sure.
     pub fn step(&mut self, pieces: &mut [Piece], go_on: &mut dyn FnMut() -> bool) -> Result<Option<&[f32]>> {
-        for piece in pieces.iter() {
+        self.check(pieces)?;
+        match &mut self.way {
+            Way::Packed(decoder) => decoder.step(&mut over(pieces, Cache::whole)?, go_on),
+            Way::Tensors(decoder) => decoder.step(&mut over(pieces, Cache::paged)?, go_on),
+        }
+    }
+
+    /// The same, of each wanted row only what is within its reach, of which there is one for each: what is brought from a card is
+    /// then a few hundred numbers, and not a vocabulary of them.
+    ///
+    /// # Errors
+    /// As [`Transformer::step`].
+    pub fn step_near(
+        &mut self,
+        pieces: &mut [Piece],
+        reaches: &[Reach],
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Vec<Near>>> {
+        self.check(pieces)?;
+        let vocabulary = self.spec.vocabulary;
+        match &mut self.way {
+            Way::Packed(decoder) => {
+                let logits = decoder.step(&mut over(pieces, Cache::whole)?, go_on)?;
+                Ok(logits.map(|logits| {
+                    logits.chunks_exact(vocabulary).zip(reaches).map(|(row, reach)| reach.of(row)).collect()
+                }))
+            }
+            Way::Tensors(decoder) => decoder.step_near(&mut over(pieces, Cache::paged)?, reaches, go_on),
+        }
+    }
+
+    fn check(&self, pieces: &[Piece]) -> Result<()> {
+        for piece in pieces {
             let room = self.context.min(piece.cache.capacity());
             ensure!(piece.cache.len() + piece.tokens.len() <= room, "a sequence is longer than {room} tokens");
             let known = piece.tokens.iter().all(|&token| (token as usize) < self.spec.vocabulary);
             ensure!(known && !piece.tokens.is_empty(), "a token that the model does not know");
             ensure!(piece.adapter.is_none_or(|adapter| adapter.fits(&self.spec)), "an adapter of another model");
         }
-        match &mut self.way {
-            Way::Packed(decoder) => decoder.step(&mut over(pieces, Cache::whole)?, go_on),
-            Way::Tensors(decoder) => decoder.step(&mut over(pieces, Cache::paged)?, go_on),
-        }
+        Ok(())
     }
 }
 

@@ -17,13 +17,13 @@ use super::super::adapter::{Adapter, sizes};
 use super::TransformerSpec;
 use crate::weights::peft::Module;
 
-/// A as `[rank][inputs]`, B as `[rank][outputs]`, f32.
-struct Pair {
-    a: Tensor,
-    b: Tensor,
+/// A as `[rank][inputs]`, B as `[rank][outputs]`; f32, or halves for kernels of ours, which are done when they are read.
+pub(super) struct Pair {
+    pub(super) a: Tensor,
+    pub(super) b: Tensor,
 }
 
-type Layers = Vec<[Option<Pair>; 7]>;
+pub(super) type Layers = Vec<[Option<Pair>; 7]>;
 
 struct Loaded {
     /// Gone when the adapter is: so is this, then.
@@ -33,16 +33,17 @@ struct Loaded {
 }
 
 /// Several adapters, one after the other.
-struct Together {
+pub(super) struct Together {
     /// Hash and rank of each.
     of: Vec<([u8; 32], usize)>,
-    layers: Layers,
+    pub(super) layers: Layers,
 }
 
 /// The adapters that were used, as long as they exist.
 pub(super) struct Adapters {
     device: Device,
     spec: TransformerSpec,
+    number: DType,
     loaded: HashMap<[u8; 32], Loaded>,
     /// Of the last step that had any.
     together: Option<Arc<Together>>,
@@ -56,16 +57,14 @@ pub(super) struct Added {
 }
 
 impl Adapters {
-    pub(super) fn new(device: &Device, spec: &TransformerSpec) -> Self {
-        Self { device: device.clone(), spec: spec.clone(), loaded: HashMap::new(), together: None }
+    /// They lie as `number`: f32 or f16.
+    pub(super) fn new(device: &Device, spec: &TransformerSpec, number: DType) -> Self {
+        Self { device: device.clone(), spec: spec.clone(), number, loaded: HashMap::new(), together: None }
     }
 
-    /// `pieces`: rows and adapter of each piece of a step.
-    pub(super) fn of<'a>(
-        &mut self,
-        pieces: impl Iterator<Item = (usize, Option<&'a Adapter>)> + Clone,
-    ) -> Result<Option<Added>> {
-        let mut wanted: Vec<&Adapter> = pieces.clone().filter_map(|(_, adapter)| adapter).collect();
+    /// All of a step, of which these are the adapters; none if it has none.
+    pub(super) fn all<'a>(&mut self, adapters: impl Iterator<Item = &'a Adapter>) -> Result<Option<Arc<Together>>> {
+        let mut wanted: Vec<&Adapter> = adapters.collect();
         wanted.sort_by_key(|adapter| adapter.sha256());
         wanted.dedup_by_key(|adapter| adapter.sha256());
         let gone = self.loaded.len();
@@ -76,7 +75,15 @@ impl Adapters {
         if wanted.is_empty() {
             return Ok(None);
         }
-        let together = self.together(&wanted)?;
+        self.together(&wanted).map(Some)
+    }
+
+    /// `pieces`: rows and adapter of each piece of a step.
+    pub(super) fn of<'a>(
+        &mut self,
+        pieces: impl Iterator<Item = (usize, Option<&'a Adapter>)> + Clone,
+    ) -> Result<Option<Added>> {
+        let Some(together) = self.all(pieces.clone().filter_map(|(_, adapter)| adapter))? else { return Ok(None) };
         let ranks: usize = together.of.iter().map(|(_, rank)| rank).sum();
         let mut mask = Vec::new();
         for (rows, adapter) in pieces {
@@ -103,7 +110,7 @@ impl Adapters {
         }
         for adapter in wanted {
             if !self.loaded.contains_key(&adapter.sha256()) {
-                let loaded = load(adapter, &self.spec, &self.device)?;
+                let loaded = load(adapter, &self.spec, &self.device, self.number)?;
                 self.loaded.insert(adapter.sha256(), loaded);
             }
         }
@@ -128,7 +135,7 @@ impl Adapters {
             return Ok(None);
         }
         let (inputs, outputs) = sizes(&self.spec, module);
-        let zeros = |rank: usize, width: usize| Tensor::zeros((rank, width), DType::F32, &self.device);
+        let zeros = |rank: usize, width: usize| Tensor::zeros((rank, width), self.number, &self.device);
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for part in parts {
             match &part.layers[layer][module as usize] {
@@ -146,15 +153,16 @@ impl Adapters {
     }
 }
 
-fn load(adapter: &Adapter, spec: &TransformerSpec, device: &Device) -> Result<Loaded> {
+fn load(adapter: &Adapter, spec: &TransformerSpec, device: &Device, number: DType) -> Result<Loaded> {
     let rank = adapter.padded_rank();
     let layers = (0..spec.layers).map(|layer| {
         let mut modules = [const { None }; 7];
         for module in Module::ALL {
             if let Some((a, b)) = adapter.matrices(layer, module) {
                 let (inputs, outputs) = sizes(spec, module);
-                let a = Tensor::from_vec(a, (rank, inputs), device)?;
-                modules[module as usize] = Some(Pair { a, b: Tensor::from_vec(b, (rank, outputs), device)? });
+                let tensor =
+                    |half: Vec<f32>, width: usize| Tensor::from_vec(half, (rank, width), device)?.to_dtype(number);
+                modules[module as usize] = Some(Pair { a: tensor(a, inputs)?, b: tensor(b, outputs)? });
             }
         }
         Ok(modules)
@@ -162,11 +170,28 @@ fn load(adapter: &Adapter, spec: &TransformerSpec, device: &Device) -> Result<Lo
     Ok(Loaded { life: adapter.life(), rank, layers: layers.collect::<Result<_>>()? })
 }
 
+impl Together {
+    /// Of one adapter: its first rank, and how many it has.
+    pub(super) fn ranks(&self, adapter: &Adapter) -> (usize, usize) {
+        let mut first = 0;
+        for (hash, rank) in &self.of {
+            if *hash == adapter.sha256() {
+                return (first, *rank);
+            }
+            first += rank;
+        }
+        (0, 0)
+    }
+}
+
 impl Added {
     /// `y`, and what the adapters make of `x`.
     pub(super) fn to(&self, layer: usize, module: Module, x: &Tensor, y: Tensor) -> candle_core::Result<Tensor> {
         match &self.together.layers[layer][module as usize] {
-            Some(Pair { a, b }) => y + (x.matmul(&a.t()?)? * &self.mask)?.matmul(b)?,
+            Some(Pair { a, b }) => {
+                let [a, b] = [a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?];
+                y + (x.matmul(&a.t()?)? * &self.mask)?.matmul(&b)?
+            }
             None => Ok(y),
         }
     }

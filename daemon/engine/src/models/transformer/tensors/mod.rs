@@ -31,7 +31,7 @@ pub use self::weights::Given;
 pub(super) use self::weights::Source;
 use self::weights::{Linear, Matrix, Part, Reader};
 use super::rope::angles;
-use super::{Piece, RopePairs, TransformerSpec, Wanted, adapter};
+use super::{Near, Piece, Reach, RopePairs, TransformerSpec, Wanted, adapter};
 use crate::device::{Launcher, keeping_shapes, launcher};
 use crate::weights::peft::Module;
 
@@ -95,7 +95,17 @@ pub(super) struct Decoder {
     fused: Option<Fused>,
     context: usize,
     numbers: Numbers,
+    /// Of the last step.
+    left: Left,
     logits: Vec<f32>,
+}
+
+/// What a step leaves of the rows that were wanted.
+enum Left {
+    /// `[rows][vocabulary]`, on the device; none: no row was wanted.
+    Logits(Option<Tensor>),
+    /// What was within reach.
+    Near(Vec<Near>),
 }
 
 /// What all layers of one step need to know of its rows.
@@ -157,10 +167,11 @@ impl Decoder {
             sin: Tensor::from_vec(sin, shape, device)?,
             blocks: Blocks::new(u32::try_from(count)?),
             pages,
-            adapters: Adapters::new(device, spec),
+            adapters: Adapters::new(device, spec, DType::F32),
             fused: None,
             context,
             numbers: config.numbers,
+            left: Left::Logits(None),
             logits: Vec::new(),
             spec: spec.clone(),
             device: device.clone(),
@@ -208,6 +219,9 @@ impl Decoder {
         if self.fused.is_some() && !self.agree()? {
             tracing::error!("the engine's kernels do not compute here what candle's do: they are not used");
             self.fused = None;
+        }
+        if self.fused.is_some() {
+            self.adapters = Adapters::new(&self.device, &self.spec, DType::F16);
         }
         Ok(self.fused.is_some())
     }
@@ -270,12 +284,51 @@ impl Decoder {
         pieces: &mut [Piece<Table>],
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<&[f32]>> {
+        if !self.advance(pieces, None, go_on)? {
+            return Ok(None);
+        }
+        self.logits.clear();
+        if let Left::Logits(Some(logits)) = &self.left {
+            self.logits = logits.flatten_all()?.to_vec1()?;
+        }
+        Ok(Some(&self.logits))
+    }
+
+    /// The same, of each wanted row what is within its reach.
+    pub(super) fn step_near(
+        &mut self,
+        pieces: &mut [Piece<Table>],
+        reaches: &[Reach],
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Vec<Near>>> {
+        if !self.advance(pieces, Some(reaches), go_on)? {
+            return Ok(None);
+        }
+        Ok(Some(match std::mem::replace(&mut self.left, Left::Logits(None)) {
+            Left::Near(near) => near,
+            Left::Logits(None) => Vec::new(),
+            Left::Logits(Some(logits)) => {
+                logits.to_vec2::<f32>()?.iter().zip(reaches).map(|(row, reach)| reach.of(row)).collect()
+            }
+        }))
+    }
+
+    /// False if it was stopped.
+    fn advance(
+        &mut self,
+        pieces: &mut [Piece<Table>],
+        reaches: Option<&[Reach]>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool> {
         let reserved = self.reserve(pieces);
         let computed = match (reserved, &mut self.fused) {
-            (Ok(()), Some(fused)) if pieces.iter().all(is_single) => {
-                self.logits.clear();
-                Ok(go_on()).and_then(|go_on| Ok(go_on && single(fused, pieces, &mut self.logits)?))
-            }
+            (Ok(()), Some(fused)) if pieces.iter().all(|piece| piece.tokens.len() == 1) => match go_on() {
+                true => single(fused, &mut self.adapters, pieces, reaches).map(|left| {
+                    self.left = left;
+                    true
+                }),
+                false => Ok(false),
+            },
             (Ok(()), _) => self.compute(pieces, go_on),
             (Err(error), _) => Err(error),
         };
@@ -287,7 +340,7 @@ impl Decoder {
             // What was reserved and not used goes back.
             piece.cache.truncate(piece.cache.len());
         }
-        Ok(computed?.then_some(&self.logits))
+        computed
     }
 
     fn reserve(&self, pieces: &mut [Piece<Table>]) -> Result<()> {
@@ -348,7 +401,7 @@ impl Decoder {
         })
     }
 
-    /// Leaves logits; false if it was stopped.
+    /// By candle. False if it was stopped.
     fn compute(&mut self, pieces: &[Piece<Table>], go_on: &mut dyn FnMut() -> bool) -> Result<bool> {
         let rows = self.rows(pieces)?;
         let epsilon = self.spec.norm_epsilon;
@@ -363,13 +416,13 @@ impl Decoder {
                 stream = self.layer(index, &rows, stream)?;
             }
         }
-        self.logits.clear();
-        if let Some(wanted) = &rows.wanted {
+        let logits = rows.wanted.as_ref().map(|wanted| -> Result<Tensor> {
             let last = rms_norm(&stream.index_select(wanted, 0)?, &self.norm, epsilon)?;
-            self.logits = self.head.forward(&last)?.flatten_all()?.to_vec1()?;
-            let rows = wanted.elem_count();
-            ensure!(self.logits.len() == rows * self.spec.vocabulary, "logits of other rows");
-        }
+            let logits = self.head.forward(&last)?;
+            ensure!(logits.dims() == [wanted.elem_count(), self.spec.vocabulary], "logits of other rows");
+            Ok(logits)
+        });
+        self.left = Left::Logits(logits.transpose()?);
         Ok(true)
     }
 
@@ -409,33 +462,38 @@ impl Decoder {
     }
 }
 
-/// Whether a piece is one that kernels of ours compute.
-fn is_single(piece: &Piece<Table>) -> bool {
-    piece.tokens.len() == 1 && piece.adapter.is_none()
-}
-
-/// Appends the logits of single tokens.
-fn single(fused: &mut Fused, pieces: &[Piece<Table>], logits: &mut Vec<f32>) -> Result<bool> {
+/// Computes single tokens, as many at once as the kernels take.
+fn single(
+    fused: &mut Fused,
+    adapters: &mut Adapters,
+    pieces: &[Piece<Table>],
+    reaches: Option<&[Reach]>,
+) -> Result<Left> {
+    let beside = adapters.all(pieces.iter().filter_map(|piece| piece.adapter))?;
+    let mut reaches = reaches.map(|reaches| reaches.iter().copied());
+    let (mut near, mut logits) = (Vec::new(), Vec::new());
     for pieces in pieces.chunks(fused::MOST) {
         let rows = pieces.iter().map(|piece| Row {
             token: piece.tokens[0],
             past: piece.cache.len(),
             pages: piece.cache.blocks(),
+            wanted: piece.wanted != Wanted::Nothing,
+            ranks: beside.as_ref().zip(piece.adapter).map_or((0, 0), |(beside, adapter)| beside.ranks(adapter)),
         });
-        let wanted = |piece: &Piece<Table>| piece.wanted != Wanted::Nothing;
-        let computed = fused.step(&rows.collect::<Vec<_>>(), pieces.iter().any(wanted))?;
-        if let Some(computed) = computed {
-            let rows = pieces.iter().enumerate().filter(|(_, piece)| wanted(piece));
-            if rows.clone().count() == pieces.len() {
-                logits.extend(computed.flatten_all()?.to_vec1::<f32>()?);
-                continue;
-            }
-            for (row, _) in rows {
-                logits.extend(computed.get(row)?.to_vec1::<f32>()?);
-            }
+        let rows: Vec<_> = rows.collect();
+        if let Some(reaches) = &mut reaches {
+            let own = rows.iter().map(|row| if row.wanted { reaches.next() } else { None });
+            near.extend(fused.step_near(&rows, beside.as_ref(), &own.collect::<Vec<_>>())?);
+        } else if let Some(computed) = fused.step(&rows, beside.as_ref())? {
+            // The next of them are computed in the same place.
+            logits.push(computed.copy()?);
         }
     }
-    Ok(true)
+    Ok(match reaches {
+        Some(_) => Left::Near(near),
+        None if logits.is_empty() => Left::Logits(None),
+        None => Left::Logits(Some(Tensor::cat(&logits, 0)?)),
+    })
 }
 
 fn position_bytes(spec: &TransformerSpec) -> usize {

@@ -80,6 +80,16 @@ __device__ __forceinline__ float block_sum(float x) {
     return warp_sum(lane < blockDim.x / WARP ? sums[lane] : 0.0f);
 }
 
+// The largest of a block of up to 32 warps, likewise.
+__device__ __forceinline__ float block_most(float x) {
+    __shared__ float most[WARP];
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    x = warp_most(x);
+    if (lane == 0) most[warp] = x;
+    __syncthreads();
+    return warp_most(lane < blockDim.x / WARP ? most[lane] : -INFINITY);
+}
+
 // What a row is multiplied with so that its mean square is one (RMSNorm, Zhang & Sennrich 2019).
 __device__ __forceinline__ float root_scale(const float *row, u32 width, float epsilon) {
     float squares = 0.0f;
@@ -188,7 +198,7 @@ constexpr u32 PAIRS = 2;
 // Attention of [rows][heads + 2 kv_heads][dim] to what is in the pages, and to the row itself, which is written there. Each block
 // takes one row, up to QUERIES heads that share keys and values, and one of `gridDim.z` parts of the past (FlashDecoding, Dao et
 // al. 2023). Leaves sums that are not yet divided, and of each the largest score and the sum of weights. `steps` says of each row how
-// many positions it has behind it, and in which pages they are.
+// many positions it has behind it, which ranks are its adapter's, and in which pages the positions are.
 template <u32 V>
 __device__ __forceinline__ void attend(const float *qkv, const float *bias, const float *cosines, const float *sines, __half *keys,
                                        __half *values, const u32 *steps, u32 stride, float *partial, float *extremes, u32 heads,
@@ -206,7 +216,7 @@ __device__ __forceinline__ void attend(const float *qkv, const float *bias, cons
     const u32 row = blockIdx.y, split = blockIdx.z, thread = threadIdx.x;
     const u32 *step = steps + row * stride;
     const u32 past = step[0];
-    const u32 *pages = step + 1;
+    const u32 *pages = step + 3;
     const size_t out = (static_cast<size_t>(row) * gridDim.z + split) * heads + first;
 
     const u32 length = past == NOBODY ? 0 : past + 1;
@@ -403,6 +413,51 @@ __device__ __forceinline__ void gate(const float *both, X *out, u32 width) {
     store(out + static_cast<size_t>(blockIdx.y) * width + i, silu(row[i]) * row[width + i]);
 }
 
+// Ranks of an adapter at most, and matrices that take the same rows.
+constexpr u32 RANKS = 64, MATRICES = 3;
+
+// What each row's own adapter makes of it, a warp for each of its ranks. `pairs` says where both halves of all adapters of a matrix
+// lie, [ranks][inputs] and [ranks][outputs]; 0: nobody adapts it (S-LoRA, Sheng et al. 2023).
+template <typename X>
+__device__ __forceinline__ void shrink(const X *rows, const unsigned long long *pairs, u32 matrix, const u32 *steps, u32 stride,
+                                       float *low, u32 inputs) {
+    const u32 *step = steps + blockIdx.y * stride;
+    const u32 lane = threadIdx.x % WARP, rank = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    const __half *half = reinterpret_cast<const __half *>(pairs[2 * (matrix + blockIdx.z)]);
+    if (half == nullptr || step[0] == NOBODY || rank >= step[2]) return;
+    half += static_cast<size_t>(step[1] + rank) * inputs;
+    const X *row = rows + static_cast<size_t>(blockIdx.y) * inputs;
+    float sum = 0.0f;
+    for (u32 at = 8 * lane; at < inputs; at += 8 * WARP) {
+        __align__(16) __half a[8];
+        float x[8];
+        halves<8>(half + at, a);
+        eight(row + at, x);
+        for (u32 i = 0; i < 8; i++) sum += __half2float(a[i]) * x[i];
+    }
+    sum = warp_sum(sum);
+    if (lane == 0) low[(blockIdx.y * MATRICES + blockIdx.z) * RANKS + rank] = sum;
+}
+
+// The same, brought to all columns of the matrices and added there; `first` and `second` say where the columns of those end.
+extern "C" __global__ void expand(const float *low, const unsigned long long *pairs, u32 matrix, const u32 *steps, u32 stride,
+                                  float *out, u32 outputs, u32 first, u32 second) {
+    const u32 *step = steps + blockIdx.y * stride;
+    const u32 column = blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= outputs || step[0] == NOBODY || step[2] == 0) return;
+    const u32 own = column < first ? 0 : column < second ? 1 : 2;
+    const u32 begin = own == 0 ? 0 : own == 1 ? first : second;
+    const u32 end = own == 0 ? min(first, outputs) : own == 1 ? min(second, outputs) : outputs;
+    const __half *half = reinterpret_cast<const __half *>(pairs[2 * (matrix + own) + 1]);
+    if (half == nullptr) return;
+    const size_t width = end - begin;
+    half += step[1] * width + (column - begin);
+    const float *ranks = low + (blockIdx.y * MATRICES + own) * RANKS;
+    float sum = 0.0f;
+    for (u32 rank = 0; rank < step[2]; rank++) sum += ranks[rank] * __half2float(half[rank * width]);
+    out[static_cast<size_t>(blockIdx.y) * outputs + column] += sum;
+}
+
 // [rows][width] to columns from `column` on of [rows][stride]: in their place, or added to them.
 __device__ __forceinline__ void place(const float *from, float *to, u32 width, u32 stride, u32 column, u32 mode) {
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -410,6 +465,27 @@ __device__ __forceinline__ void place(const float *from, float *to, u32 width, u
     float *at = to + static_cast<size_t>(blockIdx.y) * stride + column + i;
     const float x = from[static_cast<size_t>(blockIdx.y) * width + i];
     *at = mode == ADD ? *at + x : x;
+}
+
+// Of each row of logits those that are near its best, in any order: how many, and then token and logit of each, as far as there is
+// room. `reaches` says how near; below 0: nobody asks.
+extern "C" __global__ void near(const float *logits, const float *reaches, u32 *found, u32 vocabulary, u32 room) {
+    const float span = reaches[2 * blockIdx.x], share = reaches[2 * blockIdx.x + 1];
+    const float *row = logits + static_cast<size_t>(blockIdx.x) * vocabulary;
+    u32 *own = found + static_cast<size_t>(blockIdx.x) * (1 + 2 * room);
+    if (threadIdx.x == 0) own[0] = 0;
+    if (span < 0.0f) return;
+    float most = -INFINITY;
+    for (u32 i = threadIdx.x; i < vocabulary; i += blockDim.x) most = fmaxf(most, row[i]);
+    most = block_most(most);
+    const float least = most - span - share * fabsf(most);
+    for (u32 i = threadIdx.x; i < vocabulary; i += blockDim.x) {
+        if (!(row[i] >= least)) continue;
+        const u32 at = atomicAdd(own, 1u);
+        if (at >= room) continue;
+        own[1 + 2 * at] = i;
+        own[2 + 2 * at] = __float_as_uint(row[i]);
+    }
 }
 
 #define FOR_WEIGHTS(W)                                                                                                            \
@@ -423,6 +499,10 @@ __device__ __forceinline__ void place(const float *from, float *to, u32 width, u
         combine(partial, extremes, out, splits, dim);                                                                             \
     }                                                                                                                             \
     extern "C" __global__ void gate_##W(const float *both, W *out, u32 width) { gate(both, out, width); }                         \
+    extern "C" __global__ void shrink_##W(const W *rows, const unsigned long long *pairs, u32 matrix, const u32 *steps,           \
+                                          u32 stride, float *low, u32 inputs) {                                                   \
+        shrink(rows, pairs, matrix, steps, stride, low, inputs);                                                                  \
+    }                                                                                                                             \
     FOR_ROWS(W, 1)                                                                                                                \
     FOR_ROWS(W, 2)                                                                                                                \
     FOR_ROWS(W, 4)

@@ -1,8 +1,9 @@
 //! A step in which every sequence goes on by one token, in as few kernels as it can be: what is computed for a token is little,
 //! and asking for it dearer.
 //!
-//! Enters: of each row its token, how much is behind it, its pages. Leaves: keys and values in the pages, logits. Never here: a
-//! prompt, an adapter, or a buffer that is made anew for a step: the same addresses each time, so that a card can repeat the
+//! Enters: of each row its token, how much is behind it, its pages. Leaves: keys and values in the pages; logits, or the few of them that
+//! are near the best, because all of them take longer to bring here than to compute. Never here: a
+//! prompt, or a buffer that is made anew for a step: the same addresses each time, so that a card can repeat the
 //! whole of it at once.
 //!
 //! ```text
@@ -19,14 +20,18 @@
 mod buffers;
 mod weight;
 
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
 use self::buffers::{Buffers, Held};
 pub(super) use self::weight::Weight;
+use super::lora::Together;
 use super::weights::Matrix;
-use super::{BLOCK, RopePairs, TransformerSpec};
+use super::{BLOCK, Near, Reach, RopePairs, TransformerSpec, adapter};
 use crate::device::{Argument, Grid, Launcher, Product};
+use crate::weights::peft::{Module, RANKS};
 use Argument::{Address, Count, Number};
 
 /// The kernels, for all cards that the engine is built for.
@@ -52,6 +57,10 @@ const SHARED: u32 = 48 << 10;
 const BLOCKS: usize = 264;
 /// Parts of a past at most.
 const SPLITS: usize = 32;
+/// Ranks of an adapter.
+const MAX_RANK: usize = *RANKS.end();
+/// Tokens of a row that there is room for, when only those near the best are wanted.
+const NEAR: usize = 512;
 /// The most that is off in what two ways of rounding make of the same logits, against their size; what is wrong is off by 1.
 const APART: f32 = 0.1;
 
@@ -62,6 +71,18 @@ pub(super) struct Row<'a> {
     pub(super) past: usize,
     /// The blocks that hold them, and it.
     pub(super) pages: &'a [u32],
+    /// Whether its logits are.
+    pub(super) wanted: bool,
+    /// Of its adapter the first rank among all of the step's, and how many it has.
+    pub(super) ranks: (usize, usize),
+}
+
+/// What of a step's logits is wanted: a recording of each.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Nothing,
+    Every,
+    Near,
 }
 
 /// What one layer is made of.
@@ -90,6 +111,8 @@ pub(super) struct Ends {
 pub(super) struct Fused {
     launcher: Box<dyn Launcher>,
     body: Body,
+    /// The adapters whose addresses the device was told.
+    beside: Option<Arc<Together>>,
 }
 
 struct Body {
@@ -163,21 +186,75 @@ impl Fused {
         let buffers = Buffers::new(spec, context, parts, norm.device())?;
         let (norm, cos, sin) = (Held::of(&norm)?, Held::of(&cos)?, Held::of(&sin)?);
         let body = Body { spec: spec.clone(), layers, embedding, table, norm, head, cos, sin, dense, buffers };
-        Ok(Some(Self { launcher, body }))
+        Ok(Some(Self { launcher, body, beside: None }))
     }
 
-    /// Computes up to [`MOST`] rows: `[rows][vocabulary]` of logits, or none if nobody wants any.
-    pub(super) fn step(&mut self, rows: &[Row], wanted: bool) -> Result<Option<Tensor>> {
+    /// Computes up to [`MOST`] rows. Leaves the logits of those that are wanted, if any is; they lie where those of the next step
+    /// will.
+    pub(super) fn step(&mut self, rows: &[Row], beside: Option<&Arc<Together>>) -> Result<Option<Tensor>> {
+        let wanted: Vec<u32> = (0..).zip(rows).filter(|(_, row)| row.wanted).map(|(index, _)| index).collect();
+        let want = if wanted.is_empty() { Want::Nothing } else { Want::Every };
+        self.compute(rows, beside, &[], want)?;
+        let logits = &self.body.buffers.logits.tensor;
+        Ok(match wanted.len() {
+            0 => None,
+            count if count == rows.len() => Some(logits.narrow(0, 0, count)?),
+            count => Some(logits.index_select(&Tensor::from_vec(wanted, count, logits.device())?, 0)?),
+        })
+    }
+
+    /// The same, of each row with a reach what is within it.
+    pub(super) fn step_near(
+        &mut self,
+        rows: &[Row],
+        beside: Option<&Arc<Together>>,
+        reaches: &[Option<Reach>],
+    ) -> Result<Vec<Near>> {
+        let want = if reaches.iter().any(Option::is_some) { Want::Near } else { Want::Nothing };
+        self.compute(rows, beside, reaches, want)?;
+        if want == Want::Nothing {
+            return Ok(Vec::new());
+        }
+        let Buffers { found, logits, .. } = &self.body.buffers;
+        let found: Vec<Vec<u32>> = found.tensor.narrow(0, 0, rows.len())?.to_vec2()?;
+        let near = found.iter().zip(reaches).enumerate().filter_map(|(row, (found, reach))| {
+            reach.map(|reach| match found.split_first() {
+                Some((count, found)) if reach.span.is_finite() && *count as usize <= NEAR => {
+                    let found = &found.as_chunks::<2>().0[..*count as usize];
+                    let mut near: Near = found.iter().map(|&[token, bits]| (token, f32::from_bits(bits))).collect();
+                    near.sort_by_key(|(token, _)| *token);
+                    Ok(near)
+                }
+                // More than there is room for.
+                _ => Ok(reach.of(&logits.tensor.get(row)?.to_vec1()?)),
+            })
+        });
+        near.collect()
+    }
+
+    fn compute(
+        &mut self,
+        rows: &[Row],
+        beside: Option<&Arc<Together>>,
+        reaches: &[Option<Reach>],
+        want: Want,
+    ) -> Result<()> {
         let Some((index, &bucket)) = BUCKETS.iter().enumerate().find(|(_, bucket)| **bucket >= rows.len()) else {
             anyhow::bail!("{} rows in a step of at most {MOST}", rows.len());
         };
-        let Self { launcher, body } = self;
-        body.buffers.tell(rows, bucket)?;
-        let key = 2 * index as u32 + u32::from(wanted);
-        launcher.run(key, &mut |launcher| {
-            Asking { launcher, body, rows: bucket as u32, few: body.dense && bucket as u32 <= FEW }.step(wanted)
-        })?;
-        Ok(if wanted { Some(body.buffers.logits.tensor.narrow(0, 0, rows.len())?) } else { None })
+        let Self { launcher, body, beside: told } = self;
+        if let Some(beside) = beside
+            && told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, beside))
+        {
+            body.buffers.tell_adapters(&beside.layers)?;
+            *told = Some(Arc::clone(beside));
+        }
+        body.buffers.tell(rows, reaches, bucket)?;
+        let adapted = beside.is_some();
+        let key = BUCKETS.len() * (2 * want as usize + usize::from(adapted)) + index;
+        let few = body.dense && bucket as u32 <= FEW;
+        launcher
+            .run(key as u32, &mut |launcher| Asking { launcher, body, rows: bucket as u32, few, adapted }.step(want))
     }
 
     /// Whether logits are those of the same rows that were computed in another way, but for rounding.
@@ -227,20 +304,28 @@ struct Asking<'a> {
     body: &'a Body,
     rows: u32,
     few: bool,
+    adapted: bool,
 }
 
 impl<'a> Asking<'a> {
-    fn step(&mut self, wanted: bool) -> Result<()> {
+    fn step(&mut self, want: Want) -> Result<()> {
         let body = self.body;
-        let Buffers { stream, logits, .. } = &body.buffers;
+        let Buffers { stream, logits, found, .. } = &body.buffers;
         self.embed()?;
-        for layer in &body.layers {
-            self.attend(layer)?;
+        for (index, layer) in body.layers.iter().enumerate() {
+            self.attend(index, layer)?;
             self.product(From::Left, &layer.output, stream, Becomes::Add)?;
-            self.feed_forward(layer)?;
+            self.adapt(index, &[Module::Output], &layer.output, stream)?;
+            self.feed_forward(index, layer)?;
         }
-        if wanted {
+        if want != Want::Nothing {
             self.product(From::Stream(&body.norm), &body.head, logits, Becomes::Set)?;
+        }
+        if want == Want::Near {
+            let (vocabulary, room) = (Count(body.spec.vocabulary as u32), Count(NEAR as u32));
+            let reaches = Address(body.buffers.reaches());
+            let arguments = [logits.argument(), reaches, found.argument(), vocabulary, room];
+            self.launch("near", Grid { blocks: [self.rows, 1, 1], threads: 1024, shared: 0 }, &arguments)?;
         }
         Ok(())
     }
@@ -265,10 +350,11 @@ impl<'a> Asking<'a> {
     }
 
     /// Leaves what heads attend to.
-    fn attend(&mut self, layer: &HeldLayer) -> Result<()> {
+    fn attend(&mut self, index: usize, layer: &HeldLayer) -> Result<()> {
         let Body { spec, cos, sin, buffers, .. } = self.body;
         let Buffers { heads, partial, extremes, .. } = buffers;
         self.product(From::Stream(&layer.attention_norm), &layer.heads, heads, Becomes::Set)?;
+        self.adapt(index, &[Module::Query, Module::Key, Module::Value], &layer.heads, heads)?;
         let kernel = match spec.head_dim {
             dim if dim.is_multiple_of(64) => "attend_8",
             dim if dim.is_multiple_of(32) => "attend_4",
@@ -300,19 +386,49 @@ impl<'a> Asking<'a> {
         self.launch(kernel, grid, &arguments)
     }
 
-    fn feed_forward(&mut self, layer: &HeldLayer) -> Result<()> {
+    fn feed_forward(&mut self, index: usize, layer: &HeldLayer) -> Result<()> {
         let Buffers { inner, stream, .. } = &self.body.buffers;
         let source = From::Stream(&layer.feed_forward_norm);
-        if self.few {
+        if self.few && !self.adapted {
             self.product(source, &layer.gates, inner, Becomes::Gate)?;
             return self.product(From::At(inner), &layer.down, stream, Becomes::Add);
         }
         self.product(source, &layer.gates, inner, Becomes::Set)?;
+        self.adapt(index, &[Module::Gate, Module::Up], &layer.gates, inner)?;
         let (kernel, rows) = self.left(&layer.down, ["gate_float", "gate_bf16"]);
         let width = self.body.spec.feed_forward as u32;
         let arguments = [inner.argument(), rows.argument(), Count(width)];
         self.launch(kernel, along(width, self.rows), &arguments)?;
-        self.product(From::Left, &layer.down, stream, Becomes::Add)
+        self.product(From::Left, &layer.down, stream, Becomes::Add)?;
+        self.adapt(index, &[Module::Down], &layer.down, stream)
+    }
+
+    /// Adds what adapters make of the rows that were left for the product with `weight`, which is of these matrices.
+    fn adapt(&mut self, layer: usize, modules: &[Module], weight: &Weight, out: &Held) -> Result<()> {
+        if !self.adapted {
+            return Ok(());
+        }
+        let Body { spec, buffers, .. } = self.body;
+        let Buffers { pairs, low, stride, .. } = buffers;
+        let (inputs, outputs) = weight.sizes();
+        let first = Count((layer * Module::ALL.len() + modules[0] as usize) as u32);
+        let [steps, stride] = [Address(buffers.pasts()), Count(*stride as u32)];
+        let (kernel, rows) = self.left(weight, ["shrink_float", "shrink_bf16"]);
+        let warps = THREADS / 32;
+        let blocks = [(MAX_RANK as u32).div_ceil(warps), self.rows, modules.len() as u32];
+        let arguments = [rows.argument(), pairs.argument(), first, steps, stride, low.argument(), Count(inputs as u32)];
+        self.launch(kernel, Grid { blocks, threads: THREADS, shared: 0 }, &arguments)?;
+        // Where the columns of the first end, and of the second.
+        let mut end = 0;
+        let ends = modules.iter().map(|module| {
+            end += adapter::sizes(spec, *module).1;
+            Count(end as u32)
+        });
+        let ends: Vec<Argument> = ends.chain([Count(u32::MAX); 2]).collect();
+        let outputs = outputs as u32;
+        let arguments =
+            [low.argument(), pairs.argument(), first, steps, stride, out.argument(), Count(outputs), ends[0], ends[1]];
+        self.launch("expand", along(outputs, self.rows), &arguments)
     }
 
     /// Where rows are left for a product with `weight`, and which of two kernels leaves them as it takes them: f32, or bf16.
@@ -331,8 +447,10 @@ impl<'a> Asking<'a> {
         let (inputs, outputs) = (inputs as u32, outputs as u32);
         let mut gain = Address(0);
         let rows = match from {
-            // A kernel for few rows normalises them itself, if there is room for them.
-            From::Stream(norm) if self.few && self.rows * inputs * size_of::<f32>() as u32 <= SHARED => {
+            // A kernel for few rows normalises them itself, if there is room for them and nobody else needs them.
+            From::Stream(norm)
+                if self.few && !self.adapted && self.rows * inputs * size_of::<f32>() as u32 <= SHARED =>
+            {
                 gain = norm.argument();
                 &self.body.buffers.stream
             }
@@ -425,7 +543,7 @@ fn along(width: u32, rows: u32) -> Grid {
     Grid { blocks: [width.div_ceil(256), rows, 1], threads: 256, shared: 0 }
 }
 
-/// Words that are told of one row, when no sequence is longer than `context`: its past, its pages.
+/// Words that are told of one row, when no sequence is longer than `context`: its past, its ranks, its pages.
 fn stride(context: usize) -> usize {
-    1 + context.div_ceil(BLOCK)
+    3 + context.div_ceil(BLOCK)
 }
