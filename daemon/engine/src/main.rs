@@ -20,7 +20,7 @@ use callbox_engine::mind::{self, Mind};
 use callbox_engine::needs;
 use callbox_engine::role::{SharedOutlet, Worker};
 use callbox_engine::serve::{Roles, Switchboard, outlet, serve};
-use callbox_engine::voice::{Voice, VoiceConfig};
+use callbox_engine::voice::{self, Voice, VoiceConfig};
 use callbox_wire::Need;
 use clap::Parser;
 
@@ -194,10 +194,12 @@ fn load(args: &Args, outlet: &SharedOutlet) -> Result<Roles> {
     };
     let voice = || {
         let Some(model) = &args.voice else { return Ok(None) };
+        let device = args.device.device()?;
         let config = VoiceConfig {
             model: model.clone(),
             espeak: args.espeak.clone(),
-            device: args.device.device()?,
+            together: voice::together(&device),
+            device,
             threads: args.threads,
         };
         Voice::start(&config, gate.clone(), outlet()).context("the voice cannot start").map(announced)

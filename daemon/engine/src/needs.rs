@@ -15,8 +15,9 @@ use crate::weights::tensors::Tensors;
 
 const MIB: u64 = 1 << 20;
 
-/// What the ears, the embedder and Kokoro compute with in a step.
-const WORK: [u64; 3] = [1024 * MIB, 128 * MIB, 1024 * MIB];
+/// What the ears, the embedder and Kokoro compute with in a step; Kokoro's is what tensors took on a processor, of as many
+/// frames as it computes at once.
+const WORK: [u64; 3] = [1024 * MIB, 128 * MIB, 2304 * MIB];
 
 /// Whisper.
 ///

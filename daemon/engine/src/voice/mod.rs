@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!  Speak ─ queue ─ normalise ─ espeak-ng ─ encoder ─┬─ flow ─ vocoder ─ trim ─ resample ─ 20 ms frames ─ Audio
-//!                                  └── per sentence ┘ └────── window by window, credit allowing ──────┘
+//!            └──── the reader's thread ───┘└─ per sentence ┘ └────── window by window, credit allowing ──────┘
 //! ```
 //!
-//! One thread owns the queue and asks the [`Gate`] before each sentence and each window. Never here: what was said, in
-//! a log line.
+//! One thread owns the queue and asks the [`Gate`] before each step: sentences that begin, or windows, of as many calls as
+//! are sooner done together. Never here: what was said, in a log line.
 
 mod alphabet;
 mod espeak;
 mod network;
 mod normalise;
+mod reader;
 mod resample;
 mod schedule;
 mod speech;
@@ -36,6 +37,7 @@ pub use speech::SpeechError;
 
 use crate::device::Gate;
 use crate::role::{SharedOutlet, Worker};
+use network::Window;
 use speech::{Speech, Trim};
 
 /// What the role needs.
@@ -50,6 +52,15 @@ pub struct VoiceConfig {
     pub device: Device,
     /// Threads that one window is computed with.
     pub threads: usize,
+    /// Sentences of Kokoro's that begin at once at most: see [`together`].
+    pub together: usize,
+}
+
+/// How many sentences of several calls begin at once where Kokoro computes: on a processor each takes as long beside others
+/// as alone, and the first would only wait for them (`examples/bench_together.rs`).
+#[must_use]
+pub fn together(device: &Device) -> usize {
+    if device.is_cpu() { 1 } else { 32 }
 }
 
 /// The role: a [`Worker`].
@@ -59,7 +70,7 @@ pub struct Voice {
     queue: Option<Sender<Command>>,
     cancelled: Arc<Cancelled>,
     outlet: SharedOutlet,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 enum Command {
@@ -96,6 +107,10 @@ impl Voice {
         for text in WARM_UP {
             speech.synthesise(text, 0)?;
         }
+        let together = speech.network.together(config.together, config.threads);
+        let sentences = speech.sentences(WARM_UP[2])?.into_iter().next();
+        let many: Vec<_> = sentences.iter().cycle().take(together.sentences).map(|one| (one.clone(), 0)).collect();
+        speech.begin(&many)?;
         let info = RoleInfo {
             role: Role::Voice,
             model: config.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -104,12 +119,14 @@ impl Voice {
         };
         let (queue, commands) = bounded(QUEUE);
         let cancelled = Arc::new(Cancelled::default());
-        let mut worker = worker::Scheduler::new(Arc::clone(&speech), gate, Arc::clone(&outlet), Arc::clone(&cancelled));
-        let thread = std::thread::Builder::new()
-            .name("voice".into())
-            .spawn(move || worker.run(&commands))
-            .map_err(|source| EspeakError::Missing { program: "the voice's thread".into(), source })?;
-        Ok(Self { info, speech, queue: Some(queue), cancelled, outlet, thread: Some(thread) })
+        let fault = |source| EspeakError::Missing { program: "the voice's thread".into(), source };
+        let (texts, readings, reader) = reader::start(Arc::clone(&speech)).map_err(fault)?;
+        let shared = (Arc::clone(&outlet), Arc::clone(&cancelled));
+        let mut worker =
+            worker::Scheduler::new(Arc::<Speech>::clone(&speech), together, texts, gate, shared.0, shared.1);
+        let run = move || worker.run(&commands, &readings);
+        let thread = std::thread::Builder::new().name("voice".into()).spawn(run).map_err(fault)?;
+        Ok(Self { info, speech, queue: Some(queue), cancelled, outlet, threads: vec![thread, reader] })
     }
 
     /// Speaks a text at once, at [`Self::rate`]; the same seed gives the same samples. For tests and benches: it asks
@@ -182,10 +199,10 @@ impl Worker for Voice {
 impl Drop for Voice {
     fn drop(&mut self) {
         self.queue = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the voice's thread ended in a panic");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the voice ended in a panic");
+            }
         }
     }
 }
@@ -220,12 +237,15 @@ impl Speech {
         let mut out = Vec::new();
         let mut trim = Trim::new(self.network.rate());
         for sentence in self.sentences(text)? {
-            let (mut utterance, mut samples) = (self.begin(&sentence, seed)?, Vec::new());
-            while !utterance.is_finished() {
-                self.network.advance(&mut utterance, worker::LARGE_WINDOW, &mut samples).map_err(SpeechError::from)?;
+            let pause = (self.network.rate() * sentence.pause_ms / 1000) as usize;
+            for spoken in self.begin(&[(sentence, seed)])? {
+                let mut windows = [Window { spoken, seconds: worker::LARGE_WINDOW, samples: Vec::new() }];
+                while !windows[0].spoken.is_finished() {
+                    self.network.advance(&mut windows)?;
+                }
+                trim.push(&windows[0].samples, &mut out);
             }
-            trim.push(&samples, &mut out);
-            out.resize(out.len() + (self.network.rate() * sentence.pause_ms / 1000) as usize, 0.0);
+            out.resize(out.len() + pause, 0.0);
         }
         trim.finish(&mut out);
         Ok(out)

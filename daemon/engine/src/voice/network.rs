@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 
 use super::alphabet::{Accent, tokens};
-use crate::models::kokoro::{self, Kokoro, KokoroError, Phrase, STYLE_LEN, Statistics};
-use crate::models::vits::{self, Vits, VoiceError, seeded_noise};
+use crate::models::kokoro::{self, Kokoro, KokoroError, Phrase, Plan, STYLE_LEN};
+use crate::models::vits::{self, Noise, Vits, VoiceError, seeded_noise};
 
 /// Why a voice cannot be loaded, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,22 @@ pub(super) struct Singer {
 pub(super) enum Spoken {
     Piper(Box<vits::Utterance>),
     Kokoro(Box<kokoro::Utterance>),
+}
+
+/// How much of several turns is sooner done at once than one after the other: at least 1 of each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Together {
+    /// Sentences that begin.
+    pub(super) sentences: usize,
+    pub(super) windows: usize,
+}
+
+/// A window that is to be made: the next `seconds`, and up to a frame more, or all that are left.
+pub(super) struct Window {
+    pub(super) spoken: Spoken,
+    pub(super) seconds: f32,
+    /// What was made.
+    pub(super) samples: Vec<f32>,
 }
 
 /// Lengths of sentences that a speaker has a style for.
@@ -92,27 +108,50 @@ impl Network {
         }
     }
 
-    /// Starts an utterance; the same seed gives the same samples.
-    pub(super) fn begin(&self, ids: &[usize], seed: u64) -> Result<Spoken, NetworkError> {
-        Ok(match self {
-            Self::Piper(vits) => Spoken::Piper(Box::new(vits.begin(ids, vits.scales(), seeded_noise(seed)))),
-            Self::Kokoro(singer) => Spoken::Kokoro(Box::new(singer.begin(ids, seed)?)),
-        })
+    /// What is done at once, if `sentences` of a network that can may begin.
+    pub(super) fn together(&self, sentences: usize, threads: usize) -> Together {
+        match self {
+            // A window leaves threads idle here and there; a second one beside it does not.
+            Self::Piper(_) => Together { sentences: 1, windows: threads.clamp(1, 2) },
+            Self::Kokoro(_) => Together { sentences: sentences.max(1), windows: 1 },
+        }
     }
 
-    /// Appends the next `seconds` of samples, and up to a frame more, or all that are left.
-    pub(super) fn advance(&self, spoken: &mut Spoken, seconds: f32, out: &mut Vec<f32>) -> Result<(), NetworkError> {
-        let frames = |rate: u32, frame: usize| (seconds * rate as f32 / frame as f32).ceil().max(1.0) as usize;
-        match (self, spoken) {
-            (Self::Piper(vits), Spoken::Piper(utterance)) => {
-                vits.advance(utterance, frames(vits.rate(), vits.hop()), out);
-                Ok(())
+    /// Starts utterances of ids; the same seed gives the same samples, whatever else begins with it.
+    pub(super) fn begin(&self, wanted: &[(&[usize], u64)]) -> Result<Vec<Spoken>, NetworkError> {
+        match self {
+            Self::Piper(vits) => {
+                let begin = |&(ids, seed): &(&[usize], u64)| vits.begin(ids, vits.scales(), seeded_noise(seed));
+                Ok(wanted.iter().map(|one| Spoken::Piper(Box::new(begin(one)))).collect())
             }
-            (Self::Kokoro(singer), Spoken::Kokoro(utterance)) => {
-                Ok(singer.network.advance(utterance, frames(kokoro::RATE, kokoro::FRAME), out)?)
+            Self::Kokoro(singer) => {
+                Ok(singer.begin(wanted)?.into_iter().map(|one| Spoken::Kokoro(Box::new(one))).collect())
             }
-            _ => unreachable!("an utterance goes on in the network that began it"),
         }
+    }
+
+    /// Makes windows of utterances that it began.
+    pub(super) fn advance(&self, windows: &mut [Window]) -> Result<(), NetworkError> {
+        let frames =
+            |seconds: f32, rate: u32, frame: usize| (seconds * rate as f32 / frame as f32).ceil().max(1.0) as usize;
+        match self {
+            Self::Piper(vits) => vits.advance_all(windows.iter_mut().map(|window| match &mut window.spoken {
+                Spoken::Piper(utterance) => {
+                    (&mut **utterance, frames(window.seconds, vits.rate(), vits.hop()), &mut window.samples)
+                }
+                Spoken::Kokoro(_) => unreachable!("an utterance goes on in the network that began it"),
+            })),
+            Self::Kokoro(singer) => {
+                for window in windows {
+                    let Spoken::Kokoro(utterance) = &mut window.spoken else {
+                        unreachable!("an utterance goes on in the network that began it")
+                    };
+                    let frames = frames(window.seconds, kokoro::RATE, kokoro::FRAME);
+                    singer.network.advance(utterance, frames, &mut window.samples)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -148,10 +187,14 @@ impl Singer {
         Ok(Self { network: Kokoro::load(&network, device, threads)?, styles, accent })
     }
 
-    fn begin(&self, ids: &[usize], seed: u64) -> Result<kokoro::Utterance, KokoroError> {
-        let ids: Vec<u32> = ids.iter().map(|&id| u32::try_from(id).unwrap_or(u32::MAX)).collect();
-        let style = &self.styles[ids.len().clamp(1, STYLES) * STYLE_LEN - STYLE_LEN..][..STYLE_LEN];
-        let plan = self.network.plan(&[Phrase { ids: &ids, style, speed: 1.0 }], &[])?.remove(0);
-        self.network.begin(&plan, &mut seeded_noise(seed), Statistics::Whole)
+    fn begin(&self, wanted: &[(&[usize], u64)]) -> Result<Vec<kokoro::Utterance>, KokoroError> {
+        let known = |&id: &usize| u32::try_from(id).unwrap_or(u32::MAX);
+        let ids: Vec<Vec<u32>> = wanted.iter().map(|(ids, _)| ids.iter().map(known).collect()).collect();
+        let style = |ids: &[u32]| &self.styles[ids.len().clamp(1, STYLES) * STYLE_LEN - STYLE_LEN..][..STYLE_LEN];
+        let phrases: Vec<Phrase> = ids.iter().map(|ids| Phrase { ids, style: style(ids), speed: 1.0 }).collect();
+        let plans = self.network.plan(&phrases, &[])?;
+        let mut noises: Vec<Noise> = wanted.iter().map(|(_, seed)| seeded_noise(*seed)).collect();
+        let (plans, mut noises): (Vec<&Plan>, Vec<&mut Noise>) = plans.iter().zip(&mut noises).unzip();
+        Ok(self.network.speak_all(&plans, &mut noises)?.into_iter().map(kokoro::Utterance::ready).collect())
     }
 }

@@ -1,21 +1,25 @@
-//! Whose window is next: turns with clauses and credit in; the turn to work for out. Never here: a model, a thread.
+//! Whose work is next: turns with clauses and credit in; the turns to work for out. Never here: a model, a thread.
 //!
-//! A turn that has no audio yet goes before all that have; among them the one that was asked first. Otherwise the turn
-//! with the least audio in hand (frames sent, less frames granted since, which is what was played) goes first.
+//! A turn that has no audio yet goes before all that have; among them one that has begun, then what was asked first. Otherwise the turn
+//! with the least audio in hand (frames sent, less frames granted since, which is what was played) goes first. Others whose
+//! next work is of its kind go with it where that is sooner done together ([`Together`]), if it need not wait for them for long.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use callbox_wire::{CallId, ClauseId, TurnId};
 
-use super::network::Spoken;
+use super::network::{Spoken, Together};
 use super::resample::Resampler;
 use super::speech::{Sentence, Trim};
 
 /// One [`callbox_wire::Request::Speak`].
 pub(super) struct Clause {
     pub(super) id: ClauseId,
-    pub(super) text: String,
+    /// Of all clauses ever.
+    pub(super) number: u64,
+    /// Of the noise in it.
+    pub(super) seed: u64,
     pub(super) rate: u32,
     pub(super) asked: Instant,
     pub(super) frames: u32,
@@ -26,8 +30,8 @@ pub(super) struct Clause {
 
 /// How far a clause is.
 pub(super) enum Work {
-    /// Nothing was done for it.
-    Waiting,
+    /// Its sentences are not known yet.
+    Reading,
     /// Sentences and windows of it are left.
     Speaking(Box<Speaking>),
     /// All samples are made; some may wait for credit.
@@ -68,20 +72,86 @@ impl Turn {
         self.in_hand = self.in_hand.saturating_sub(frames);
     }
 
-    /// Whether computing for it would lead to a frame that may be sent.
-    fn is_ready(&self) -> bool {
-        self.credit > 0 && self.clauses.front().is_some_and(|clause| !matches!(clause.work, Work::Made))
+    /// The first clause, if sentences or windows of it are left.
+    pub(super) fn speaking(&mut self) -> Option<&mut Speaking> {
+        match &mut self.clauses.front_mut()?.work {
+            Work::Speaking(speaking) => Some(speaking),
+            Work::Reading | Work::Made => None,
+        }
+    }
+
+    /// What would lead to a frame that may be sent.
+    fn wants(&self) -> Option<Want> {
+        match &self.clauses.front()?.work {
+            Work::Speaking(speaking) if self.credit > 0 => {
+                Some(match (&speaking.utterance, speaking.sentences.front()) {
+                    (None, Some(sentence)) => Want::Sentence(sentence.ids.len()),
+                    _ => Want::Window,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The least goes first: of those without audio whose sentence has begun, because a window is short.
+    fn urgency(&self) -> (bool, bool, u32, Option<Instant>) {
+        let begins = !self.has_spoken && matches!(self.wants(), Some(Want::Sentence(_)));
+        (self.has_spoken, begins, self.in_hand, self.clauses.front().map(|clause| clause.asked))
     }
 }
 
-/// The index of the turn that is to be worked for.
-pub(super) fn next(turns: &[Turn]) -> Option<usize> {
-    turns
-        .iter()
-        .enumerate()
-        .filter(|(_, turn)| turn.is_ready())
-        .min_by_key(|(_, turn)| (turn.has_spoken, turn.in_hand, turn.clauses.front().map(|clause| clause.asked)))
-        .map(|(index, _)| index)
+/// What a turn's next work is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// A sentence of so many ids is to begin.
+    Sentence(usize),
+    Window,
+}
+
+/// Work that is done at once, of the turns with these indices; the most urgent comes first.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// A sentence of each begins.
+    Sentences(Vec<usize>),
+    /// A window of each is made.
+    Windows(Vec<usize>),
+}
+
+/// Ids of sentences that begin at once, all counted as long as the longest: 32 of four seconds have as many.
+const MOST_IDS: usize = 1536;
+/// Frames in hand with which a turn can wait for the next step: half a second.
+const ENOUGH: u32 = 25;
+
+/// What is to be done next.
+pub(super) fn next(turns: &[Turn], together: Together) -> Option<Step> {
+    let wants = |at: usize| turns[at].wants().map(|want| (at, want));
+    let mut ready: Vec<(usize, Want)> = (0..turns.len()).filter_map(wants).collect();
+    ready.sort_by_key(|(at, _)| turns[*at].urgency());
+    let (&(first, want), others) = ready.split_first()?;
+    let has_spoken = turns[first].has_spoken;
+    let mut taken = vec![first];
+    match want {
+        Want::Window => {
+            // A first window is short: with a later one it would wait for that.
+            let alike = others.iter().filter(|(at, want)| *want == Want::Window && turns[*at].has_spoken == has_spoken);
+            taken.extend(alike.map(|(at, _)| at).take(together.windows - 1));
+            Some(Step::Windows(taken))
+        }
+        Want::Sentence(ids) => {
+            let mut longest = ids;
+            for &(at, want) in others {
+                let Want::Sentence(own) = want else { continue };
+                let alike = own <= ids + ids / 4 + 4 && ids <= 2 * own + 4;
+                let waits = turns[at].has_spoken && !has_spoken && turns[at].in_hand > ENOUGH;
+                let most = longest.max(own);
+                if alike && !waits && taken.len() < together.sentences && most * (taken.len() + 1) <= MOST_IDS {
+                    longest = most;
+                    taken.push(at);
+                }
+            }
+            Some(Step::Sentences(taken))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -90,34 +160,97 @@ mod tests {
 
     use super::*;
 
+    /// A turn that was asked for so many milliseconds after all began; the number of its call is the order below.
+    fn turn(asked: u64, (has_spoken, in_hand, credit): (bool, u32, u32), want: Want) -> Turn {
+        #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin")]
+        static ORIGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        let sentences = match want {
+            Want::Sentence(ids) => vec![Sentence { ids: vec![1; ids], pause_ms: 0 }],
+            Want::Window => Vec::new(),
+        };
+        let speaking = Speaking {
+            sentences: sentences.into(),
+            utterance: None,
+            windows: 0,
+            trim: Trim::new(24_000),
+            resampler: Resampler::new(24_000, 8000),
+        };
+        let clause = Clause {
+            id: ClauseId(0),
+            number: 0,
+            seed: 0,
+            rate: 8000,
+            asked: *ORIGIN + Duration::from_millis(asked),
+            frames: 0,
+            first_us: None,
+            compute_us: 0,
+            work: Work::Speaking(Box::new(speaking)),
+        };
+        Turn { clauses: [clause].into(), credit, in_hand, has_spoken, ..Turn::new(CallId(0), TurnId(0)) }
+    }
+
+    const NEW: (bool, u32, u32) = (false, 0, 9);
+    const ALONE: Together = Together { sentences: 1, windows: 1 };
+    const CARD: Together = Together { sentences: 32, windows: 1 };
+
     #[test]
     fn first_audio_goes_first_then_the_emptiest_buffer() {
-        #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin")]
-        let origin = Instant::now();
-        let turn = |call, asked, has_spoken, in_hand, credit| {
-            let clause = Clause {
-                id: ClauseId(0),
-                text: String::new(),
-                rate: 8000,
-                asked: origin + Duration::from_millis(asked),
-                frames: 0,
-                first_us: None,
-                compute_us: 0,
-                work: Work::Waiting,
-            };
-            Turn { clauses: [clause].into(), credit, in_hand, has_spoken, ..Turn::new(CallId(call), TurnId(0)) }
-        };
-        let mut turns = vec![
-            turn(0, 0, true, 30, 9),
-            turn(1, 1, true, 10, 9),
-            turn(2, 3, false, 0, 9),
-            turn(3, 2, false, 0, 9),
-            turn(4, 0, false, 0, 0),
-        ];
-        let mut order = Vec::new();
-        while let Some(index) = next(&turns) {
-            order.push(turns.remove(index).call.0);
+        let said = |in_hand| (true, in_hand, 9);
+        for want in [Want::Window, Want::Sentence(20)] {
+            let mut turns = vec![
+                turn(0, said(30), want),
+                turn(1, said(10), want),
+                turn(3, NEW, want),
+                turn(2, NEW, want),
+                turn(0, (false, 0, 0), want),
+            ];
+            turns.iter_mut().zip(0..).for_each(|(turn, call)| turn.call = CallId(call));
+            let mut order = Vec::new();
+            while let Some(Step::Sentences(taken) | Step::Windows(taken)) = next(&turns, ALONE) {
+                assert_eq!(taken.len(), 1);
+                order.push(turns.remove(taken[0]).call.0);
+            }
+            assert_eq!(order, [3, 2, 1, 0], "and never the one without credit");
         }
-        assert_eq!(order, [3, 2, 1, 0], "and never the one without credit");
+    }
+
+    #[test]
+    fn sentences_of_about_one_length_begin_together() {
+        let lengths = [40, 52, 55, 18, 17, 40, 60];
+        let mut turns: Vec<Turn> =
+            lengths.iter().zip(0..).map(|(&ids, at)| turn(at, NEW, Want::Sentence(ids))).collect();
+        assert_eq!(next(&turns, CARD), Some(Step::Sentences(vec![0, 1, 3, 5])));
+        assert_eq!(next(&turns, Together { sentences: 2, windows: 1 }), Some(Step::Sentences(vec![0, 1])));
+        turns.push(turn(9, (true, 0, 9), Want::Window));
+        turns.push(turn(9, NEW, Want::Sentence(40)));
+        turns[8].clauses[0].work = Work::Reading;
+        turns.push(turn(10, NEW, Want::Sentence(41)));
+        assert_eq!(next(&turns, CARD), Some(Step::Sentences(vec![0, 1, 3, 5, 9])), "one has a window, one no phonemes");
+    }
+
+    #[test]
+    fn a_first_sound_waits_for_nobody_who_can_wait() {
+        let want = Want::Sentence(30);
+        let turns =
+            [turn(0, (true, 26, 9), want), turn(0, (true, 25, 9), want), turn(5, NEW, want), turn(4, NEW, want)];
+        assert_eq!(next(&turns, CARD), Some(Step::Sentences(vec![3, 2, 1])));
+        assert_eq!(next(&turns[..2], CARD), Some(Step::Sentences(vec![1, 0])));
+        let pairs = Together { sentences: 1, windows: 2 };
+        let turns =
+            [turn(0, (true, 3, 9), Want::Window), turn(5, NEW, Want::Window), turn(0, (true, 2, 9), Want::Window)];
+        assert_eq!(next(&turns, pairs), Some(Step::Windows(vec![1])));
+        assert_eq!(next(&turns[..1], pairs), Some(Step::Windows(vec![0])));
+        let turns = [turn(0, (true, 3, 9), Want::Window), turn(0, (true, 2, 9), Want::Window), turn(5, NEW, want)];
+        assert_eq!(next(&turns[..2], pairs), Some(Step::Windows(vec![1, 0])));
+        assert_eq!(next(&turns, pairs), Some(Step::Sentences(vec![2])));
+    }
+
+    #[test]
+    fn what_begins_together_has_a_bound() {
+        for ids in [1, 30, 33, 200, 511] {
+            let turns: Vec<Turn> = (0..100).map(|at| turn(at, NEW, Want::Sentence(ids))).collect();
+            let Some(Step::Sentences(taken)) = next(&turns, CARD) else { panic!("sentences") };
+            assert_eq!(taken.len(), 32.min(MOST_IDS / ids), "{ids}");
+        }
     }
 }

@@ -25,6 +25,7 @@ pub(super) struct Speech {
 }
 
 /// One sentence, ready to be synthesised.
+#[derive(Clone)]
 pub(super) struct Sentence {
     pub(super) ids: Vec<usize>,
     /// Silence after it.
@@ -64,8 +65,10 @@ impl Speech {
             .collect())
     }
 
-    pub(super) fn begin(&self, sentence: &Sentence, seed: u64) -> Result<Spoken, SpeechError> {
-        Ok(self.network.begin(&sentence.ids, seed)?)
+    /// Of each sentence with its seed, an utterance.
+    pub(super) fn begin(&self, wanted: &[(Sentence, u64)]) -> Result<Vec<Spoken>, SpeechError> {
+        let wanted: Vec<_> = wanted.iter().map(|(sentence, seed)| (sentence.ids.as_slice(), *seed)).collect();
+        Ok(self.network.begin(&wanted)?)
     }
 }
 

@@ -42,6 +42,8 @@ pub const FRAME: usize = 2 * source::HOP;
 pub const MAX_IDS: usize = albert::POSITIONS - 2;
 /// The longest sentence, in frames: 60 s.
 const MAX_FRAMES: usize = 2400;
+/// Frames of sentences that sound is made of at once, unless one alone has more: 22 s. Each takes 2.3 MB meanwhile.
+const FRAMES_AT_ONCE: usize = 896;
 
 /// Why a network cannot be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -103,16 +105,25 @@ pub enum Statistics {
 
 /// One sentence on its way to samples.
 pub struct Utterance {
+    sound: Sound,
+    /// Rows that are spoken, and all.
+    at: usize,
+    total: usize,
+}
+
+enum Sound {
+    /// All samples are made.
+    Ready(Vec<f32>),
+    /// Windows are made as they are wanted.
+    Rehearsed(Box<Rehearsed>),
+}
+
+struct Rehearsed {
     /// What enters the generator, two rows for each frame, and the source's spectrum.
     rows: Tensor,
     spectrum: Tensor,
     style: Tensor,
     book: Vec<Affine>,
-    /// Rows that are spoken, and all.
-    at: usize,
-    total: usize,
-    /// Samples that are made already.
-    ready: Vec<f32>,
 }
 
 impl Plan {
@@ -123,6 +134,20 @@ impl Plan {
 }
 
 impl Utterance {
+    /// Of samples that are made; whole frames of them.
+    pub fn ready(samples: Vec<f32>) -> Self {
+        Self { at: 0, total: samples.len() / source::HOP, sound: Sound::Ready(samples) }
+    }
+
+    /// Appends the next samples to `out`, if they are made: those of `frames` frames, or all that are left.
+    pub fn take(&mut self, frames: usize, out: &mut Vec<f32>) {
+        if let Sound::Ready(samples) = &self.sound {
+            let to = (self.at + 2 * frames).min(self.total);
+            out.extend_from_slice(&samples[self.at * source::HOP..to * source::HOP]);
+            self.at = to;
+        }
+    }
+
     /// Whether every sample has been given.
     pub fn is_finished(&self) -> bool {
         self.at == self.total
@@ -204,29 +229,16 @@ impl Kokoro {
     /// # Errors
     /// If the computation fails.
     pub fn begin(&self, plan: &Plan, noise: &mut Noise, statistics: Statistics) -> Result<Utterance, KokoroError> {
+        if statistics == Statistics::Whole {
+            return Ok(Utterance::ready(self.speak_all(&[plan], &mut [noise])?.remove(0)));
+        }
         let (rows, spectrum, style) = self.decode(&[plan], &mut [noise])?;
         let total = rows.dim(1)?;
-        let utterance = Utterance { rows, spectrum, style, book: Vec::new(), at: 0, total, ready: Vec::new() };
-        self.measured(utterance, statistics)
-    }
-
-    fn measured(&self, mut utterance: Utterance, statistics: Statistics) -> Result<Utterance, KokoroError> {
-        let total = utterance.total;
-        self.pool.install(|| {
-            let Utterance { rows, spectrum, style, .. } = &utterance;
-            let counted = from_start([total].into_iter());
-            let mut book = Book::measuring(&counted);
-            let made = ops::numbers(&self.generator.run(rows, spectrum, style, &[total], &mut book)?)?;
-            let book = book.made;
-            let mut ready = Vec::new();
-            if statistics == Statistics::Whole {
-                let all = 0..total * source::HOP;
-                generator::samples(&made, 0, total * generator::RATE + 1, all, &mut ready);
-            }
-            utterance.book = book;
-            utterance.ready = ready;
-            Ok(utterance)
-        })
+        let counted = from_start([total].into_iter());
+        let mut book = Book::measuring(&counted);
+        self.pool.install(|| self.generator.run(&rows, &spectrum, &style, &[total], &mut book))?;
+        let book = book.made;
+        Ok(Utterance { sound: Sound::Rehearsed(Box::new(Rehearsed { rows, spectrum, style, book })), at: 0, total })
     }
 
     /// Appends the next samples to `out`: those of `frames` frames, or all that are left.
@@ -234,23 +246,29 @@ impl Kokoro {
     /// # Errors
     /// If the computation fails.
     pub fn advance(&self, utterance: &mut Utterance, frames: usize, out: &mut Vec<f32>) -> Result<(), KokoroError> {
-        let (from, to) = (utterance.at, (utterance.at + 2 * frames).min(utterance.total));
-        if utterance.ready.is_empty() {
-            self.window(utterance, from..to, out)?;
-        } else {
-            out.extend_from_slice(&utterance.ready[from * source::HOP..to * source::HOP]);
-        }
+        let Sound::Rehearsed(sound) = &utterance.sound else {
+            utterance.take(frames, out);
+            return Ok(());
+        };
+        let to = (utterance.at + 2 * frames).min(utterance.total);
+        self.window(sound, utterance.at..to, utterance.total, out)?;
         utterance.at = to;
         Ok(())
     }
 
     /// The samples of so many rows, computed with as much around them as they depend on.
-    fn window(&self, utterance: &Utterance, range: Range<usize>, out: &mut Vec<f32>) -> Result<(), KokoroError> {
+    fn window(
+        &self,
+        sound: &Rehearsed,
+        range: Range<usize>,
+        total: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<(), KokoroError> {
         if range.is_empty() {
             return Ok(());
         }
-        let Utterance { rows, spectrum, style, book, total, .. } = utterance;
-        let (low, high) = (range.start.saturating_sub(REACH), (range.end + REACH).min(*total));
+        let Rehearsed { rows, spectrum, style, book } = sound;
+        let (low, high) = (range.start.saturating_sub(REACH), (range.end + REACH).min(total));
         let rate = generator::RATE;
         let made = self.pool.install(|| {
             let rows = rows.narrow(1, low, high - low)?;
@@ -280,14 +298,19 @@ impl Kokoro {
         Ok(spoken)
     }
 
-    /// All samples of several sentences, computed at once.
+    /// All samples of several sentences, computed at once, or as many at once as [`FRAMES_AT_ONCE`] says.
     ///
     /// # Errors
     /// If the computation fails.
     pub fn speak_all(&self, plans: &[&Plan], noises: &mut [&mut Noise]) -> Result<Vec<Vec<f32>>, KokoroError> {
-        if plans.is_empty() {
-            return Ok(Vec::new());
+        let mut spoken = Vec::with_capacity(plans.len());
+        for part in at_once(plans) {
+            spoken.extend(self.speak_some(&plans[part.clone()], &mut noises[part])?);
         }
+        Ok(spoken)
+    }
+
+    fn speak_some(&self, plans: &[&Plan], noises: &mut [&mut Noise]) -> Result<Vec<Vec<f32>>, KokoroError> {
         let (rows, spectrum, style) = self.decode(plans, noises)?;
         let lengths: Vec<usize> = plans.iter().map(|plan| 2 * plan.frames()).collect();
         let made = self.pool.install(|| {
@@ -341,4 +364,21 @@ impl Kokoro {
             .collect();
         Ok(Tensor::from_vec(numbers, (styles.len(), STYLE), &self.form.device)?)
     }
+}
+
+/// Which sentences are computed at once: neighbours, all counted as long as the longest.
+fn at_once(plans: &[&Plan]) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    let mut longest = 0;
+    for (at, frames) in plans.iter().map(|plan| plan.frames()).enumerate() {
+        longest = longest.max(frames);
+        match parts.last_mut() {
+            Some(part) if longest * (part.len() + 1) <= FRAMES_AT_ONCE => part.end = at + 1,
+            _ => {
+                longest = frames;
+                parts.push(at..at + 1);
+            }
+        }
+    }
+    parts
 }

@@ -22,6 +22,7 @@ use std::path::Path;
 use candle_core::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 pub use config::Scales;
 
@@ -233,6 +234,15 @@ impl Vits {
                 out.extend_from_slice(&samples);
             }
         });
+    }
+}
+
+impl Vits {
+    /// As [`Self::advance`], of several utterances at once: each so many frames, appended there.
+    pub fn advance_all<'a>(&self, windows: impl Iterator<Item = (&'a mut Utterance, usize, &'a mut Vec<f32>)>) {
+        let windows: Vec<_> = windows.collect();
+        let one = |(utterance, frames, out)| self.advance(utterance, frames, out);
+        self.pool.install(|| windows.into_par_iter().for_each(one));
     }
 }
 
