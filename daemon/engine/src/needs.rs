@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use callbox_wire::{Need, Role};
 
 use crate::models::transformer::{BLOCK, TransformerSpec};
+use crate::models::whisper;
 use crate::weights::gguf::Gguf;
 use crate::weights::tensors::Tensors;
 
@@ -24,7 +25,8 @@ const WORK: [u64; 3] = [1024 * MIB, 128 * MIB, 2304 * MIB];
 /// # Errors
 /// If the file is not one of weights; one sentence.
 pub fn ears(model: &Path) -> Result<Need> {
-    Ok(Need { role: Role::Ears, model: name(model), weights: floats(model)?, work: WORK[0], token: 0 })
+    let english_only = whisper::is_english_only(model)?;
+    Ok(Need { role: Role::Ears, model: name(model), weights: floats(model)?, work: WORK[0], token: 0, english_only })
 }
 
 /// A language model with so many sequences of up to `context` tokens.
@@ -48,7 +50,14 @@ pub fn mind(model: &Path, sequences: usize, context: usize) -> Result<Need> {
     let scores = 2 * spec.heads * context * size_of::<f32>();
     let rows = (2 * spec.vocabulary + 4 * spec.feed_forward + 8 * spec.hidden) * size_of::<f32>();
     let work = (sequences * (attended + scores + rows)) as u64;
-    Ok(Need { role: Role::Mind, model: name(model), weights: weights.sum(), work, token: token as u64 })
+    Ok(Need {
+        role: Role::Mind,
+        model: name(model),
+        weights: weights.sum(),
+        work,
+        token: token as u64,
+        english_only: false,
+    })
 }
 
 /// A Piper voice computes on the processor, Kokoro beside its speaker on the card: one byte of each number is in its file.
@@ -64,7 +73,7 @@ pub fn voice(model: &Path) -> Result<Need> {
         length(&network.with_context(|| format!("there is no network beside {}", model.display()))?)
     };
     let (weights, work) = if is_speaker { (4 * network()?, WORK[2]) } else { (0, 0) };
-    Ok(Need { role: Role::Voice, model: name(model), weights, work, token: 0 })
+    Ok(Need { role: Role::Voice, model: name(model), weights, work, token: 0, english_only: false })
 }
 
 /// The embedder.
@@ -72,7 +81,8 @@ pub fn voice(model: &Path) -> Result<Need> {
 /// # Errors
 /// If the file is not one of weights; one sentence.
 pub fn embed(model: &Path) -> Result<Need> {
-    Ok(Need { role: Role::Embed, model: name(model), weights: floats(model)?, work: WORK[1], token: 0 })
+    let weights = floats(model)?;
+    Ok(Need { role: Role::Embed, model: name(model), weights, work: WORK[1], token: 0, english_only: false })
 }
 
 /// Whatever their file holds, a card gets floats of them.

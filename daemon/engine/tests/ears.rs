@@ -128,6 +128,10 @@ fn a_span_that_is_not_there_is_invalid() {
     bench.ears.submit(Request::Hear { call: CALL, pcm: Pcm(vec![0; 16_000 * 30]) });
     bench.transcribe(CALL, 6, 0, heard);
     assert_eq!(failure(bench.outcome()), (6, Failure::Invalid));
+    let language = "es".parse().expect("a language");
+    let span = (heard, heard + 100);
+    bench.ears.submit(Request::TranscribeIn { language, call: CALL, turn: TurnId(8), from: span.0, to: span.1 });
+    assert_eq!(failure(bench.outcome()), (8, Failure::Invalid), "tiny.en knows no Spanish");
     bench.ears.submit(Request::Forget { call: CALL });
     bench.transcribe(CALL, 7, heard, heard + 100);
     assert_eq!(failure(bench.outcome()), (7, Failure::Invalid));

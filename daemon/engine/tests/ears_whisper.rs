@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use callbox_engine::models::whisper::{Dims, Hearing, Pace, RATE, TranscribeError, Unhurried, Whisper, bucket};
 use callbox_engine::weights::tensors::{Tensors, parse};
+use callbox_wire::Language;
 use candle_core::Device;
 use proptest::prelude::*;
 use safetensors::Dtype;
@@ -140,6 +141,10 @@ proptest! {
     }
 }
 
+fn english<'a>(sounds: &[&'a [f32]]) -> Vec<(&'a [f32], Language)> {
+    sounds.iter().map(|sound| (*sound, Language::ENGLISH)).collect()
+}
+
 /// How far apart two hearings are in what they believe of themselves.
 fn apart(one: &Hearing, other: &Hearing) -> f32 {
     assert_eq!((words(&one.text), one.declined), (words(&other.text), other.declined));
@@ -173,7 +178,8 @@ fn each_of_a_batch_is_heard_as_if_it_were_alone() {
     ]
     .concat();
     let sounds: Vec<&[f32]> = sounds.iter().map(Vec::as_slice).collect();
-    let together = TENSORS.transcribe_all(&sounds, &mut Unhurried).expect("they fit").expect("nobody cancels");
+    let together =
+        TENSORS.transcribe_all(&english(&sounds), &mut Unhurried).expect("they fit").expect("nobody cancels");
     assert_eq!(together.len(), sounds.len());
     for (sound, together) in sounds.iter().zip(&together) {
         let alone = hear(&TENSORS, sound);
@@ -194,7 +200,7 @@ fn a_batch_that_nobody_wants_ends_between_steps() {
     }
     let samples = wav("pbx-invalidpark");
     for steps in [1, 3, 5, 6, 10] {
-        let heard = TENSORS.transcribe_all(&[&samples, &samples[..RATE]], &mut After(steps));
+        let heard = TENSORS.transcribe_all(&english(&[&samples, &samples[..RATE]]), &mut After(steps));
         assert!(heard.expect("they fit").is_none(), "after {steps} steps");
     }
 }
@@ -284,4 +290,36 @@ fn other_sizes_and_the_vocabulary_of_many_languages_are_computed() {
         // All tokens are about as probable, so which is chosen is rounding.
         assert!((heard.no_speech / other.no_speech).ln().abs() < 0.05, "{heard:?} {other:?}");
     }
+}
+
+/// What the decoder is fed first is in `tokens.rs`; here, that each of a batch is fed its own.
+#[test]
+fn each_of_a_batch_is_told_its_own_language() {
+    let dims =
+        Dims { mels: 80, audio_ctx: 200, width: 64, audio_layers: 2, text_ctx: 64, text_layers: 2, vocab: 51_865 };
+    let kept = Kept::new("model", &safetensors(&unlearned(dims), Dtype::F32));
+    let samples = &wav("vm-toenternumber")[..RATE];
+    let [spanish, hindi, last] = ["es", "hi", "yue"].map(|code| code.parse::<Language>().expect("a language"));
+    let open = |tensors| match tensors {
+        true => Whisper::open_tensors(kept.path(), &Device::Cpu).expect("a whisper"),
+        false => Whisper::open(kept.path(), &Device::Cpu, 1).expect("a whisper"),
+    };
+    for whisper in [open(true), open(false)] {
+        let hear = |of: &[(&[f32], Language)]| {
+            whisper.transcribe_all(of, &mut Unhurried).expect("they fit").expect("nobody cancels")
+        };
+        let of = [Language::ENGLISH, spanish, hindi, Language::ENGLISH].map(|language| (samples, language));
+        let together = hear(&of);
+        for (one, together) in of.iter().zip(&together) {
+            let alone = &hear(&[*one])[0];
+            assert!((alone.mean_logprob - together.mean_logprob).abs() < 1e-4, "{alone:?} {together:?}");
+            assert!((alone.no_speech - together.no_speech).abs() < 1e-6, "what is before the language");
+        }
+        let likely: Vec<f32> = together.iter().map(|hearing| hearing.mean_logprob).collect();
+        assert_ne!((likely[0], likely[1]), (likely[1], likely[2]));
+        assert!((likely[0] - likely[3]).abs() < 1e-6, "{likely:?}");
+        let unknown = whisper.transcribe_all(&[of[0], (samples, last)], &mut Unhurried);
+        assert!(matches!(unknown, Err(TranscribeError::Unknown(language)) if language == last));
+    }
+    assert!(!WHISPER.knows(spanish) && WHISPER.knows(Language::ENGLISH));
 }

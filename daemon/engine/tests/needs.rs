@@ -23,6 +23,7 @@ fn what_the_mind_needs_follows_from_the_head_of_its_file() {
 fn the_ears_and_the_embedder_become_floats() {
     let ears = needs::ears(&mind_support::model("whisper-tiny.en/tiny.en.pt")).expect("weights");
     assert!((4 * 37_000_000..4 * 40_000_000).contains(&ears.weights), "39 million parameters: {}", ears.weights);
+    assert!(ears.english_only);
     let embed = needs::embed(&mind_support::model("minilm-l6-v2/model.safetensors")).expect("weights");
     assert!((4 * 22_000_000..4 * 23_000_000).contains(&embed.weights), "23 million parameters: {}", embed.weights);
     assert!(needs::embed(Path::new("/nonexistent")).is_err());

@@ -9,6 +9,7 @@ mod collect;
 mod disk;
 mod drain;
 mod inventory;
+mod languages;
 mod operate;
 pub mod placing;
 mod privacy;
@@ -17,6 +18,7 @@ mod report;
 
 pub use adapters::check as adapters;
 pub use certificates::check as certificates;
+pub use languages::check as languages;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -14,7 +14,7 @@ pub mod trunk;
 pub mod vectors;
 
 pub use advertised::Advertised;
-pub use callbox_wire::{CallId, ClauseId, Role, TurnId};
+pub use callbox_wire::{CallId, ClauseId, Language, Role, TurnId};
 pub use essential::spawn_essential;
 pub use locked::Locked;
 pub use pii::Pii;

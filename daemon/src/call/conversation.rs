@@ -430,9 +430,9 @@ impl Conversation {
     }
 
     fn act(&mut self, state: &mut State, action: Action) {
-        let call = self.call();
+        let (call, spoken) = (self.call(), self.agent.language);
         match action {
-            Action::Transcribe { turn, from, to } => self.ask(Request::Transcribe { call, turn, from, to }),
+            Action::Transcribe { turn, from, to } => self.ask(Request::transcribe(spoken, call, turn, (from, to))),
             Action::Think { turn, messages, sampling } => self.ask(match self.agent.adapter() {
                 None => Request::Think { call, turn, messages, sampling },
                 Some(adapter) => {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use callbox_wire::Sampling;
+use callbox_wire::{Language, Sampling};
 use serde::Deserialize;
 
 use super::faq::{CacheRules, Faq};
@@ -32,6 +32,9 @@ pub struct Agent {
     pub numbers: Vec<NumberPattern>,
     /// Who it is and what it may do; the beginning of the model's instructions.
     pub persona: Phrase<600>,
+    /// What callers speak, by its code in ISO 639-1. Default `en`; another takes ears that know it, see `docs/models.md`.
+    #[serde(default)]
+    pub language: Language,
     /// What it knows, one fact each. Every fact costs prefill once per engine start, and attention on every answer.
     #[serde(default)]
     pub facts: Vec<Phrase<240>>,
@@ -623,6 +626,9 @@ mod tests {
         assert_eq!(agent.turns, TurnTaking::default());
         assert_eq!(agent.sampling().max_tokens, 60);
         assert_eq!(agent.silence_prompts.len(), 2);
+        assert_eq!(agent.language, Language::ENGLISH);
+        let spanish = Agent::parse("desk.toml", &format!("{SMALL}language = 'es'\n")).expect("valid");
+        assert_eq!(spanish.language.code(), "es");
         assert!(agent.answers("+15550100") && agent.answers("desk") && !agent.answers("desks"));
         assert!(agent.check().is_ok());
     }
@@ -650,6 +656,10 @@ mod tests {
             (SMALL.replace("'desk'\nn", "'a desk'\nn"), "desk.toml: line 1: a name is 1 to 40 letters"),
             (SMALL.replace("+1555*", "+1 555"), "desk.toml: line 2: a number is up to 64 characters"),
             (format!("{SMALL}record = true\n"), "desk.toml: record needs consent, the sentence that tells callers"),
+            (
+                format!("{SMALL}language = 'spanish'\n"),
+                "desk.toml: line 6: \"spanish\" is no language that can be heard",
+            ),
             (SMALL.replace("goodbye", "farewell"), "desk.toml: line 5: unknown field `farewell`"),
         ] {
             let error = error(&text);

@@ -57,7 +57,7 @@ impl Counts {
     /// Counts work that is asked for; audio and credit are none.
     pub(super) fn asked(&self, request: &Request) {
         let role = match request {
-            Request::Transcribe { .. } => Role::Ears,
+            Request::Transcribe { .. } | Request::TranscribeIn { .. } => Role::Ears,
             Request::Think { .. } | Request::ThinkWith { .. } => Role::Mind,
             Request::Speak { .. } => Role::Voice,
             Request::Embed { .. } => Role::Embed,

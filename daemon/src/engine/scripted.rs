@@ -168,7 +168,7 @@ impl ScriptedEngine {
                 listening.heard = 0;
             }
             Request::Hear { call, pcm } => calls.entry(call).or_default().hear(call, &pcm, outlet),
-            Request::Transcribe { call, turn, from, to } => {
+            Request::Transcribe { call, turn, from, to } | Request::TranscribeIn { call, turn, from, to, .. } => {
                 let entry = calls.entry(call).or_default();
                 let answer = &self.script.answer[entry.asked % self.script.answer.len()];
                 entry.asked += 1;

@@ -8,11 +8,13 @@
 
 pub mod frame;
 mod ids;
+mod language;
 mod message;
 mod needs;
 mod pcm;
 
 pub use ids::{CallId, ClauseId, ParseIdError, TurnId};
+pub use language::{Language, UnknownLanguage};
 pub use message::{
     AdapterInfo, ChatMessage, ChatRole, Decline, Event, Failure, Finish, Request, Role, RoleInfo, Sampling, Thought,
     Transcript,
@@ -21,8 +23,8 @@ pub use needs::Need;
 pub use pcm::Pcm;
 
 /// The version of this protocol. Both sides say it first and part when it differs. Another kind of message, appended to
-/// its list and sent only to who offers its role (or, of adapters, where an agent or an operator names one), needs no other
-/// version.
+/// its list and sent only to who offers its role (or, of adapters and languages, where an agent or an operator names one), needs
+/// no other version.
 pub const VERSION: u16 = 1;
 
 /// Samples per second of everything that the ears hear.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CallId, ClauseId, Pcm, TurnId};
+use crate::{CallId, ClauseId, Language, Pcm, TurnId};
 
 /// What an engine can do; an engine offers the roles whose models it was given.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Debug)]
@@ -209,9 +209,31 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// As [`Request::Transcribe`], of what is said in another language than English. Ears that do not know it fail the turn.
+    TranscribeIn {
+        /// What is spoken.
+        language: Language,
+        /// The call.
+        call: CallId,
+        /// The turn that the words belong to.
+        turn: TurnId,
+        /// First sample of the span.
+        from: u64,
+        /// One past the last sample; must have been heard already.
+        to: u64,
+    },
 }
 
 impl Request {
+    /// Asks for the words of the samples `from..to`, spoken in that language.
+    #[must_use]
+    pub fn transcribe(language: Language, call: CallId, turn: TurnId, (from, to): (u64, u64)) -> Self {
+        match language {
+            Language::ENGLISH => Self::Transcribe { call, turn, from, to },
+            language => Self::TranscribeIn { language, call, turn, from, to },
+        }
+    }
+
     /// The call that this is about, if it is about one.
     #[must_use]
     pub const fn call(&self) -> Option<CallId> {
@@ -220,6 +242,7 @@ impl Request {
             Self::Listen { call }
             | Self::Hear { call, .. }
             | Self::Transcribe { call, .. }
+            | Self::TranscribeIn { call, .. }
             | Self::Think { call, .. }
             | Self::Speak { call, .. }
             | Self::Grant { call, .. }
@@ -236,7 +259,9 @@ impl Request {
     #[must_use]
     pub const fn role(&self) -> Option<Role> {
         match self {
-            Self::Listen { .. } | Self::Hear { .. } | Self::Transcribe { .. } => Some(Role::Ears),
+            Self::Listen { .. } | Self::Hear { .. } | Self::Transcribe { .. } | Self::TranscribeIn { .. } => {
+                Some(Role::Ears)
+            }
             Self::Prime { .. }
             | Self::Think { .. }
             | Self::PrimeWith { .. }

@@ -17,4 +17,7 @@ pub struct Need {
     pub work: u64,
     /// Keys and values of one token; 0 of a model that remembers none.
     pub token: u64,
+    /// Ears that know no other language.
+    #[serde(default)]
+    pub english_only: bool,
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use callbox_wire::{CallId, Event, TurnId};
+use callbox_wire::{CallId, Event, Language, TurnId};
 
 use crate::models::whisper::bucket;
 use crate::role::SharedOutlet;
@@ -20,6 +20,7 @@ pub(super) struct Job {
     pub(super) call: CallId,
     pub(super) turn: TurnId,
     pub(super) samples: Vec<f32>,
+    pub(super) language: Language,
     /// When it was asked for.
     pub(super) asked: Instant,
     /// When the span ended in the caller's time: who stopped speaking first waits longest.

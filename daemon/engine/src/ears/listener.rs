@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use callbox_wire::{CallId, Event, Failure, Pcm, Request, TurnId};
+use callbox_wire::{CallId, Event, Failure, Language, Pcm, Request, TurnId};
 use crossbeam_channel::Receiver;
 
 use super::desk::{Beat, Desk, Job};
@@ -35,6 +35,8 @@ pub(super) struct Listener<'a> {
     pub(super) silero: &'a Silero,
     pub(super) desk: &'a Desk,
     pub(super) outlet: &'a SharedOutlet,
+    /// Whether the scribe does.
+    pub(super) knows: &'a dyn Fn(Language) -> bool,
 }
 
 impl Listener<'_> {
@@ -57,10 +59,10 @@ impl Listener<'_> {
                     }
                 }
                 Message::Request(Request::Transcribe { call, turn, from, to }) => {
-                    let refused = self.transcribe(streams.get(&call), call, turn, from, to);
-                    if let Err((failure, reason)) = refused {
-                        self.outlet.send(failed(call, turn, failure, reason));
-                    }
+                    self.asked(streams.get(&call), (call, turn), Language::ENGLISH, (from, to));
+                }
+                Message::Request(Request::TranscribeIn { language, call, turn, from, to }) => {
+                    self.asked(streams.get(&call), (call, turn), language, (from, to));
                 }
                 Message::Request(Request::Cancel { call, turn }) => self.desk.cancel(call, Some(turn)),
                 Message::Request(Request::Forget { call }) => {
@@ -95,14 +97,22 @@ impl Listener<'_> {
         }
     }
 
+    fn asked(&self, stream: Option<&Stream>, turn: (CallId, TurnId), language: Language, span: (u64, u64)) {
+        if let Err((failure, reason)) = self.transcribe(stream, turn, language, span) {
+            self.outlet.send(failed(turn.0, turn.1, failure, reason));
+        }
+    }
+
     fn transcribe(
         &self,
         stream: Option<&Stream>,
-        call: CallId,
-        turn: TurnId,
-        from: u64,
-        to: u64,
+        (call, turn): (CallId, TurnId),
+        language: Language,
+        (from, to): (u64, u64),
     ) -> Result<(), (Failure, &'static str)> {
+        if !(self.knows)(language) {
+            return Err((Failure::Invalid, "the speech model does not know the agent's language"));
+        }
         let stream = stream.ok_or((Failure::Invalid, "this call is not listened to"))?;
         let samples = stream.ring.span(from, to).ok_or((Failure::Invalid, "this span is not or no more there"))?;
         let asked = now();
@@ -112,6 +122,7 @@ impl Listener<'_> {
             call,
             turn,
             samples,
+            language,
             asked,
             ended: asked.checked_sub(age).unwrap_or(asked),
             cancelled: Default::default(),

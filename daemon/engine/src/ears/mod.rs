@@ -1,6 +1,6 @@
 //! Caller audio in; speech activity and words out.
 //!
-//! Enters: the requests `Listen`, `Hear`, `Transcribe`, `Cancel`, `Forget`. Leaves: `Activity`, `Heard`, `Failed`. Never
+//! Enters: the requests `Listen`, `Hear`, `Transcribe`, `TranscribeIn`, `Cancel`, `Forget`. Leaves: `Activity`, `Heard`, `Failed`. Never
 //! here: when a turn ends; that is the dialogue's to say.
 //!
 //! ```text
@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::Context;
-use callbox_wire::{CallId, EARS_RATE, Event, Failure, Request, Role, RoleInfo, TurnId};
+use callbox_wire::{CallId, EARS_RATE, Event, Failure, Language, Request, Role, RoleInfo, TurnId};
 use candle_core::Device;
 use crossbeam_channel::Sender;
 
@@ -93,9 +93,13 @@ impl Ears {
         };
         let desk = Arc::new(Desk::default());
         let (messages, inbox) = crossbeam_channel::bounded(ROOM);
+        let whisper = Arc::new(whisper);
         let listener = {
-            let (desk, outlet) = (Arc::clone(&desk), Arc::clone(&outlet));
-            spawn("ears-listener", move || Listener { silero: &silero, desk: &desk, outlet: &outlet }.run(&inbox))?
+            let (desk, outlet, whisper) = (Arc::clone(&desk), Arc::clone(&outlet), Arc::clone(&whisper));
+            spawn("ears-listener", move || {
+                let knows = |language| whisper.knows(language);
+                Listener { silero: &silero, desk: &desk, outlet: &outlet, knows: &knows }.run(&inbox);
+            })?
         };
         let scribe = {
             let (desk, outlet) = (Arc::clone(&desk), Arc::clone(&outlet));
@@ -141,7 +145,9 @@ impl Worker for Ears {
                 self.lost.lock().unwrap_or_else(PoisonError::into_inner).remove(&call);
                 self.ask(call, TurnId::default(), request);
             }
-            Request::Transcribe { call, turn, .. } | Request::Cancel { call, turn } => self.ask(call, turn, request),
+            Request::Transcribe { call, turn, .. }
+            | Request::TranscribeIn { call, turn, .. }
+            | Request::Cancel { call, turn } => self.ask(call, turn, request),
             _ => {}
         }
     }
@@ -186,7 +192,7 @@ fn warm_up(silero: &Silero, whisper: &Whisper) -> anyhow::Result<()> {
         let samples = seconds * EARS_RATE as usize;
         let utterances = vec![noise(samples); whisper.batch(samples)];
         for together in [&utterances[..1], &utterances[1..]] {
-            let together: Vec<&[f32]> = together.iter().map(Vec::as_slice).collect();
+            let together: Vec<_> = together.iter().map(|noise| (noise.as_slice(), Language::ENGLISH)).collect();
             let hearings = whisper.transcribe_all(&together, &mut Unhurried)?.unwrap_or_default();
             let sound = hearings.len() == together.len() && hearings.iter().all(|h| h.mean_logprob.is_finite());
             anyhow::ensure!(sound, "the speech model computes no numbers");

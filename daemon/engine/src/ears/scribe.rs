@@ -23,7 +23,7 @@ pub(super) fn run(whisper: &Whisper, desk: &Desk, gate: &Gate, outlet: &SharedOu
         if turns.between() == ControlFlow::Break(()) {
             continue;
         }
-        let utterances: Vec<&[f32]> = jobs.iter().map(|job| job.samples.as_slice()).collect();
+        let utterances: Vec<_> = jobs.iter().map(|job| (job.samples.as_slice(), job.language)).collect();
         let outcome = whisper.transcribe_all(&utterances, &mut turns);
         let waited = turns.waited;
         drop(turns);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use callbox_wire::{EARS_RATE, Event, Pcm, Request, Role, Transcript, TurnId};
+use callbox_wire::{EARS_RATE, Event, Language, Pcm, Request, Role, Transcript, TurnId};
 use serde::Serialize;
 
 use crate::private::{CALL, EngineArgs, Private};
@@ -19,6 +19,9 @@ pub(crate) struct TranscribeArgs {
     /// One JSON object per file.
     #[arg(long)]
     json: bool,
+    /// What is spoken, by its code of two letters.
+    #[arg(long, value_name = "CODE", default_value_t)]
+    language: Language,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -35,7 +38,7 @@ pub(crate) async fn run(args: TranscribeArgs) -> Result<ExitCode> {
     let recordings = args.files.iter().map(|file| wav::load(file)).collect::<Result<Vec<_>>>()?;
     let mut engine = Private::start(&config, &[Role::Ears]).await?;
     for (file, pcm) in args.files.iter().zip(recordings) {
-        let transcript = transcribe(&mut engine, pcm).await?;
+        let transcript = transcribe(&mut engine, pcm, args.language).await?;
         if args.json {
             println!("{}", serde_json::to_string(&Line { file, transcript: &transcript })?);
         } else {
@@ -50,7 +53,7 @@ pub(crate) async fn run(args: TranscribeArgs) -> Result<ExitCode> {
 }
 
 /// One recording at the ears' rate, as one turn.
-pub(crate) async fn transcribe(engine: &mut Private, pcm: Vec<i16>) -> Result<Transcript> {
+pub(crate) async fn transcribe(engine: &mut Private, pcm: Vec<i16>, language: Language) -> Result<Transcript> {
     let to = pcm.len() as u64;
     if to > u64::from(EARS_RATE) * 30 {
         bail!("a recording may be at most 30 s long: cut it");
@@ -60,7 +63,7 @@ pub(crate) async fn transcribe(engine: &mut Private, pcm: Vec<i16>) -> Result<Tr
     for piece in pcm.chunks(EARS_RATE as usize) {
         engine.port.send(Request::Hear { call: CALL, pcm: Pcm(piece.to_vec()) })?;
     }
-    engine.port.send(Request::Transcribe { call: CALL, turn, from: 0, to })?;
+    engine.port.send(Request::transcribe(language, CALL, turn, (0, to)))?;
     loop {
         if let Event::Heard { transcript, .. } = engine.event().await? {
             return Ok(transcript);

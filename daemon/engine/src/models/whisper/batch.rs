@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow;
 
+use callbox_wire::Language;
 use candle_core::Result;
 
 use super::guard::End;
@@ -12,14 +13,14 @@ use super::utterance::{self, Utterance};
 use super::{Hearing, Pace, Whisper, sound_end, tensors};
 
 impl Whisper {
-    /// `samples` says how long each is. Nothing comes back if `pace` breaks.
+    /// `said`: how many samples each has, and its language. Nothing comes back if `pace` breaks.
     ///
     /// # Errors
     /// If the device fails.
     pub(super) fn together(
         &self,
         decoder: &tensors::Decoder,
-        samples: &[usize],
+        said: &[(usize, Language)],
         mels: &[Vec<f32>],
         pace: &mut dyn Pace,
     ) -> Result<Option<Vec<Hearing>>> {
@@ -28,14 +29,15 @@ impl Whisper {
             return Ok(None);
         }
         let positions: Vec<usize> = mels.iter().map(|mel| mel.len() / self.dims.mels / 2).collect();
-        let prompt = self.vocabulary.prompt();
-        let most = samples.iter().map(|&samples| utterance::most_tokens(samples)).max().unwrap_or(0);
-        let mut batch = decoder.begin(&encoded, &positions, prompt.len() + most)?;
-        let (no_speech, mut next) = decoder.prompt(&mut batch, &prompt)?;
-        let begin = |((samples, mel), no_speech): ((&usize, &Vec<f32>), f32)| {
-            Utterance::new(*samples, sound_end(mel, self.dims.mels), no_speech)
+        let prompts: Vec<Vec<usize>> = said.iter().map(|(_, language)| self.vocabulary.prompt(*language)).collect();
+        let most = said.iter().map(|&(samples, language)| utterance::most_tokens(samples, language)).max();
+        let room = prompts.first().map_or(0, Vec::len) + most.unwrap_or(0);
+        let mut batch = decoder.begin(&encoded, &positions, room)?;
+        let (no_speech, mut next) = decoder.prompt(&mut batch, &prompts)?;
+        let begin = |((&(samples, language), mel), no_speech): ((&(usize, Language), &Vec<f32>), f32)| {
+            Utterance::new(samples, language, sound_end(mel, self.dims.mels), no_speech)
         };
-        let mut utterances: Vec<Utterance> = samples.iter().zip(mels).zip(no_speech).map(begin).collect();
+        let mut utterances: Vec<Utterance> = said.iter().zip(mels).zip(no_speech).map(begin).collect();
         let mut ends = vec![None; utterances.len()];
         // Which utterance each row of the batch is of.
         let mut rows: Vec<usize> = (0..utterances.len()).collect();

@@ -3,7 +3,7 @@
 //! Enters: tokens as they come, the text, the model's own doubts. Leaves: whether to stop, whether to decline. The
 //! thresholds on doubt are openai-whisper's; those on length and repetition are measured on telephone prompts.
 
-use callbox_wire::Decline;
+use callbox_wire::{Decline, Language};
 
 /// Above this the model says that nobody speaks, if it is also unsure of its words.
 const NO_SPEECH: f32 = 0.6;
@@ -15,6 +15,8 @@ const SURELY_NO_SPEECH: f32 = 0.95;
 const IMPROBABLE: f32 = -1.5;
 /// A text that packs better than this repeats itself.
 const PACKED: f32 = 2.4;
+/// Into how many tokens other languages are cut where English is one: a letter may be three bytes, and each of them a token.
+const FINER: usize = 3;
 /// The fastest speech, with room to spare: auctioneers reach eight tokens per second.
 const TOKENS_PER_SECOND: f32 = 12.0;
 const TOKENS_AT_LEAST: f32 = 10.0;
@@ -43,11 +45,17 @@ pub(super) struct Said {
     sentence_ended: bool,
     /// The position at which the sound ends.
     sound_end: usize,
+    grain: usize,
+}
+
+/// How finely a language is cut into tokens: what is said of numbers of tokens here was measured with English.
+pub(super) fn grain(language: Language) -> usize {
+    if language == Language::ENGLISH { 1 } else { FINER }
 }
 
 impl Said {
-    pub(super) fn new(sound_end: usize) -> Self {
-        Self { sound_end, ..Self::default() }
+    pub(super) fn new(sound_end: usize, grain: usize) -> Self {
+        Self { sound_end, grain, ..Self::default() }
     }
 
     pub(super) fn push(&mut self, token: usize, key: usize, logprob: f32, focus: usize, ends_sentence: bool) {
@@ -72,14 +80,15 @@ impl Said {
     /// Whether the last tokens were said before, of the very same sound. If so, they are taken back. A caller who says
     /// "five five five, five five five" says each at another place.
     pub(super) fn drop_echo(&mut self) -> bool {
-        let len = self.tokens.len();
+        let (len, shortest) = (self.tokens.len(), ECHO * self.grain);
         let same = |a: usize, b: usize| {
-            let on = self.focus[a] + (b - a) * TOKEN_TIME;
+            let on = self.focus[a] + (b - a) * TOKEN_TIME / self.grain;
             self.keys[a] == self.keys[b] && (self.focus[b] < on || self.focus[b] + 2 >= self.sound_end)
         };
-        let found = (0..len.saturating_sub(ECHO))
+        let echoes = |last: usize| (0..shortest).all(|i| same(last - i, len - 1 - i));
+        let found = (0..len.saturating_sub(shortest))
             .rev()
-            .find(|&last| ECHO <= last + 1 && ECHO < len - last && (0..ECHO).all(|i| same(last - i, len - 1 - i)));
+            .find(|&last| shortest <= last + 1 && shortest < len - last && echoes(last));
         let Some(last) = found else { return false };
         let lag = len - 1 - last;
         let echo = (0..=last).take_while(|&i| self.keys[last - i] == self.keys[len - 1 - i]).count().min(lag);
@@ -89,32 +98,36 @@ impl Said {
 }
 
 /// How many tokens that much audio can hold.
-pub(super) fn most_tokens(seconds: f32) -> usize {
-    (TOKENS_AT_LEAST + TOKENS_PER_SECOND * seconds) as usize
+pub(super) fn most_tokens(seconds: f32, grain: usize) -> usize {
+    grain * (TOKENS_AT_LEAST + TOKENS_PER_SECOND * seconds) as usize
 }
 
 /// Whether the last tokens go round in circles: one phrase at least three times, and so long that no caller says it
 /// on purpose ("five five five five" is a telephone number).
-pub(super) fn circles(tokens: &[usize]) -> bool {
+pub(super) fn circles(tokens: &[usize], grain: usize) -> bool {
     const LONGEST_PHRASE: usize = 24;
-    (1..=LONGEST_PHRASE).any(|phrase| {
-        let times = if phrase == 1 { 10 } else { (12 / phrase).max(2) + 1 };
+    (1..=LONGEST_PHRASE * grain).any(|phrase| {
+        let times = if phrase == 1 { 10 * grain } else { (12 * grain / phrase).max(2) + 1 };
         let Some(start) = tokens.len().checked_sub(phrase * times) else { return false };
         let tail = &tokens[start..];
         tail[phrase..].iter().zip(tail).all(|(token, before)| token == before)
     })
 }
 
-/// How many times shorter the text would be packed: about the ratio that zlib reaches, from the longest earlier matches.
-fn packed(text: &str) -> f32 {
+/// How many times shorter the text would be packed: about the ratio that zlib reaches, from the longest earlier matches. In
+/// other languages of letters, because letters of three bytes repeat two of them all the time.
+fn packed(text: &str, grain: usize) -> f32 {
+    if grain == 1 { ratio(text.as_bytes()) } else { ratio(&text.chars().collect::<Vec<_>>()) }
+}
+
+fn ratio<T: PartialEq>(text: &[T]) -> f32 {
     const HEADER: f32 = 10.0;
     const LITERAL: f32 = 0.75;
     const MATCH: f32 = 2.0;
-    let bytes = text.as_bytes();
     let (mut at, mut size) = (0, HEADER);
-    while at < bytes.len() {
+    while at < text.len() {
         let longest = (0..at)
-            .map(|from| bytes[at..].iter().zip(&bytes[from..]).take_while(|(a, b)| a == b).count())
+            .map(|from| text[at..].iter().zip(&text[from..]).take_while(|(a, b)| a == b).count())
             .max()
             .unwrap_or(0);
         if longest >= 4 {
@@ -125,7 +138,7 @@ fn packed(text: &str) -> f32 {
             at += 1;
         }
     }
-    bytes.len() as f32 / size
+    text.len() as f32 / size
 }
 
 /// How decoding ended.
@@ -140,10 +153,10 @@ pub(super) enum End {
 }
 
 /// Why the text is not believed, if it is not.
-pub(super) fn verdict(end: End, text: &str, no_speech: f32, mean_logprob: f32) -> Option<Decline> {
+pub(super) fn verdict(end: End, (text, grain): (&str, usize), no_speech: f32, mean_logprob: f32) -> Option<Decline> {
     if no_speech > SURELY_NO_SPEECH || (no_speech > NO_SPEECH && mean_logprob < UNSURE) || silent(text) {
         Some(Decline::NoSpeech)
-    } else if end == End::Circles || packed(text) > PACKED {
+    } else if end == End::Circles || packed(text, grain) > PACKED {
         Some(Decline::Repetition)
     } else if end == End::TooLong || mean_logprob < IMPROBABLE {
         Some(Decline::Improbable)
@@ -163,17 +176,17 @@ mod tests {
 
     #[test]
     fn a_number_is_no_circle_but_a_litany_is() {
-        assert!(!circles(&[5, 5, 5, 5, 5, 5, 5]));
-        assert!(!circles(&[1, 2, 3, 1, 2, 3, 1, 2, 3]));
-        assert!(circles(&[9, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5]));
-        assert!(circles(&[1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3]));
+        assert!(!circles(&[5, 5, 5, 5, 5, 5, 5], 1));
+        assert!(!circles(&[1, 2, 3, 1, 2, 3, 1, 2, 3], 1));
+        assert!(circles(&[9, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5], 1));
+        assert!(circles(&[1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3], 1));
         let phrase: Vec<usize> = (0..20).collect();
-        assert!(circles(&phrase.repeat(3)));
-        assert!(!circles(&phrase.repeat(2)));
+        assert!(circles(&phrase.repeat(3), 1));
+        assert!(!circles(&phrase.repeat(2), 1));
     }
 
     fn said(words: &[(usize, usize)]) -> Said {
-        let mut said = Said::new(100);
+        let mut said = Said::new(100, 1);
         for &(token, focus) in words {
             said.push(token, token, -0.1, focus, false);
         }
@@ -205,14 +218,26 @@ mod tests {
     #[test]
     fn each_doubt_has_its_name() {
         let fair = "I would like to book a table for four at eight.";
-        assert_eq!(verdict(End::Said, fair, 0.1, -0.3), None);
-        assert_eq!(verdict(End::Said, fair, 0.7, -0.3), None);
-        assert_eq!(verdict(End::Said, fair, 0.7, -1.2), Some(Decline::NoSpeech));
-        assert_eq!(verdict(End::Said, " ...", 0.1, -0.3), Some(Decline::NoSpeech));
-        assert_eq!(verdict(End::Said, fair, 0.1, -1.6), Some(Decline::Improbable));
-        assert_eq!(verdict(End::TooLong, fair, 0.1, -0.3), Some(Decline::Improbable));
+        assert_eq!(verdict(End::Said, (fair, 1), 0.1, -0.3), None);
+        assert_eq!(verdict(End::Said, (fair, 1), 0.7, -0.3), None);
+        assert_eq!(verdict(End::Said, (fair, 1), 0.7, -1.2), Some(Decline::NoSpeech));
+        assert_eq!(verdict(End::Said, (" ...", 1), 0.1, -0.3), Some(Decline::NoSpeech));
+        assert_eq!(verdict(End::Said, (fair, 1), 0.1, -1.6), Some(Decline::Improbable));
+        assert_eq!(verdict(End::TooLong, (fair, 1), 0.1, -0.3), Some(Decline::Improbable));
         let litany = "Thank you for watching. ".repeat(5);
-        assert_eq!(verdict(End::Said, &litany, 0.1, -0.3), Some(Decline::Repetition));
-        assert_eq!(verdict(End::Circles, fair, 0.1, -0.3), Some(Decline::Repetition));
+        assert_eq!(verdict(End::Said, (&litany, 1), 0.1, -0.3), Some(Decline::Repetition));
+        assert_eq!(verdict(End::Circles, (fair, 1), 0.1, -0.3), Some(Decline::Repetition));
+    }
+
+    #[test]
+    fn rules_about_english_hold_for_english() {
+        let spanish = grain("es".parse().expect("a language"));
+        assert_eq!((grain(Language::ENGLISH), most_tokens(2.0, 1), most_tokens(2.0, spanish)), (1, 34, 102));
+        // "पाँच" five times: a telephone number of fifteen tokens.
+        let digits = [1, 2, 3].repeat(5);
+        assert!(circles(&digits, 1) && !circles(&digits, spanish) && circles(&[1, 2, 3].repeat(13), spanish));
+        let hindi = "हम सोमवार से शुक्रवार तक सुबह नौ बजे से शाम पाँच बजे तक खुले रहते हैं और शनिवार को दोपहर तक।";
+        assert!(packed(hindi, spanish) < PACKED, "{}", packed(hindi, spanish));
+        assert!(packed(&hindi.repeat(5), spanish) > PACKED);
     }
 }

@@ -12,7 +12,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use callbox_wire::Decline;
+use callbox_wire::{Decline, Language};
 use candle_core::{Device, Tensor};
 
 use self::checkpoint::Checkpoint;
@@ -71,6 +71,9 @@ pub enum TranscribeError {
     /// Longer than the model's window.
     #[error("{0} samples are more than the window of {1}")]
     TooLong(usize, usize),
+    /// A language that the weights do not know.
+    #[error("{0:?} is spoken, which this model does not know")]
+    Unknown(Language),
     /// The device failed.
     #[error(transparent)]
     Device(#[from] candle_core::Error),
@@ -201,38 +204,50 @@ impl Whisper {
         Ok(layers)
     }
 
+    /// Whether it can be told that this language is spoken.
+    #[must_use]
+    pub fn knows(&self, language: Language) -> bool {
+        self.vocabulary.knows(language)
+    }
+
     /// Greedy, English, without times. Nothing comes back if `pace` breaks.
     ///
     /// # Errors
     /// If there are more samples than [`Whisper::window`], or the device fails.
     pub fn transcribe(&self, samples: &[f32], pace: &mut dyn Pace) -> Result<Option<Hearing>, TranscribeError> {
-        Ok(self.transcribe_all(&[samples], pace)?.and_then(|mut hearings| hearings.pop()))
+        let english = [(samples, Language::ENGLISH)];
+        Ok(self.transcribe_all(&english, pace)?.and_then(|mut hearings| hearings.pop()))
     }
 
-    /// Several utterances, best of one [`bucket`]; each is heard as if it were alone. Nothing comes back if `pace` breaks.
+    /// Several utterances, best of one [`bucket`], each in its language; each is heard as if it were alone. Nothing comes back if
+    /// `pace` breaks.
     ///
     /// # Errors
-    /// If one has more samples than [`Whisper::window`], or the device fails.
+    /// If one has more samples than [`Whisper::window`] or a language that is not known, or the device fails.
     pub fn transcribe_all(
         &self,
-        utterances: &[&[f32]],
+        utterances: &[(&[f32], Language)],
         pace: &mut dyn Pace,
     ) -> Result<Option<Vec<Hearing>>, TranscribeError> {
-        let mels = |samples: &&[f32]| self.spectrogram(samples, self.pad);
+        if let Some((_, language)) = utterances.iter().find(|(_, language)| !self.knows(*language)) {
+            return Err(TranscribeError::Unknown(*language));
+        }
+        let mels = |(samples, _): &(&[f32], Language)| self.spectrogram(samples, self.pad);
         let mels: Vec<Vec<f32>> = utterances.iter().map(mels).collect::<Result<_, _>>()?;
         match &self.way {
             Way::Kernels(decoder) => {
                 let mut hearings = Vec::with_capacity(utterances.len());
-                for (samples, mel) in utterances.iter().zip(&mels) {
-                    let Some(hearing) = self.alone(decoder, samples.len(), mel, pace)? else { return Ok(None) };
+                for ((samples, language), mel) in utterances.iter().zip(&mels) {
+                    let said = (samples.len(), *language);
+                    let Some(hearing) = self.alone(decoder, said, mel, pace)? else { return Ok(None) };
                     hearings.push(hearing);
                 }
                 Ok(Some(hearings))
             }
             Way::Tensors(_) if utterances.is_empty() => Ok(Some(Vec::new())),
             Way::Tensors(decoder) => {
-                let lengths: Vec<usize> = utterances.iter().map(|samples| samples.len()).collect();
-                Ok(self.together(decoder, &lengths, &mels, pace)?)
+                let said: Vec<_> = utterances.iter().map(|(samples, language)| (samples.len(), *language)).collect();
+                Ok(self.together(decoder, &said, &mels, pace)?)
             }
         }
     }
@@ -240,7 +255,7 @@ impl Whisper {
     fn alone(
         &self,
         decoder: &Decoder,
-        samples: usize,
+        (samples, language): (usize, Language),
         mel: &Vec<f32>,
         pace: &mut dyn Pace,
     ) -> Result<Option<Hearing>, TranscribeError> {
@@ -250,7 +265,7 @@ impl Whisper {
         }
         let mut session = decoder.begin(&encoded)?;
         let mut no_speech = 0.0;
-        let prompt = self.vocabulary.prompt();
+        let prompt = self.vocabulary.prompt(language);
         for (i, &token) in prompt.iter().enumerate() {
             let last = i + 1 == prompt.len();
             decoder.step(&mut session, token, i == 0 || last);
@@ -259,7 +274,7 @@ impl Whisper {
                 no_speech = (logits[self.vocabulary.no_speech()] - pointwise::log_sum_exp(logits)).exp();
             }
         }
-        let mut utterance = Utterance::new(samples, sound_end(mel, self.dims.mels), no_speech);
+        let mut utterance = Utterance::new(samples, language, sound_end(mel, self.dims.mels), no_speech);
         let end = loop {
             let focus = session.focus();
             let next = self.next(session.logits(), focus, utterance.is_new());
@@ -300,6 +315,14 @@ impl Whisper {
         let positions = (samples.len() + pad).div_ceil(POSITION).clamp(1, self.dims.audio_ctx);
         Ok(self.mel.compute(samples, 2 * positions))
     }
+}
+
+/// Whether a checkpoint knows English alone; only its head is read.
+///
+/// # Errors
+/// If the file is no Whisper.
+pub fn is_english_only(path: &Path) -> Result<bool, LoadError> {
+    Ok(Checkpoint::new(Tensors::open(path)?)?.dims.vocab == tokens::ENGLISH_TOKENS)
 }
 
 /// Which lengths are worth being computed together: what the longest of them takes, all take.

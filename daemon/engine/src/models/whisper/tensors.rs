@@ -176,16 +176,18 @@ impl Decoder {
         })
     }
 
-    /// Feeds what every utterance begins with. Leaves the probability that nobody speaks, and what comes first.
+    /// Feeds what each utterance begins with, equally many tokens of each. Leaves the probability that nobody speaks, and what
+    /// comes first.
     ///
     /// # Errors
     /// If the device fails.
-    pub(super) fn prompt(&self, batch: &mut Batch, prompt: &[usize]) -> Result<(Vec<f32>, Vec<Next>)> {
-        let tokens: Vec<u32> = prompt.iter().map(|&token| token as u32).collect();
-        let (x, focus) = self.run(batch, &tokens.repeat(batch.rows), tokens.len())?;
+    pub(super) fn prompt(&self, batch: &mut Batch, prompts: &[Vec<usize>]) -> Result<(Vec<f32>, Vec<Next>)> {
+        let tokens: Vec<u32> = prompts.iter().flatten().map(|&token| token as u32).collect();
+        let count = tokens.len() / prompts.len().max(1);
+        let (x, focus) = self.run(batch, &tokens, count)?;
         let start = self.norm.run(&x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)?.matmul(&self.scores)?;
         let silence = start.narrow(1, self.no_speech, 1)?.squeeze(1)?.sub(&start.log_sum_exp(1)?)?.exp()?;
-        let last = x.narrow(1, tokens.len() - 1, 1)?.squeeze(1)?.contiguous()?;
+        let last = x.narrow(1, count - 1, 1)?.squeeze(1)?.contiguous()?;
         Ok((silence.to_vec1()?, self.next(&last, &focus, &self.barred[1])?))
     }
 

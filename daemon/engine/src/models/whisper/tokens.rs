@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use callbox_wire::Language;
+
 /// Which tokens mean what.
 #[derive(Debug)]
 pub struct Vocabulary {
@@ -19,6 +21,11 @@ pub struct Vocabulary {
     languages: usize,
 }
 
+/// What ends a sentence where it is not `.`, `?` or `!`.
+const ENDS: [&str; 5] = ["。", "？", "！", "।", "؟"];
+
+/// How many a model of English alone has.
+pub(super) const ENGLISH_TOKENS: usize = 51_864;
 const ENGLISH: &[u8] = include_bytes!("../../../assets/whisper-english.bin");
 const MULTILINGUAL: &[u8] = include_bytes!("../../../assets/whisper-multilingual.bin");
 
@@ -30,7 +37,7 @@ impl Vocabulary {
     #[must_use]
     pub fn of(total: usize) -> Option<Self> {
         let asset = match total {
-            51_864 => ENGLISH,
+            ENGLISH_TOKENS => ENGLISH,
             51_865 | 51_866 => MULTILINGUAL,
             _ => return None,
         };
@@ -72,7 +79,10 @@ impl Vocabulary {
     /// Whether a sentence may end with this token.
     #[must_use]
     pub fn ends_sentence(&self, token: usize) -> bool {
-        self.range(token).is_some_and(|r| matches!(self.text[r].last(), Some(b'.' | b'?' | b'!')))
+        let others = |text: &[u8]| self.multilingual() && ENDS.iter().any(|end| text.ends_with(end.as_bytes()));
+        self.range(token)
+            .map(|r| &self.text[r])
+            .is_some_and(|text| matches!(text.last(), Some(b'.' | b'?' | b'!')) || others(text))
     }
 
     /// The token of the same word after a space, if there is one.
@@ -109,20 +119,26 @@ impl Vocabulary {
         self.start() + self.languages + 5
     }
 
-    /// What the decoder is fed first: an English transcript without times.
+    /// What the decoder is fed first: a transcript in that language, without times. As long for each language.
     #[must_use]
-    pub fn prompt(&self) -> Vec<usize> {
+    pub fn prompt(&self, language: Language) -> Vec<usize> {
         let transcribe = self.start() + self.languages + 2;
         let no_times = self.no_speech() + 1;
         if self.multilingual() {
-            vec![self.start(), self.start() + 1, transcribe, no_times]
+            vec![self.start(), self.start() + 1 + language.index().min(self.languages - 1), transcribe, no_times]
         } else {
             vec![self.start(), no_times]
         }
     }
 
+    /// Whether it can be told to write in that language.
+    #[must_use]
+    pub fn knows(&self, language: Language) -> bool {
+        language == Language::ENGLISH || self.multilingual() && language.index() < self.languages
+    }
+
     fn multilingual(&self) -> bool {
-        self.total > 51_864
+        self.total > ENGLISH_TOKENS
     }
 
     /// Tokens that never follow: symbols, signs, times.
@@ -152,13 +168,22 @@ mod tests {
     fn the_signs_are_where_openai_puts_them() {
         let english = Vocabulary::of(51_864).expect("embedded");
         assert_eq!((english.end(), english.no_speech()), (50_256, 50_361));
-        assert_eq!(english.prompt(), [50_257, 50_362]);
+        assert_eq!(english.prompt(Language::ENGLISH), [50_257, 50_362]);
         assert_eq!(english.blank(), 220);
         let all = Vocabulary::of(51_865).expect("embedded");
         assert_eq!((all.end(), all.no_speech()), (50_257, 50_362));
-        assert_eq!(all.prompt(), [50_258, 50_259, 50_359, 50_363]);
         let large = Vocabulary::of(51_866).expect("embedded");
-        assert_eq!(large.prompt(), [50_258, 50_259, 50_360, 50_364]);
+        // `sot_sequence_including_notimestamps` of openai-whisper's tokenizers.
+        for (code, token) in [("en", 50_259), ("es", 50_262), ("ja", 50_266), ("su", 50_357)] {
+            let language = code.parse().expect("a language");
+            assert_eq!(all.prompt(language), [50_258, token, 50_359, 50_363], "{code}");
+            assert_eq!(large.prompt(language), [50_258, token, 50_360, 50_364], "{code}");
+            assert_eq!((english.knows(language), all.knows(language)), (code == "en", true), "{code}");
+        }
+        let last = "yue".parse().expect("a language");
+        assert_eq!((all.knows(last), large.prompt(last)), (false, vec![50_258, 50_358, 50_360, 50_364]));
+        let ends: Vec<usize> = (0..all.end()).filter(|&token| all.ends_sentence(token)).collect();
+        assert!(ends.iter().any(|&token| all.text(&[token]) == "。"));
     }
 
     #[test]

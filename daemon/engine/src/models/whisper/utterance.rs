@@ -5,6 +5,8 @@
 
 use std::ops::ControlFlow;
 
+use callbox_wire::Language;
+
 use super::guard::{self, End, Said};
 use super::tokens::Vocabulary;
 use super::{Hearing, RATE};
@@ -27,12 +29,14 @@ pub(super) struct Utterance {
     no_speech: f32,
     /// How many tokens that much audio can hold.
     most: usize,
+    grain: usize,
 }
 
 impl Utterance {
     /// Of so many samples, of which the sound ends at an encoder position.
-    pub(super) fn new(samples: usize, sound_end: usize, no_speech: f32) -> Self {
-        Self { said: Said::new(sound_end), no_speech, most: most_tokens(samples) }
+    pub(super) fn new(samples: usize, language: Language, sound_end: usize, no_speech: f32) -> Self {
+        let grain = guard::grain(language);
+        Self { said: Said::new(sound_end, grain), no_speech, most: most_tokens(samples, language), grain }
     }
 
     /// Nothing is said yet: the text neither ends nor begins with a space alone.
@@ -56,7 +60,7 @@ impl Utterance {
         said.push(best, key, logprob, focus, vocabulary.ends_sentence(best));
         if said.drop_echo() {
             ControlFlow::Break(End::Said)
-        } else if guard::circles(&said.tokens) {
+        } else if guard::circles(&said.tokens, self.grain) {
             ControlFlow::Break(End::Circles)
         } else if said.tokens.len() >= self.most {
             ControlFlow::Break(End::TooLong)
@@ -72,13 +76,13 @@ impl Utterance {
         let text = vocabulary.text(&tokens);
         // Where the sound ended in mid-sentence a comma may be left.
         let text = text.trim_end_matches([',', ' ']).to_owned();
-        let declined = guard::verdict(end, &text, self.no_speech, mean_logprob);
+        let declined = guard::verdict(end, (&text, self.grain), self.no_speech, mean_logprob);
         let text = if declined.is_some() { String::new() } else { text };
         Hearing { text, declined, no_speech: self.no_speech, mean_logprob, tokens: tokens.len() }
     }
 }
 
 /// How many tokens so many samples can hold.
-pub(super) fn most_tokens(samples: usize) -> usize {
-    guard::most_tokens(samples as f32 / RATE as f32)
+pub(super) fn most_tokens(samples: usize, language: Language) -> usize {
+    guard::most_tokens(samples as f32 / RATE as f32, guard::grain(language))
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use callbox::base::NOBODY;
-use callbox_wire::Role;
+use callbox_wire::{Language, Role};
 use tokio::task::JoinSet;
 
 use self::caller::Manners;
@@ -152,7 +152,7 @@ async fn listen(engine: &mut Private, answer: &Answer, call: &Heard) -> Result<O
     const MARGIN: usize = measure::RATE / 5;
     let end = (span.end + MARGIN).min(call.received.len()).min(span.start + 29 * measure::RATE);
     let samples = &call.received[span.start.saturating_sub(MARGIN)..end];
-    let transcript = transcribe::transcribe(engine, samples.to_vec()).await?;
+    let transcript = transcribe::transcribe(engine, samples.to_vec(), Language::ENGLISH).await?;
     Ok(Some(transcript.text))
 }
 

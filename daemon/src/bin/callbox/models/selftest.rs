@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use callbox::base::{Clock as _, SystemClock};
 use callbox::config::Config;
 use callbox::models::{self, Installed, Own, PackFiles, SelfTest, Use};
-use callbox_wire::{ChatMessage, ChatRole, EARS_RATE, Event, Request, Role, Sampling, TurnId};
+use callbox_wire::{ChatMessage, ChatRole, EARS_RATE, Event, Language, Request, Role, Sampling, TurnId};
 
 use crate::private::{CALL, Private};
 use crate::{owner, say, transcribe};
@@ -81,7 +81,7 @@ async fn through_the_air(engine: &mut Private, text: &str) -> Result<String> {
     let energy: f64 = audio.iter().map(|&sample| f64::from(sample).powi(2)).sum();
     let loudness = (energy / audio.len().max(1) as f64).sqrt();
     ensure!(loudness > QUIET, "the voice said nothing audible for {text:?}");
-    Ok(transcribe::transcribe(engine, audio).await?.text)
+    Ok(transcribe::transcribe(engine, audio, Language::ENGLISH).await?.text)
 }
 
 /// Fails if there is no vector of length 1.
