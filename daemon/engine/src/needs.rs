@@ -85,11 +85,14 @@ pub fn embed(model: &Path) -> Result<Need> {
     Ok(Need { role: Role::Embed, model: name(model), weights, work: WORK[1], token: 0, english_only: false })
 }
 
-/// Whatever their file holds, a card gets floats of them.
+/// A card gets blocks as they lie, and floats of all else.
 fn floats(model: &Path) -> Result<u64> {
     let tensors = Tensors::open(model)?;
-    let numbers = tensors.names().map(|name| Ok(tensors.shape(name)?.iter().product::<usize>()));
-    Ok((numbers.sum::<Result<usize>>()? * size_of::<f32>()) as u64)
+    let bytes = tensors.names().map(|name| match tensors.block_bytes(name) {
+        Some(bytes) => Ok(bytes),
+        None => Ok(tensors.shape(name)?.iter().product::<usize>() * size_of::<f32>()),
+    });
+    Ok(bytes.sum::<Result<usize>>()? as u64)
 }
 
 fn length(file: &Path) -> Result<u64> {

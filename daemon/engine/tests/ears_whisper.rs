@@ -323,3 +323,30 @@ fn each_of_a_batch_is_told_its_own_language() {
     }
     assert!(!WHISPER.knows(spanish) && WHISPER.knows(Language::ENGLISH));
 }
+
+/// On tensors, blocks are computed with as they are; what that changes is how candle rounds what they are multiplied with.
+#[test]
+fn a_card_computes_with_blocks_as_they_are() {
+    for kind in [Ggml::Q8_0, Ggml::Q5_1, Ggml::Q5_0] {
+        let kept = Kept::new("ggml.bin", &ggml(&MODEL, kind));
+        let blocks = Whisper::open_tensors(kept.path(), &Device::Cpu).expect("a whisper");
+        let widened = Kept::new("model.safetensors", &safetensors(&read(kept.path()), Dtype::F32));
+        let widened = Whisper::open_tensors(widened.path(), &Device::Cpu).expect("a whisper");
+        let mut same = true;
+        for fact in facts() {
+            let samples = wav(&fact.name);
+            let [ours, theirs] = [&blocks, &widened].map(|whisper| {
+                let layers = whisper.layers(&samples).expect("it fits");
+                layers.last().expect("layers").flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("numbers")
+            });
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let cosine = dot(&ours, &theirs) / (dot(&ours, &ours) * dot(&theirs, &theirs)).sqrt();
+            same &= ours == theirs;
+            let [ours, theirs] = [&blocks, &widened].map(|whisper| hear(whisper, &samples));
+            println!("{kind:?} {}: cosine {cosine:.6}, {} {}", fact.name, ours.mean_logprob, theirs.mean_logprob);
+            assert!(cosine > 0.999, "{kind:?} {}: {cosine}", fact.name);
+            assert!(apart(&ours, &theirs) < 0.05, "{kind:?}: {ours:?} {theirs:?}");
+        }
+        assert!(!same, "{kind:?} was brought back to floats");
+    }
+}

@@ -1,12 +1,49 @@
 //! What the networks on candle have in common. Enters and leaves: rows of numbers, one for each position.
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor};
+use candle_core::quantized::QMatMul;
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Module as _, Result, Tensor};
 
 use crate::kernels::{math, pointwise};
 
-/// `x · Wᵀ + b`; the weight is kept transposed, which is how candle multiplies without copying.
+/// `[outputs][inputs]`
+#[derive(Clone)]
+pub(super) enum Matrix {
+    /// In blocks, as files have them.
+    Quantised(QMatMul),
+    Dense(Tensor),
+}
+
+impl Matrix {
+    pub(super) fn dense(&self) -> Option<&Tensor> {
+        match self {
+            Self::Quantised(_) => None,
+            Self::Dense(matrix) => Some(matrix),
+        }
+    }
+
+    /// `[rows][inputs]` to `[rows][outputs]`, both f32.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Quantised(matrix) => matrix.forward(x),
+            // Turned round in place: candle multiplies so without copying.
+            Self::Dense(matrix) => x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?)?.to_dtype(DType::F32),
+        }
+    }
+
+    /// The rows of these numbers, f32.
+    pub(super) fn rows(&self, of: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Quantised(matrix) => matrix.embedding(of)?.to_dtype(DType::F32),
+            Self::Dense(matrix) => matrix.index_select(of, 0)?.to_dtype(DType::F32),
+        }
+    }
+}
+
+/// `x · Wᵀ + b`
 pub(super) struct Linear {
-    weight: Tensor,
+    weight: Matrix,
+    /// By which each output is multiplied before the bias, where that is not in the weight.
+    factor: Option<Tensor>,
     bias: Tensor,
 }
 
@@ -14,12 +51,27 @@ impl Linear {
     /// `weight`: one row for each output.
     pub(super) fn new((weight, bias): (Vec<f32>, Vec<f32>), device: &Device) -> Result<Self> {
         let (out, inputs) = (bias.len(), weight.len() / bias.len());
-        let weight = Tensor::from_vec(weight, (out, inputs), device)?.t()?;
-        Ok(Self { weight, bias: Tensor::from_vec(bias, out, device)? })
+        let weight = Matrix::Dense(Tensor::from_vec(weight, (out, inputs), device)?);
+        Ok(Self { weight, factor: None, bias: Tensor::from_vec(bias, out, device)? })
+    }
+
+    /// Of weights in blocks, into which no factor can be put.
+    pub(super) fn quantised(
+        weight: QMatMul,
+        factor: Option<Vec<f32>>,
+        bias: Vec<f32>,
+        device: &Device,
+    ) -> Result<Self> {
+        let row = |numbers: Vec<f32>| Tensor::new(numbers, device);
+        Ok(Self { weight: Matrix::Quantised(weight), factor: factor.map(row).transpose()?, bias: row(bias)? })
     }
 
     pub(super) fn run(&self, x: &Tensor) -> Result<Tensor> {
-        x.matmul(&self.weight)?.broadcast_add(&self.bias)
+        let y = self.weight.forward(x)?;
+        match &self.factor {
+            Some(factor) => y.broadcast_mul(factor)?.broadcast_add(&self.bias),
+            None => y.broadcast_add(&self.bias),
+        }
     }
 }
 
@@ -61,7 +113,12 @@ impl Attention {
         let scale = ((width / heads) as f32).sqrt().recip();
         weights[..width * width].iter_mut().for_each(|weight| *weight *= scale);
         biases[..width].iter_mut().for_each(|bias| *bias *= scale);
-        Ok(Self { qkv: Linear::new((weights, biases), device)?, out: Linear::new(out, device)?, heads })
+        Ok(Self::of(Linear::new((weights, biases), device)?, Linear::new(out, device)?, heads))
+    }
+
+    /// The same, with queries that are scaled already.
+    pub(super) fn of(qkv: Linear, out: Linear, heads: usize) -> Self {
+        Self { qkv, out, heads }
     }
 
     pub(super) fn run(&self, x: &Tensor) -> Result<Tensor> {

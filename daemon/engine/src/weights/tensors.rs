@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use candle_core::Device;
-use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
+use candle_core::quantized::{GgmlDType, QTensor, ggml_file::qtensor_from_ggml};
 use half::{bf16, f16};
 use memmap2::Mmap;
 
@@ -164,15 +164,40 @@ impl Tensors {
         Ok(&self.entry(name)?.shape)
     }
 
+    /// Bytes of a tensor that lies in blocks.
+    #[must_use]
+    pub fn block_bytes(&self, name: &str) -> Option<usize> {
+        let entry = self.entries.get(name).filter(|entry| matches!(entry.number, Number::Blocks(_)));
+        entry.map(|entry| entry.bytes.len())
+    }
+
+    /// Matrices of one shape below one another, in blocks as they lie, on a device; none if they lie otherwise.
+    ///
+    /// # Errors
+    /// If there is none of a name, one has another shape, or the device has no room.
+    pub fn blocks(&self, names: &[String], shape: [usize; 2], device: &Device) -> Result<Option<QTensor>, TensorError> {
+        let (mut alike, mut bytes) = (None, Vec::new());
+        for name in names {
+            let entry = self.shaped(name, &shape)?;
+            match entry.number {
+                Number::Blocks(dtype) if !entry.transposed && alike.is_none_or(|other| other == dtype) => {
+                    alike = Some(dtype);
+                    bytes.extend_from_slice(&self.bytes.get()[entry.bytes.clone()]);
+                }
+                _ => return Ok(None),
+            }
+        }
+        let shape = vec![names.len() * shape[0], shape[1]];
+        let tensor = alike.map(|dtype| quantised(dtype, &bytes, shape, device)).transpose();
+        tensor.map_err(|_| TensorError::Malformed("a tensor's blocks cannot be read"))
+    }
+
     /// The numbers of a tensor that must have `shape`.
     ///
     /// # Errors
     /// If there is none of that name, or it has another shape.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TensorError> {
-        let entry = self.entry(name)?;
-        if entry.shape != shape {
-            return Err(TensorError::Shape { name: name.into(), found: entry.shape.clone(), wanted: shape.into() });
-        }
+        let entry = self.shaped(name, shape)?;
         let bytes = &self.bytes.get()[entry.bytes.clone()];
         let numbers: Vec<f32> = match entry.number {
             Number::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
@@ -191,6 +216,15 @@ impl Tensors {
         })
     }
 
+    fn shaped(&self, name: &str, shape: &[usize]) -> Result<&Entry, TensorError> {
+        let entry = self.entry(name)?;
+        if entry.shape == shape {
+            Ok(entry)
+        } else {
+            Err(TensorError::Shape { name: name.into(), found: entry.shape.clone(), wanted: shape.into() })
+        }
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry, TensorError> {
         self.entries.get(name).ok_or_else(|| TensorError::Missing(name.into()))
     }
@@ -198,12 +232,16 @@ impl Tensors {
 
 /// Whole blocks as numbers.
 fn dequantised(dtype: GgmlDType, bytes: &[u8]) -> candle_core::Result<Vec<f32>> {
+    let count = bytes.len() / dtype.type_size() * dtype.block_size();
+    quantised(dtype, bytes, vec![count], &Device::Cpu)?.dequantize(&Device::Cpu)?.to_vec1()
+}
+
+fn quantised(dtype: GgmlDType, bytes: &[u8], shape: Vec<usize>, device: &Device) -> candle_core::Result<QTensor> {
     // candle looks at blocks where they lie, and a file puts them anywhere.
     let mut aligned = vec![0_u64; bytes.len().div_ceil(8)];
     let place = &mut bytemuck::cast_slice_mut(&mut aligned)[..bytes.len()];
     place.copy_from_slice(bytes);
-    let count = bytes.len() / dtype.type_size() * dtype.block_size();
-    qtensor_from_ggml(dtype, place, vec![count], &Device::Cpu)?.dequantize(&Device::Cpu)?.to_vec1()
+    qtensor_from_ggml(dtype, place, shape, device)
 }
 
 /// The tensors that a checkpoint's bytes hold. No bytes make it panic, or hold more than a small multiple of their size.

@@ -3,10 +3,11 @@
 //! Enters: tensors under either naming. Leaves: the same under OpenAI's, and the sizes of the model, which are read off the
 //! shapes: no Whisper needs more than its weights to be known.
 
-use candle_core::Device;
+use candle_core::quantized::QMatMul;
+use candle_core::{Device, Tensor};
 
 use super::LoadError;
-use crate::models::layers::Norm;
+use crate::models::layers::{Linear, Matrix, Norm};
 use crate::weights::tensors::{TensorError, Tensors};
 
 /// By which Whisper's layer norms avoid dividing by nothing.
@@ -46,6 +47,8 @@ impl Dims {
 pub(super) struct Checkpoint {
     tensors: Tensors,
     renamed: bool,
+    /// Whether matrices in blocks stay as they are.
+    keeps: bool,
     pub(super) dims: Dims,
 }
 
@@ -113,21 +116,73 @@ impl Checkpoint {
             && (1..=64).contains(&dims.audio_layers)
             && (1..=64).contains(&dims.text_layers);
         if plausible {
-            Ok(Self { tensors, renamed, dims })
+            Ok(Self { tensors, renamed, keeps: false, dims })
         } else {
             Err(TensorError::Malformed("these are not the sizes of a Whisper"))
         }
     }
 
-    pub(super) fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TensorError> {
-        if self.renamed { self.tensors.read(&hugging_face(name), shape) } else { self.tensors.read(name, shape) }
+    /// The same, for tensors: matrices that lie in blocks are computed with as they are.
+    pub(super) fn keeping_blocks(self) -> Self {
+        Self { keeps: true, ..self }
     }
 
-    /// Weight and bias; keys have none.
+    fn name(&self, ours: &str) -> String {
+        if self.renamed { hugging_face(ours) } else { ours.to_owned() }
+    }
+
+    pub(super) fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TensorError> {
+        self.tensors.read(&self.name(name), shape)
+    }
+
+    /// Weight and bias.
     pub(super) fn linear(&self, name: &str, out: usize, inputs: usize) -> Result<(Vec<f32>, Vec<f32>), TensorError> {
-        let weight = self.read(&format!("{name}.weight"), &[out, inputs])?;
-        let bias = if name.ends_with(".key") { vec![0.0; out] } else { self.read(&format!("{name}.bias"), &[out])? };
-        Ok((weight, bias))
+        Ok((self.read(&format!("{name}.weight"), &[out, inputs])?, self.bias(name, out)?))
+    }
+
+    /// Keys have none.
+    fn bias(&self, name: &str, out: usize) -> Result<Vec<f32>, TensorError> {
+        if name.ends_with(".key") { Ok(vec![0.0; out]) } else { self.read(&format!("{name}.bias"), &[out]) }
+    }
+
+    /// Matrices of one shape below one another, if they are to stay in blocks and lie in them.
+    fn blocks(&self, names: &[String], shape: [usize; 2], device: &Device) -> Result<Option<QMatMul>, LoadError> {
+        if !self.keeps {
+            return Ok(None);
+        }
+        let names: Vec<String> = names.iter().map(|name| self.name(&format!("{name}.weight"))).collect();
+        Ok(self.tensors.blocks(&names, shape, device)?.map(QMatMul::from_qtensor).transpose()?)
+    }
+
+    /// Linear layers of one input as one, on a device. The first of them makes queries, if there is a scale for them.
+    pub(super) fn layer(
+        &self,
+        names: &[String],
+        (out, inputs): (usize, usize),
+        scale: Option<f32>,
+        device: &Device,
+    ) -> Result<Linear, LoadError> {
+        let scale = scale.unwrap_or(1.0);
+        if let Some(matrix) = self.blocks(names, [out, inputs], device)? {
+            let mut bias = Vec::with_capacity(names.len() * out);
+            names.iter().try_for_each(|name| self.bias(name, out).map(|own| bias.extend(own)))?;
+            bias[..out].iter_mut().for_each(|bias| *bias *= scale);
+            let factor = || [vec![scale; out], vec![1.0; (names.len() - 1) * out]].concat();
+            return Ok(Linear::quantised(matrix, (scale != 1.0).then(factor), bias, device)?);
+        }
+        let (mut weights, mut biases) = self.linears(names, out, inputs)?;
+        weights[..out * inputs].iter_mut().for_each(|weight| *weight *= scale);
+        biases[..out].iter_mut().for_each(|bias| *bias *= scale);
+        Ok(Linear::new((weights, biases), device)?)
+    }
+
+    /// The tokens' vectors, a row for each.
+    pub(super) fn embedding(&self, device: &Device) -> Result<Matrix, LoadError> {
+        let (name, shape) = ("decoder.token_embedding", [self.dims.vocab, self.dims.width]);
+        if let Some(matrix) = self.blocks(&[name.to_owned()], shape, device)? {
+            return Ok(Matrix::Quantised(matrix));
+        }
+        Ok(Matrix::Dense(Tensor::from_vec(self.read(&format!("{name}.weight"), &shape)?, &shape, device)?))
     }
 
     /// A layer norm of the width, on a device.

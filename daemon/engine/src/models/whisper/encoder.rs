@@ -35,14 +35,16 @@ impl Encoder {
         let width = dims.width;
         let block = |i: usize| -> std::result::Result<Block, LoadError> {
             let name = |part: &str| format!("encoder.blocks.{i}.{part}");
-            let qkv = checkpoint.linears(&[name("attn.query"), name("attn.key"), name("attn.value")], width, width)?;
-            let out = checkpoint.linear(&name("attn.out"), width, width)?;
+            let one = |part: &str, shape| checkpoint.layer(&[name(part)], shape, None, device);
+            let scale = (Dims::HEAD as f32).sqrt().recip();
+            let qkv = ["attn.query", "attn.key", "attn.value"].map(name);
+            let qkv = checkpoint.layer(&qkv, (width, width), Some(scale), device)?;
             Ok(Block {
                 attn_norm: checkpoint.norm(&name("attn_ln"), device)?,
-                attention: Attention::new(qkv, out, dims.heads(), device)?,
+                attention: Attention::of(qkv, one("attn.out", (width, width))?, dims.heads()),
                 mlp_norm: checkpoint.norm(&name("mlp_ln"), device)?,
-                up: Linear::new(checkpoint.linear(&name("mlp.0"), 4 * width, width)?, device)?,
-                down: Linear::new(checkpoint.linear(&name("mlp.2"), width, 4 * width)?, device)?,
+                up: one("mlp.0", (4 * width, width))?,
+                down: one("mlp.2", (width, 4 * width))?,
             })
         };
         let positions = checkpoint.read("encoder.positional_embedding", &[dims.audio_ctx, width])?;

@@ -149,6 +149,7 @@ impl Whisper {
 
     fn load(path: &Path, device: &Device, threads: Option<usize>) -> Result<Self, LoadError> {
         let checkpoint = Checkpoint::new(Tensors::open(path)?)?;
+        let checkpoint = if threads.is_none() { checkpoint.keeping_blocks() } else { checkpoint };
         let dims = checkpoint.dims;
         let vocabulary = Vocabulary::of(dims.vocab).ok_or(LoadError::Vocabulary(dims.vocab))?;
         Ok(Self {

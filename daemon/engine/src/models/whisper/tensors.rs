@@ -1,7 +1,8 @@
 //! Whisper's decoder on tensors: the next token of several utterances at once.
 //!
 //! Enters: what the encoder made of some utterances, then a token of each. Leaves: what comes next in each. Computes on any
-//! device; on a processor only to be tested, where `decoder.rs` is faster. In f32, as the encoder.
+//! device; on a processor only to be tested, where `decoder.rs` is faster. In f32, as the encoder, but for matrices that lie in
+//! blocks: they stay as they are.
 //!
 //! The utterances of a batch begin together and go on by a token each, so all are at one position and nothing of what was
 //! said needs a mask; what was heard is as long as the longest, with a mask. Every sequence has keys and values of its own.
@@ -14,7 +15,7 @@ use super::checkpoint::{Checkpoint, Dims};
 use super::encoder::padding;
 use super::tokens::Vocabulary;
 use super::utterance::Next;
-use crate::models::layers::{Linear, Norm, gelu, softmax};
+use crate::models::layers::{Linear, Matrix, Norm, gelu, softmax};
 
 struct Block {
     attn_norm: Norm,
@@ -33,9 +34,8 @@ struct Block {
 
 /// The decoder.
 pub(super) struct Decoder {
-    embedding: Tensor,
-    /// The same, as the matrix that scores.
-    scores: Tensor,
+    /// Of tokens, and what scores them.
+    embedding: Matrix,
     positions: Tensor,
     blocks: Vec<Block>,
     norm: Norm,
@@ -101,43 +101,35 @@ impl Decoder {
         let dims = checkpoint.dims;
         let width = dims.width;
         let scale = (Dims::HEAD as f32).sqrt().recip();
-        // The scale of the scores, put into the query once.
-        let scaled = |(mut weights, mut biases): (Vec<f32>, Vec<f32>)| {
-            weights[..width * width].iter_mut().for_each(|weight| *weight *= scale);
-            biases[..width].iter_mut().for_each(|bias| *bias *= scale);
-            (weights, biases)
-        };
         let heads = alignment::heads(&dims);
         let block = |i: usize| -> std::result::Result<Block, LoadError> {
             let name = |part: &str| format!("decoder.blocks.{i}.{part}");
-            let linear = |part: &str, out, inputs| checkpoint.linear(&name(part), out, inputs);
-            let linears = |parts: &[&str]| {
-                checkpoint.linears(&parts.iter().map(|part| name(part)).collect::<Vec<_>>(), width, width)
+            let layer = |parts: &[&str], shape, scale| {
+                let names: Vec<String> = parts.iter().map(|part| name(part)).collect();
+                checkpoint.layer(&names, shape, scale, device)
             };
+            let square = (width, width);
             Ok(Block {
                 attn_norm: checkpoint.norm(&name("attn_ln"), device)?,
-                qkv: Linear::new(scaled(linears(&["attn.query", "attn.key", "attn.value"])?), device)?,
-                out: Linear::new(linear("attn.out", width, width)?, device)?,
+                qkv: layer(&["attn.query", "attn.key", "attn.value"], square, Some(scale))?,
+                out: layer(&["attn.out"], square, None)?,
                 cross_norm: checkpoint.norm(&name("cross_attn_ln"), device)?,
-                query: Linear::new(scaled(linear("cross_attn.query", width, width)?), device)?,
-                cross_keys: Linear::new(linears(&["cross_attn.key", "cross_attn.value"])?, device)?,
-                cross_out: Linear::new(linear("cross_attn.out", width, width)?, device)?,
+                query: layer(&["cross_attn.query"], square, Some(scale))?,
+                cross_keys: layer(&["cross_attn.key", "cross_attn.value"], square, None)?,
+                cross_out: layer(&["cross_attn.out"], square, None)?,
                 heads: chosen(heads[i], dims.heads(), device)?,
                 mlp_norm: checkpoint.norm(&name("mlp_ln"), device)?,
-                up: Linear::new(linear("mlp.0", 4 * width, width)?, device)?,
-                down: Linear::new(linear("mlp.2", width, 4 * width)?, device)?,
+                up: layer(&["mlp.0"], (4 * width, width), None)?,
+                down: layer(&["mlp.2"], (width, 4 * width), None)?,
             })
         };
-        let embedding = checkpoint.read("decoder.token_embedding.weight", &[dims.vocab, width])?;
-        let embedding = Tensor::from_vec(embedding, (dims.vocab, width), device)?;
         let positions = checkpoint.read("decoder.positional_embedding", &[dims.text_ctx, width])?;
         let mut never = vec![0.0_f32; dims.vocab];
         vocabulary.suppressed().for_each(|token| never[token] = f32::NEG_INFINITY);
         let mut first = never.clone();
         [vocabulary.blank(), vocabulary.end()].into_iter().for_each(|token| first[token] = f32::NEG_INFINITY);
         Ok(Self {
-            scores: embedding.t()?,
-            embedding,
+            embedding: checkpoint.embedding(device)?,
             positions: Tensor::from_vec(positions, (dims.text_ctx, width), device)?,
             blocks: (0..dims.text_layers).map(block).collect::<std::result::Result<_, _>>()?,
             norm: checkpoint.norm("decoder.ln", device)?,
@@ -185,7 +177,7 @@ impl Decoder {
         let tokens: Vec<u32> = prompts.iter().flatten().map(|&token| token as u32).collect();
         let count = tokens.len() / prompts.len().max(1);
         let (x, focus) = self.run(batch, &tokens, count)?;
-        let start = self.norm.run(&x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)?.matmul(&self.scores)?;
+        let start = self.embedding.forward(&self.norm.run(&x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)?)?;
         let silence = start.narrow(1, self.no_speech, 1)?.squeeze(1)?.sub(&start.log_sum_exp(1)?)?.exp()?;
         let last = x.narrow(1, count - 1, 1)?.squeeze(1)?.contiguous()?;
         Ok((silence.to_vec1()?, self.next(&last, &focus, &self.barred[1])?))
@@ -207,7 +199,7 @@ impl Decoder {
     fn run(&self, batch: &mut Batch, tokens: &[u32], count: usize) -> Result<(Tensor, Tensor)> {
         let (rows, heads, width, at) = (batch.rows, self.dims.heads(), self.dims.width, batch.positions);
         let all = at + count;
-        let x = self.embedding.index_select(&Tensor::new(tokens, &self.device)?, 0)?.reshape((rows, count, width))?;
+        let x = self.embedding.rows(&Tensor::new(tokens, &self.device)?)?.reshape((rows, count, width))?;
         let x = x.broadcast_add(&self.positions.narrow(0, at, count)?)?;
         let mut x = x.reshape((rows * count, width))?;
         let later = later(at, count, &self.device)?;
@@ -255,7 +247,7 @@ impl Decoder {
 
     /// What comes next: five numbers of each row leave the device, not fifty thousand.
     fn next(&self, x: &Tensor, focus: &Tensor, barred: &Tensor) -> Result<Vec<Next>> {
-        let scores = self.norm.run(x)?.matmul(&self.scores)?.broadcast_add(barred)?;
+        let scores = self.embedding.forward(&self.norm.run(x)?)?.broadcast_add(barred)?;
         // Tokens and positions are exact in f32.
         let told = Tensor::stack(
             &[

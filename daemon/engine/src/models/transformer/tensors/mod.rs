@@ -29,10 +29,11 @@ use self::lora::{Adapters, Added};
 use self::pages::{Group, Pages};
 pub use self::weights::Given;
 pub(super) use self::weights::Source;
-use self::weights::{Linear, Matrix, Part, Reader};
+use self::weights::{Linear, Part, Reader};
 use super::rope::angles;
 use super::{Near, Piece, Reach, RopePairs, TransformerSpec, Wanted, adapter};
 use crate::device::{Launcher, keeping_shapes, launcher};
+use crate::models::layers::Matrix;
 use crate::weights::peft::Module;
 
 /// How matrices lie on the device.

@@ -5,10 +5,11 @@
 
 use anyhow::{Context, Result, ensure};
 use candle_core::quantized::{GgmlDType, QMatMul, ggml_file::qtensor_from_ggml};
-use candle_core::{DType, Device, Module as _, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::super::adapter::sizes;
 use super::{Numbers, TransformerSpec};
+use crate::models::layers::Matrix;
 use crate::weights::gguf::{Gguf, TensorInfo};
 use crate::weights::peft::Module;
 use crate::weights::tensors::Tensors;
@@ -185,38 +186,6 @@ fn found<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo> {
 
 fn plain(gguf: &Gguf, info: &TensorInfo, shape: Vec<usize>, device: &Device) -> Result<Tensor> {
     Ok(qtensor_from_ggml(info.dtype, gguf.bytes(info), shape, device)?.dequantize(device)?)
-}
-
-/// `[outputs][inputs]`
-#[derive(Clone)]
-pub(super) enum Matrix {
-    Quantised(QMatMul),
-    Dense(Tensor),
-}
-
-impl Matrix {
-    fn dense(&self) -> Option<&Tensor> {
-        match self {
-            Self::Quantised(_) => None,
-            Self::Dense(matrix) => Some(matrix),
-        }
-    }
-
-    /// `[rows][inputs]` to `[rows][outputs]`, both f32.
-    pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Quantised(matrix) => matrix.forward(x),
-            Self::Dense(matrix) => x.to_dtype(matrix.dtype())?.matmul(&matrix.t()?)?.to_dtype(DType::F32),
-        }
-    }
-
-    /// The rows of these numbers, f32.
-    pub(super) fn rows(&self, of: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Quantised(matrix) => matrix.embedding(of)?.to_dtype(DType::F32),
-            Self::Dense(matrix) => matrix.index_select(of, 0)?.to_dtype(DType::F32),
-        }
-    }
 }
 
 /// A matrix and, where the model has one, its bias.

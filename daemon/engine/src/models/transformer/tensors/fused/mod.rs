@@ -28,9 +28,9 @@ use candle_core::{DType, Tensor};
 use self::buffers::{Buffers, Held};
 pub(super) use self::weight::Weight;
 use super::lora::Together;
-use super::weights::Matrix;
 use super::{BLOCK, Near, Reach, RopePairs, TransformerSpec, adapter};
 use crate::device::{Argument, Grid, Launcher, Product};
+use crate::models::layers::Matrix;
 use crate::weights::peft::{Module, RANKS};
 use Argument::{Address, Count, Number};
 

@@ -5,8 +5,8 @@
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 
-use super::super::weights::Matrix;
 use super::buffers::Held;
+use crate::models::layers::Matrix;
 
 /// What rows are multiplied with.
 pub(in super::super) enum Weight {
