@@ -28,6 +28,7 @@ def prefill(pack: str) -> str:
 FIGURES = {
     "stt_wer": ("stt.json", "ours.wer", 100),
     "stt_time_ratio": ("stt.json", "time_ratio", 1),
+    "stt_q8_0_changed": ("forms.json", "forms.q8_0.share", 100),
     "llm_tiny_prefill_ratio": ("llm.json", prefill("tiny"), 1),
     "llm_tiny_decode_ratio": ("llm.json", "packs.tiny.ratios.decode_128_tokens_per_second", 1),
     "llm_starter_prefill_ratio": ("llm.json", prefill("starter"), 1),

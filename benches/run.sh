@@ -29,6 +29,7 @@ bench() {
 
 bench stt "$peers/stt/bin/python" benches/peers/stt.py --ours "$built/examples/bench_stt" --threads "$threads" \
     --out "$results/stt.json"
+bench forms python3 benches/forms.py --ours "$built/examples/bench_stt" --threads "$threads" --out "$results/forms.json"
 bench llm "$peers/llm/bin/python" benches/peers/llm.py "$built/examples/bench_llm" "$CALLBOX_MODELS" \
     "$CALLBOX_CACHE/weights" "$results/llm.json" --threads "$threads"
 bench batch "$built/examples/bench_batch" "$CALLBOX_MODELS/smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf" \

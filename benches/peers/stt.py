@@ -20,6 +20,7 @@ import resource
 import subprocess
 import tempfile
 import time
+import wave
 
 CACHE = pathlib.Path.home() / ".cache/callbox"
 SOUNDS = pathlib.Path("/usr/share/asterisk/sounds/en_US_f_Allison")
@@ -40,7 +41,9 @@ def texts() -> str:
 
 def prompts() -> list[dict]:
     """1.5 to 20 seconds, at least three words, nothing that is not said."""
-    import soundfile
+    def seconds(path: pathlib.Path) -> float:
+        with wave.open(str(path)) as sound:
+            return sound.getnframes() / sound.getframerate()
 
     rows = []
     for line in texts().splitlines():
@@ -48,7 +51,7 @@ def prompts() -> list[dict]:
         path, text = SOUNDS / f"{name.strip()}.wav", text.strip()
         if line.startswith(";") or not path.exists() or len(text.split()) < 3 or "[" in text or "(" in text:
             continue
-        if 1.5 <= soundfile.info(path).duration <= 20:
+        if 1.5 <= seconds(path) <= 20:
             rows.append({"path": str(path), "text": text})
     return rows
 

@@ -1,9 +1,12 @@
 //! Transcribes prompts with the product's ears and prints what it heard and how long that took, as JSON.
 //!
-//! `bench_stt LIST [--pad-ms N] [--threads N]`: LIST is a JSON array of `{"path": WAV, "text": …}`; WAVs are 8 or 16 kHz,
-//! mono. `benches/peers/stt.py` writes LIST and compares with openai-whisper.
+//! `bench_stt LIST [--pad-ms N] [--threads N] [--form q8_0]`: LIST is a JSON array of `{"path": WAV, "text": …}`; WAVs are 8 or
+//! 16 kHz, mono. `benches/peers/stt.py` writes LIST and compares with openai-whisper, `benches/forms.py` one form with the others.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark takes the time")]
+
+#[path = "../tests/whisper_support/mod.rs"]
+mod whisper_support;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,9 +30,22 @@ struct Arguments {
     /// Silence after each prompt, instead of the product's.
     #[arg(long)]
     pad_ms: Option<usize>,
+    /// The checkpoint's weights in one of whisper.cpp's forms, instead of as they are.
+    #[arg(long)]
+    form: Option<Form>,
     /// Threads of the decoder; those of the encoder are `RAYON_NUM_THREADS`.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Form {
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q5_1")]
+    Q5_1,
+    #[value(name = "q5_0")]
+    Q5_0,
 }
 
 #[derive(serde::Deserialize)]
@@ -41,7 +57,17 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let list = std::fs::read(&arguments.list).with_context(|| arguments.list.display().to_string())?;
     let prompts: Vec<Prompt> = serde_json::from_slice(&list)?;
-    let mut whisper = Whisper::open(&arguments.model, &Device::Cpu, arguments.threads)?;
+    let formed = arguments.form.map(|form| {
+        let form = match form {
+            Form::Q8_0 => whisper_support::Ggml::Q8_0,
+            Form::Q5_1 => whisper_support::Ggml::Q5_1,
+            Form::Q5_0 => whisper_support::Ggml::Q5_0,
+        };
+        let bytes = whisper_support::ggml(&whisper_support::read(&arguments.model), form);
+        whisper_support::Kept::new("ggml.bin", &bytes)
+    });
+    let model = formed.as_ref().map_or(arguments.model.as_path(), whisper_support::Kept::path);
+    let mut whisper = Whisper::open(model, &Device::Cpu, arguments.threads)?;
     if let Some(ms) = arguments.pad_ms {
         whisper = whisper.with_pad(ms * RATE / 1000);
     }
