@@ -8,6 +8,7 @@ declare -A wanted=(
     [build]="cc:build-essential c++:build-essential cmake:cmake"
     [run]="espeak-ng:espeak-ng python3:python3 pip:python3-pip"
     [test]="sipp:sip-tester openssl:openssl baresip:baresip-core sox:sox opusinfo:opus-tools minisign:minisign kamailio:kamailio dnsmasq:dnsmasq-base
+        mecab:mecab /var/lib/mecab/dic/ipadic-utf8:mecab-ipadic-utf8
         fail2ban-regex:fail2ban tshark:tshark linphonec:linphone-cli prometheus:prometheus promtool:prometheus
         chromium:chromium curl:curl node:nodejs npm:npm venv:python3-venv
         /usr/share/asterisk/sounds/en_US_f_Allison:asterisk-core-sounds-en-wav"

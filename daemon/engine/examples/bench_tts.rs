@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use callbox_engine::models::kokoro::{Kokoro, Phrase, RATE, STYLE_LEN, Statistics};
 use callbox_engine::models::vits::{Vits, seeded_noise};
-use callbox_engine::voice::{Accent, Espeak, normalise, tokens};
+use callbox_engine::voice::{Espeak, Language, normalise, tokens};
 use candle_core::Device;
 
 /// As the role's first windows.
@@ -70,7 +70,7 @@ fn kokoro(speaker: &Path, threads: usize, folder: Option<PathBuf>) -> anyhow::Re
         let sentences = espeak.sentences(&normalise(&line))?;
         let phonemes_s = started.elapsed().as_secs_f64();
         let Some(sentence) = sentences.first() else { continue };
-        let ids = tokens(sentence.phonemes.trim_end(), Accent::American);
+        let ids = tokens(sentence.phonemes.trim_end(), Language::American);
         let style = &styles[(ids.len().max(1) - 1) * STYLE_LEN..][..STYLE_LEN];
         let started = Instant::now();
         let plan = network.plan(&[Phrase { ids: &ids, style, speed: 1.0 }], &[])?.remove(0);

@@ -1,16 +1,66 @@
-//! espeak-ng's phonemes in; Kokoro's tokens out.
+//! Phonemes in; Kokoro's tokens out.
 //!
-//! Kokoro was trained on an alphabet of its own: one letter for each diphthong and affricate, hardly any length marks.
-//! The rules are those that its authors give for words that their dictionary has not; the numbers are its vocabulary's.
+//! Kokoro was trained on an alphabet of its own: one letter for each diphthong and affricate, in English hardly any length
+//! marks. The rules are those that its authors give for what espeak-ng says; the numbers are its vocabulary's.
 //! Never here: a model, a process.
 
-/// Which English is spoken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Accent {
-    /// As in the voice `en-us` of espeak-ng.
+/// What a speaker of Kokoro's speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Language {
+    /// English as in the voice `en-us` of espeak-ng.
     American,
-    /// As in `en-gb`.
+    /// English as in `en-gb`.
     British,
+    /// Of Spain.
+    Spanish,
+    /// Of France.
+    French,
+    /// In Devanagari.
+    Hindi,
+    /// Of Italy.
+    Italian,
+    /// Of Brazil.
+    Portuguese,
+    /// In kanji and kana.
+    Japanese,
+    /// Mandarin, in either characters.
+    Chinese,
+}
+
+impl Language {
+    /// The first letter of a speaker's name is the language, the second the sex.
+    pub fn of(speaker: &str) -> Option<Self> {
+        Some(match speaker.as_bytes().first()? {
+            b'a' => Self::American,
+            b'b' => Self::British,
+            b'e' => Self::Spanish,
+            b'f' => Self::French,
+            b'h' => Self::Hindi,
+            b'i' => Self::Italian,
+            b'p' => Self::Portuguese,
+            b'j' => Self::Japanese,
+            b'z' => Self::Chinese,
+            _ => return None,
+        })
+    }
+
+    /// The voice of espeak-ng that reads it; of Japanese and Chinese it reads the English words only.
+    pub fn espeak_voice(self) -> &'static str {
+        match self {
+            Self::American | Self::Japanese | Self::Chinese => "en-us",
+            Self::British => "en-gb",
+            Self::Spanish => "es",
+            Self::French => "fr-fr",
+            Self::Hindi => "hi",
+            Self::Italian => "it",
+            Self::Portuguese => "pt-br",
+        }
+    }
+
+    /// Either English.
+    pub fn is_english(self) -> bool {
+        matches!(self, Self::American | Self::British)
+    }
 }
 
 /// What is written differently, wherever it occurs: the longest first.
@@ -39,6 +89,22 @@ const BOTH: [(&str, &str); 20] = [
 const AMERICAN: [(&str, &str); 7] =
     [("oʊ", "O"), ("ɜːɹ", "ɜɹ"), ("ɜː", "ɜɹ"), ("ɪə", "iə"), ("ɾ", "T"), ("ː", ""), ("o", "ɔ")];
 const BRITISH: [(&str, &str); 4] = [("eə", "ɛː"), ("iə", "ɪə"), ("əʊ", "Q"), ("o", "ɔ")];
+/// Of other languages that espeak-ng reads: only what it ties together is one sound.
+const TIED: [(&str, &str); 13] = [
+    ("a^ɪ", "I"),
+    ("a^ʊ", "W"),
+    ("d^z", "ʣ"),
+    ("d^ʒ", "ʤ"),
+    ("e^ɪ", "A"),
+    ("o^ʊ", "O"),
+    ("s^s", "S"),
+    ("t^s", "ʦ"),
+    ("t^ʃ", "ʧ"),
+    ("ɔ^ɪ", "Y"),
+    ("ə^ʊ", "Q"),
+    ("^", ""),
+    ("-", ""),
+];
 
 /// The vocabulary: symbols and their numbers.
 #[rustfmt::skip]
@@ -58,14 +124,20 @@ const TOKENS: [(char, u32); 114] = [
 ];
 
 /// The tokens of a sentence; what the vocabulary has not is left out.
-pub fn tokens(phonemes: &str, accent: Accent) -> Vec<u32> {
+pub fn tokens(phonemes: &str, language: Language) -> Vec<u32> {
     let number = |symbol| TOKENS.iter().find(|(known, _)| *known == symbol).map(|(_, number)| *number);
-    spelt(phonemes, accent).chars().filter_map(number).collect()
+    spelt(phonemes, language).chars().filter_map(number).collect()
 }
 
-fn spelt(phonemes: &str, accent: Accent) -> String {
-    let own: &[_] = if accent == Accent::American { &AMERICAN } else { &BRITISH };
-    let first = if accent == Accent::American { "oʊ" } else { "əʊ" };
+/// Phonemes of espeak-ng as the network was trained on them; those of Japanese and Chinese are that already.
+pub(super) fn spelt(phonemes: &str, language: Language) -> String {
+    let own: &[_] = match language {
+        Language::American => &AMERICAN,
+        Language::British => &BRITISH,
+        Language::Japanese | Language::Chinese => return phonemes.to_owned(),
+        _ => return TIED.iter().fold(phonemes.to_owned(), |text, (from, to)| text.replace(from, to)),
+    };
+    let first = if language == Language::American { "oʊ" } else { "əʊ" };
     let diphthong = own.iter().filter(|(from, _)| *from == first);
     let rest = own.iter().filter(|(from, _)| *from != first);
     let rules = diphthong.chain(&BOTH).chain(rest);
@@ -85,15 +157,17 @@ mod tests {
             ("naɪn ˌaʊɚ bˈɔɪz, deɪ", "nIn ˌWəɹ bˈYz, dA", "nIn ˌWəɹ bˈYz, dA"),
             ("həlˈəʊ ðˈeə lˈɒx", "həlˈəʊ ðˈeə lˈɒk", "həlˈQ ðˈɛː lˈɒk"),
         ] {
-            assert_eq!(spelt(espeak, Accent::American), american);
-            assert_eq!(spelt(espeak, Accent::British), british);
+            assert_eq!(spelt(espeak, Language::American), american);
+            assert_eq!(spelt(espeak, Language::British), british);
         }
     }
 
     #[test]
     fn tokens_are_the_vocabularys() {
-        assert_eq!(tokens("həlˈoʊ!", Accent::American), [50, 83, 54, 156, 31, 5]);
-        assert_eq!(tokens("日本", Accent::American), [0_u32; 0]);
+        assert_eq!(tokens("həlˈoʊ!", Language::American), [50, 83, 54, 156, 31, 5]);
+        assert_eq!(tokens("日本", Language::American), [0_u32; 0]);
+        assert_eq!(spelt("ˈa^ʊto aɪ t^ʃˈa^ʊ kwiːk-ɛnd", Language::Italian), "ˈWto aɪ ʧˈW kwiːkɛnd");
+        assert_eq!(["ef_dora", "xf_nobody", ""].map(Language::of), [Some(Language::Spanish), None, None]);
         assert!(TOKENS.iter().all(|(_, number)| (1..178).contains(number)));
     }
 }

@@ -1,15 +1,13 @@
 //! Plain words in; phonemes out, by the program `espeak-ng`, kept running.
 //!
 //! It is licensed under the GPL and therefore never linked: one line of text goes to its input, one line of phonemes
-//! comes back. A process that dies or stops answering is replaced once per request. Never here: digits or markup, which
-//! [`super::normalise`] has already turned into words.
+//! comes back. A process that dies or stops answering is replaced once per request. Never here: markup, and of English
+//! no digits, which [`super::normalise`] has already turned into words.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
+use super::child::Child;
+use super::sentence::{self, Sentence, clauses};
 
 /// Why there are no phonemes.
 #[derive(Debug, thiserror::Error)]
@@ -27,39 +25,29 @@ pub enum EspeakError {
     Dead,
 }
 
-/// One sentence as the voice's network takes it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Sentence {
-    /// Phonemes and the punctuation that shapes their melody.
-    pub phonemes: String,
-    /// The punctuation at its end, if any.
-    pub end: Option<char>,
-}
-
 /// A running `espeak-ng`.
 pub struct Espeak {
     program: PathBuf,
     voice: String,
+    /// Whether what is one sound of two letters has a [`TIE`] between them.
+    ties: bool,
     longest: usize,
     process: Option<Process>,
 }
 
 struct Process {
     child: Child,
-    input: ChildStdin,
-    lines: Receiver<String>,
     /// What it answers to [`MARK`].
     mark: String,
 }
 
 /// A line whose answer, followed by an empty one, ends the answer to a request.
 const MARK: &str = "x";
-const PATIENCE: Duration = Duration::from_secs(3);
-/// A line without punctuation is cut here, in bytes.
-const MAX_LINE: usize = 250;
+/// Between the letters of one sound, where it was asked for.
+pub(super) const TIE: char = '^';
 /// A sentence longer than this, in phonemes, ends at its next comma, unless something else is wanted: attention is
 /// quadratic, and the first audio waits for all of it.
-const MAX_SENTENCE: usize = 250;
+pub(super) const MAX_SENTENCE: usize = 250;
 
 impl Espeak {
     /// Starts the program with one of its voices, such as `en-us`.
@@ -67,8 +55,16 @@ impl Espeak {
     /// # Errors
     /// If it cannot be started or does not answer.
     pub fn start(program: &Path, voice: &str) -> Result<Self, EspeakError> {
+        Self::start_as(program, voice, false)
+    }
+
+    /// The same; `ties`: with a `^` between the letters of one sound.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_as(program: &Path, voice: &str, ties: bool) -> Result<Self, EspeakError> {
         let (program, voice) = (program.to_owned(), voice.to_owned());
-        let mut espeak = Self { program, voice, longest: MAX_SENTENCE, process: None };
+        let mut espeak = Self { program, voice, ties, longest: MAX_SENTENCE, process: None };
         espeak.process = Some(espeak.spawn()?);
         Ok(espeak)
     }
@@ -88,42 +84,20 @@ impl Espeak {
             return Ok(Vec::new());
         }
         let lines: Vec<&str> = clauses.iter().map(|(words, _)| words.as_str()).collect();
-        let answers = match self.ask(&lines) {
-            Ok(answers) => answers,
-            Err(EspeakError::Missing { .. }) => return Err(EspeakError::Dead),
+        Ok(sentence::sentences(&clauses, &self.phonemes(&lines)?, self.longest))
+    }
+
+    /// The phonemes of lines that hold no clause end, one for one.
+    pub(super) fn phonemes(&mut self, lines: &[&str]) -> Result<Vec<String>, EspeakError> {
+        match self.ask(lines) {
+            Err(EspeakError::Missing { .. }) => Err(EspeakError::Dead),
             Err(EspeakError::Dead) => {
                 tracing::warn!("espeak-ng is gone: starting it again");
                 self.process = None;
-                self.ask(&lines)?
+                self.ask(lines)
             }
-        };
-        let mut sentences = Vec::new();
-        let mut phonemes = String::new();
-        for (answer, (_, end)) in answers.iter().zip(&clauses) {
-            if answer.is_empty() {
-                continue;
-            }
-            if !phonemes.is_empty() && !phonemes.ends_with(' ') {
-                phonemes.push(' ');
-            }
-            phonemes.push_str(answer);
-            phonemes.extend(end);
-            match end {
-                Some('.' | '!' | '?') => {
-                    sentences.push(Sentence { phonemes: std::mem::take(&mut phonemes), end: *end })
-                }
-                Some(_) if phonemes.chars().count() > self.longest => {
-                    sentences.push(Sentence { phonemes: std::mem::take(&mut phonemes), end: *end });
-                }
-                Some(_) => phonemes.push(' '),
-                None => {}
-            }
+            Ok(answers) => Ok(answers),
         }
-        if !phonemes.is_empty() {
-            let end = clauses.last().and_then(|(_, end)| *end);
-            sentences.push(Sentence { phonemes, end });
-        }
-        Ok(sentences)
     }
 
     /// The process id, for tests that end it.
@@ -132,34 +106,15 @@ impl Espeak {
     }
 
     fn spawn(&self) -> Result<Process, EspeakError> {
-        let fault = |source| EspeakError::Missing { program: self.program.display().to_string(), source };
-        let mut child = Command::new(&self.program)
-            .args(["-q", "--ipa", "-b", "1", "-v", &self.voice])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(fault)?;
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(EspeakError::Dead);
-        };
-        let (send, lines) = bounded(64);
-        std::thread::Builder::new()
-            .name("espeak".into())
-            .spawn(move || {
-                // Ends when the process does, or when nobody wants its lines any more.
-                for line in BufReader::new(output).lines() {
-                    let Ok(line) = line else { break };
-                    if send.send(line).is_err() {
-                        break;
-                    }
-                }
-            })
-            .map_err(fault)?;
-        let mut process = Process { child, input, lines, mark: String::new() };
-        process.write(&format!("{MARK}\n\n"))?;
-        process.mark = process.read()?;
-        process.read()?;
+        let tie = format!("--tie={TIE}");
+        let mut arguments = vec!["-q", "--ipa", "-b", "1", "-v", &self.voice];
+        if self.ties {
+            arguments.push(&tie);
+        }
+        let mut process = Process { child: Child::start(&self.program, &arguments)?, mark: String::new() };
+        process.child.write(&format!("{MARK}\n\n"))?;
+        process.mark = process.child.read()?;
+        process.child.read()?;
         if process.mark.is_empty() { Err(EspeakError::Dead) } else { Ok(process) }
     }
 
@@ -174,20 +129,11 @@ impl Espeak {
 }
 
 impl Process {
-    fn write(&mut self, text: &str) -> Result<(), EspeakError> {
-        self.input.write_all(text.as_bytes()).and_then(|()| self.input.flush()).map_err(|_| EspeakError::Dead)
-    }
-
-    fn read(&mut self) -> Result<String, EspeakError> {
-        let line = self.lines.recv_timeout(PATIENCE).map_err(|_| EspeakError::Dead)?;
-        Ok(line.trim().to_owned())
-    }
-
     fn answer(&mut self, line: &str) -> Result<String, EspeakError> {
-        self.write(&format!("{line}\n{MARK}\n\n"))?;
+        self.child.write(&format!("{line}\n{MARK}\n\n"))?;
         let mut answer: Vec<String> = Vec::new();
         loop {
-            let line = self.read()?;
+            let line = self.child.read()?;
             if line.is_empty() && answer.last() == Some(&self.mark) {
                 answer.pop();
                 break;
@@ -197,51 +143,6 @@ impl Process {
         let spoken: Vec<String> = answer.iter().filter(|line| !line.is_empty()).map(|line| decompose(line)).collect();
         Ok(spoken.join(" "))
     }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may be dead already; either way it is to be gone and waited for.
-        if self.child.kill().is_err() || self.child.wait().is_err() {
-            tracing::debug!("espeak-ng was gone already");
-        }
-    }
-}
-
-/// Cuts a text at punctuation that is followed by a space or the end, as espeak-ng would.
-fn clauses(text: &str) -> Vec<(String, Option<char>)> {
-    let mut clauses: Vec<(String, Option<char>)> = Vec::new();
-    let mut words = String::new();
-    let mut chars = text.chars().peekable();
-    let mut close = |words: &mut String, end: Option<char>| {
-        let spoken = words.trim();
-        if spoken.chars().any(char::is_alphanumeric) {
-            clauses.push((spoken.to_owned(), end));
-        } else if let (Some(last), Some(_)) = (clauses.last_mut(), end) {
-            // Punctuation after punctuation: the stronger one stays.
-            if last.1.is_none() || matches!(end, Some('.' | '!' | '?')) && matches!(last.1, Some(',' | ';' | ':')) {
-                last.1 = end;
-            }
-        }
-        words.clear();
-    };
-    while let Some(c) = chars.next() {
-        let ends = matches!(c, '.' | ',' | '!' | '?' | ';' | ':')
-            && chars
-                .peek()
-                .is_none_or(|next| next.is_whitespace() || matches!(next, '.' | ',' | '!' | '?' | ';' | ':'));
-        if ends {
-            close(&mut words, Some(c));
-        } else if words.len() > MAX_LINE && c.is_whitespace() || words.len() > 2 * MAX_LINE {
-            close(&mut words, Some(','));
-        } else if c.is_control() {
-            words.push(' ');
-        } else {
-            words.push(c);
-        }
-    }
-    close(&mut words, None);
-    clauses
 }
 
 /// Canonical decomposition of the letters that espeak-ng's IPA has composed, without its `(en)` language marks.
@@ -263,19 +164,4 @@ fn decompose(line: &str) -> String {
         }
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clauses_end_where_a_speaker_pauses() {
-        let cut =
-            |text| clauses(text).into_iter().map(|(w, e)| format!("{w}|{}", e.unwrap_or('-'))).collect::<Vec<_>>();
-        assert_eq!(cut("Hello, world. How are you?"), ["Hello|,", "world|.", "How are you|?"]);
-        assert_eq!(cut("a.b and so on"), ["a.b and so on|-"]);
-        assert_eq!(cut("well... , yes!?"), ["well|.", "yes|!"]);
-        assert_eq!(cut(" .,!"), [""; 0]);
-    }
 }

@@ -9,12 +9,15 @@
 //! are sooner done together. Never here: what was said, in a log line.
 
 mod alphabet;
+mod child;
 mod espeak;
 mod network;
 mod normalise;
 mod reader;
+mod readings;
 mod resample;
 mod schedule;
+mod sentence;
 mod speech;
 mod worker;
 
@@ -28,11 +31,13 @@ use callbox_wire::{CallId, Event, Failure, Request, Role, RoleInfo, TurnId};
 use candle_core::Device;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
-pub use alphabet::{Accent, tokens};
+pub use alphabet::{Language, tokens};
 pub use espeak::{Espeak, EspeakError};
 pub use network::NetworkError;
 pub use normalise::normalise;
+pub use readings::{Reader, ReadingError};
 pub use resample::Resampler;
+pub use sentence::Sentence;
 pub use speech::SpeechError;
 
 use crate::device::Gate;
@@ -44,7 +49,7 @@ use speech::{Speech, Trim};
 #[derive(Clone, Debug)]
 pub struct VoiceConfig {
     /// A Piper voice (`.onnx`) with its configuration (`.onnx.json`) beside it, or a speaker of Kokoro's (`.bin`) with the
-    /// network (`.onnx`) beside it.
+    /// network (`.onnx`) and other speakers beside it.
     pub model: PathBuf,
     /// The program espeak-ng.
     pub espeak: PathBuf,
@@ -105,10 +110,10 @@ impl Voice {
         let load_ms = millis(started);
         let started = Instant::now();
         for text in WARM_UP {
-            speech.synthesise(text, 0)?;
+            speech.synthesise(text, None, 0)?;
         }
         let together = speech.network.together(config.together, config.threads);
-        let sentences = speech.sentences(WARM_UP[2])?.into_iter().next();
+        let sentences = speech.sentences(WARM_UP[2], None)?.into_iter().next();
         let many: Vec<_> = sentences.iter().cycle().take(together.sentences).map(|one| (one.clone(), 0)).collect();
         speech.begin(&many)?;
         let info = RoleInfo {
@@ -135,7 +140,7 @@ impl Voice {
     /// # Errors
     /// If espeak-ng is gone.
     pub fn synthesise(&self, text: &str, seed: u64) -> Result<Vec<f32>, SpeechError> {
-        self.speech.synthesise(text, seed)
+        self.speech.synthesise(text, None, seed)
     }
 
     /// Samples per second of [`Self::synthesise`].
@@ -233,10 +238,10 @@ impl Cancelled {
 }
 
 impl Speech {
-    fn synthesise(&self, text: &str, seed: u64) -> Result<Vec<f32>, SpeechError> {
+    fn synthesise(&self, text: &str, voice: Option<&str>, seed: u64) -> Result<Vec<f32>, SpeechError> {
         let mut out = Vec::new();
         let mut trim = Trim::new(self.network.rate());
-        for sentence in self.sentences(text)? {
+        for sentence in self.sentences(text, voice)? {
             let pause = (self.network.rate() * sentence.pause_ms / 1000) as usize;
             for spoken in self.begin(&[(sentence, seed)])? {
                 let mut windows = [Window { spoken, seconds: worker::LARGE_WINDOW, samples: Vec::new() }];

@@ -3,11 +3,13 @@
 //! A Piper voice is an ONNX file with its JSON beside it. A speaker of Kokoro's is a file of styles with the network, an
 //! ONNX file, beside it. Never here: text, a queue.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
 
-use super::alphabet::{Accent, tokens};
+use super::alphabet::{Language, tokens};
 use crate::models::kokoro::{self, Kokoro, KokoroError, Phrase, Plan, STYLE_LEN};
 use crate::models::vits::{self, Noise, Vits, VoiceError, seeded_noise};
 
@@ -20,6 +22,9 @@ pub enum NetworkError {
     /// Kokoro's network.
     #[error(transparent)]
     Kokoro(#[from] KokoroError),
+    /// Nobody of that name speaks.
+    #[error("there is no speaker `{0}` beside this voice's network")]
+    Nobody(String),
     /// A speaker's styles.
     #[error("{}: {why}", path.display())]
     Speaker {
@@ -36,13 +41,26 @@ pub(super) enum Network {
     Kokoro(Box<Singer>),
 }
 
-/// Kokoro with one speaker.
+/// Kokoro with its speakers.
 pub(super) struct Singer {
     network: Kokoro,
+    /// Where the speakers' files lie.
+    folder: PathBuf,
+    /// Who speaks where nobody is named.
+    first: Arc<Speaker>,
+    /// Those who have spoken, by name.
+    known: Mutex<BTreeMap<String, Arc<Speaker>>>,
+}
+
+/// A speaker of Kokoro's.
+pub(super) struct Speaker {
+    pub(super) language: Language,
     /// A style for each length of a sentence.
     styles: Vec<f32>,
-    accent: Accent,
 }
+
+/// The ids of a sentence, who speaks it, a seed.
+pub(super) type Wanted<'a> = (&'a [usize], Option<&'a Speaker>, u64);
 
 /// A sentence on its way to samples.
 pub(super) enum Spoken {
@@ -86,25 +104,26 @@ impl Network {
         }
     }
 
-    /// The espeak-ng voice whose phonemes it knows.
-    pub(super) fn espeak_voice(&self) -> &str {
-        match self {
-            Self::Piper(vits) => vits.espeak_voice(),
-            Self::Kokoro(singer) if singer.accent == Accent::British => "en-gb",
-            Self::Kokoro(_) => "en-us",
+    /// Who speaks: whoever is named, else the one that it was loaded with; nobody of Piper's, who has one voice and no name.
+    ///
+    /// # Errors
+    /// If nobody of that name lies beside the network.
+    pub(super) fn speaker(&self, name: Option<&str>) -> Result<Option<Arc<Speaker>>, NetworkError> {
+        match (self, name) {
+            (Self::Kokoro(singer), name) => singer.speaker(name).map(Some),
+            (Self::Piper(_), None) => Ok(None),
+            (Self::Piper(_), Some(name)) => Err(NetworkError::Nobody(name.to_owned())),
         }
     }
 
-    /// Phonemes after which a sentence may end at a comma: the first sound of Kokoro's waits for all of one.
-    pub(super) fn longest(&self) -> Option<usize> {
-        matches!(self, Self::Kokoro(_)).then_some(40)
-    }
-
     /// The ids of a sentence's phonemes.
-    pub(super) fn ids(&self, phonemes: &str) -> Vec<usize> {
-        match self {
-            Self::Piper(vits) => vits.ids(phonemes.chars()),
-            Self::Kokoro(singer) => tokens(phonemes, singer.accent).into_iter().map(|id| id as usize).collect(),
+    pub(super) fn ids(&self, phonemes: &str, speaker: Option<&Speaker>) -> Vec<usize> {
+        match (self, speaker) {
+            (Self::Piper(vits), _) => vits.ids(phonemes.chars()),
+            (Self::Kokoro(singer), speaker) => {
+                let language = speaker.map_or(singer.first.language, |speaker| speaker.language);
+                tokens(phonemes, language).into_iter().map(|id| id as usize).collect()
+            }
         }
     }
 
@@ -117,11 +136,11 @@ impl Network {
         }
     }
 
-    /// Starts utterances of ids; the same seed gives the same samples, whatever else begins with it.
-    pub(super) fn begin(&self, wanted: &[(&[usize], u64)]) -> Result<Vec<Spoken>, NetworkError> {
+    /// Starts utterances; the same seed gives the same samples, whatever else begins with it.
+    pub(super) fn begin(&self, wanted: &[Wanted]) -> Result<Vec<Spoken>, NetworkError> {
         match self {
             Self::Piper(vits) => {
-                let begin = |&(ids, seed): &(&[usize], u64)| vits.begin(ids, vits.scales(), seeded_noise(seed));
+                let begin = |&(ids, _, seed): &Wanted| vits.begin(ids, vits.scales(), seeded_noise(seed));
                 Ok(wanted.iter().map(|one| Spoken::Piper(Box::new(begin(one)))).collect())
             }
             Self::Kokoro(singer) => {
@@ -166,35 +185,66 @@ impl Spoken {
 }
 
 impl Singer {
-    fn load(speaker: &Path, device: &Device, threads: usize) -> Result<Self, NetworkError> {
-        let fault = |why: String| NetworkError::Speaker { path: speaker.to_owned(), why };
-        let bytes = std::fs::read(speaker).map_err(|error| fault(error.to_string()))?;
-        if bytes.len() != STYLES * STYLE_LEN * size_of::<f32>() {
-            return Err(fault("it holds no styles of Kokoro's".into()));
-        }
-        let styles = bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
-        // The first letter of a speaker's name is the language, the second the sex.
-        let accent = match speaker.file_name().and_then(|name| name.as_encoded_bytes().first()) {
-            Some(b'a') => Accent::American,
-            Some(b'b') => Accent::British,
-            _ => return Err(fault("it does not speak English".into())),
-        };
-        let folder = speaker.parent().unwrap_or_else(|| Path::new("."));
-        let files = std::fs::read_dir(folder).map_err(|error| fault(error.to_string()))?;
+    fn load(model: &Path, device: &Device, threads: usize) -> Result<Self, NetworkError> {
+        let fault = |why: String| NetworkError::Speaker { path: model.to_owned(), why };
+        let first = Arc::new(Speaker::load(model)?);
+        let folder = model.parent().unwrap_or_else(|| Path::new(".")).to_owned();
+        let files = std::fs::read_dir(&folder).map_err(|error| fault(error.to_string()))?;
         let network =
             files.flatten().map(|file| file.path()).find(|file| file.extension().is_some_and(|end| end == "onnx"));
         let network = network.ok_or_else(|| fault("there is no network (.onnx) beside it".into()))?;
-        Ok(Self { network: Kokoro::load(&network, device, threads)?, styles, accent })
+        let name = model.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let known = Mutex::new(BTreeMap::from([(name, Arc::clone(&first))]));
+        Ok(Self { network: Kokoro::load(&network, device, threads)?, folder, first, known })
     }
 
-    fn begin(&self, wanted: &[(&[usize], u64)]) -> Result<Vec<kokoro::Utterance>, KokoroError> {
+    fn begin(&self, wanted: &[Wanted]) -> Result<Vec<kokoro::Utterance>, KokoroError> {
         let known = |&id: &usize| u32::try_from(id).unwrap_or(u32::MAX);
-        let ids: Vec<Vec<u32>> = wanted.iter().map(|(ids, _)| ids.iter().map(known).collect()).collect();
-        let style = |ids: &[u32]| &self.styles[ids.len().clamp(1, STYLES) * STYLE_LEN - STYLE_LEN..][..STYLE_LEN];
-        let phrases: Vec<Phrase> = ids.iter().map(|ids| Phrase { ids, style: style(ids), speed: 1.0 }).collect();
-        let plans = self.network.plan(&phrases, &[])?;
-        let mut noises: Vec<Noise> = wanted.iter().map(|(_, seed)| seeded_noise(*seed)).collect();
+        let ids: Vec<Vec<u32>> = wanted.iter().map(|(ids, ..)| ids.iter().map(known).collect()).collect();
+        let phrases = ids.iter().zip(wanted).map(|(ids, (_, speaker, _))| {
+            let style = speaker.unwrap_or(&self.first).style(ids.len());
+            Phrase { ids, style, speed: 1.0 }
+        });
+        let plans = self.network.plan(&phrases.collect::<Vec<_>>(), &[])?;
+        let mut noises: Vec<Noise> = wanted.iter().map(|(.., seed)| seeded_noise(*seed)).collect();
         let (plans, mut noises): (Vec<&Plan>, Vec<&mut Noise>) = plans.iter().zip(&mut noises).unzip();
         Ok(self.network.speak_all(&plans, &mut noises)?.into_iter().map(kokoro::Utterance::ready).collect())
+    }
+
+    /// A speaker's styles are half a megabyte, read when they are first wanted, and kept.
+    fn speaker(&self, name: Option<&str>) -> Result<Arc<Speaker>, NetworkError> {
+        let Some(name) = name else { return Ok(Arc::clone(&self.first)) };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(speaker) = known.get(name) {
+            return Ok(Arc::clone(speaker));
+        }
+        let is_plain = name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+        let path = self.folder.join(format!("{name}.bin"));
+        if !is_plain || !path.is_file() {
+            return Err(NetworkError::Nobody(name.to_owned()));
+        }
+        let speaker = Arc::new(Speaker::load(&path)?);
+        known.insert(name.to_owned(), Arc::clone(&speaker));
+        Ok(speaker)
+    }
+}
+
+impl Speaker {
+    fn load(path: &Path) -> Result<Self, NetworkError> {
+        let fault = |why: String| NetworkError::Speaker { path: path.to_owned(), why };
+        let bytes = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
+        if bytes.len() != STYLES * STYLE_LEN * size_of::<f32>() {
+            return Err(fault("it holds no styles of Kokoro's".into()));
+        }
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let language =
+            Language::of(&name).ok_or_else(|| fault("the first letter of its name is no language".into()))?;
+        let styles = bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+        Ok(Self { language, styles })
+    }
+
+    /// How a sentence of so many tokens is spoken.
+    pub(super) fn style(&self, tokens: usize) -> &[f32] {
+        &self.styles[tokens.clamp(1, STYLES) * STYLE_LEN - STYLE_LEN..][..STYLE_LEN]
     }
 }

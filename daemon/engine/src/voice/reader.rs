@@ -1,4 +1,4 @@
-//! The thread that asks espeak-ng: texts in; their sentences out, in the order in which the texts came. So phonemes of one call
+//! The thread that reads: texts in; their sentences out, in the order in which the texts came. So phonemes of one call
 //! are found while windows of another are computed. Never here: a network, the gate.
 
 use std::io;
@@ -39,7 +39,7 @@ pub(super) fn start(speech: Arc<Speech>) -> io::Result<(Sender<Text>, Receiver<R
     let (outbox, readings) = bounded(ROOM);
     let thread = std::thread::Builder::new().name("voice-reader".into()).spawn(move || {
         for Text { clause, text } in inbox {
-            if outbox.send(Reading { clause, sentences: speech.sentences(&text) }).is_err() {
+            if outbox.send(Reading { clause, sentences: speech.sentences(&text, None) }).is_err() {
                 return;
             }
         }

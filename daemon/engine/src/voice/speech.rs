@@ -1,11 +1,16 @@
 //! Text in; utterances ready for the vocoder, and samples, out: what the scheduler does to one clause, without queues.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::VoiceConfig;
+use super::alphabet::Language;
 use super::espeak::{Espeak, EspeakError};
-use super::network::{Network, NetworkError, Spoken};
+use super::network::{Network, NetworkError, Speaker, Spoken};
 use super::normalise::normalise;
+use super::readings::{Reader, ReadingError};
 
 /// Why there is no speech.
 #[derive(Debug, thiserror::Error)]
@@ -15,46 +20,87 @@ pub enum SpeechError {
     Voice(#[from] NetworkError),
     /// The phonemes.
     #[error(transparent)]
-    Espeak(#[from] EspeakError),
+    Reading(#[from] ReadingError),
+}
+
+impl From<EspeakError> for SpeechError {
+    fn from(error: EspeakError) -> Self {
+        Self::Reading(error.into())
+    }
+}
+
+impl SpeechError {
+    /// Whether nothing is wrong but the name of who is to speak.
+    pub(super) fn is_nobody(&self) -> bool {
+        matches!(self, Self::Voice(NetworkError::Nobody(_)))
+    }
 }
 
 /// A voice and its phonemes.
 pub(super) struct Speech {
     pub(super) network: Network,
-    pub(super) espeak: Mutex<Espeak>,
+    readers: Mutex<Readers>,
+}
+
+/// Who makes phonemes of texts.
+enum Readers {
+    /// For the one language of a Piper voice.
+    Piper(Espeak),
+    /// One for each language that somebody has spoken.
+    Kokoro { espeak: PathBuf, folder: PathBuf, by_language: HashMap<Language, Reader> },
 }
 
 /// One sentence, ready to be synthesised.
 #[derive(Clone)]
 pub(super) struct Sentence {
     pub(super) ids: Vec<usize>,
+    /// Who speaks it.
+    pub(super) speaker: Option<Arc<Speaker>>,
     /// Silence after it.
     pub(super) pause_ms: u32,
 }
 
 /// Silence that is left before the first sound of a clause.
 const LEAD_MS: u32 = 20;
+/// Phonemes after which a sentence of Kokoro's may end at a comma: its first sound waits for all of one.
+const LONGEST: usize = 40;
 /// A sample above this is sound (-42 dB of full scale).
 const VOICED: f32 = 0.008;
 
 impl Speech {
     pub(super) fn load(config: &VoiceConfig) -> Result<Self, SpeechError> {
         let network = Network::load(&config.model, &config.device, config.threads)?;
-        let mut espeak = Espeak::start(&config.espeak, network.espeak_voice())?;
-        if let Some(phonemes) = network.longest() {
-            espeak.end_at_commas_after(phonemes);
-        }
-        Ok(Self { network, espeak: Mutex::new(espeak) })
+        let readers = match &network {
+            Network::Piper(vits) => Readers::Piper(Espeak::start(&config.espeak, vits.espeak_voice())?),
+            Network::Kokoro(_) => Readers::Kokoro {
+                espeak: config.espeak.clone(),
+                folder: config.model.parent().unwrap_or_else(|| Path::new(".")).to_owned(),
+                by_language: HashMap::new(),
+            },
+        };
+        Ok(Self { network, readers: Mutex::new(readers) })
     }
 
-    /// The sentences of a text as a person would write it; none if there is nothing to say.
-    pub(super) fn sentences(&self, text: &str) -> Result<Vec<Sentence>, SpeechError> {
-        let spoken = normalise(text);
-        let sentences = self.espeak.lock().unwrap_or_else(PoisonError::into_inner).sentences(&spoken)?;
+    /// The sentences of a text as a person would write it, for a speaker by name; none if there is nothing to say.
+    pub(super) fn sentences(&self, text: &str, voice: Option<&str>) -> Result<Vec<Sentence>, SpeechError> {
+        let speaker = self.network.speaker(voice)?;
+        let sentences = match (&mut *self.readers.lock().unwrap_or_else(PoisonError::into_inner), &speaker) {
+            (Readers::Piper(espeak), _) => espeak.sentences(&normalise(text))?,
+            (Readers::Kokoro { espeak, folder, by_language }, Some(speaker)) => {
+                let language = speaker.language;
+                let reader = match by_language.entry(language) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => new.insert(Reader::start(language, espeak, folder, LONGEST)?),
+                };
+                reader.sentences(text)?
+            }
+            (Readers::Kokoro { .. }, None) => Vec::new(),
+        };
         Ok(sentences
             .into_iter()
             .map(|sentence| Sentence {
-                ids: self.network.ids(sentence.phonemes.trim_end()),
+                ids: self.network.ids(sentence.phonemes.trim_end(), speaker.as_deref()),
+                speaker: speaker.clone(),
                 pause_ms: match sentence.end {
                     Some('.' | '!' | '?') => 180,
                     Some(';' | ':') => 120,
@@ -67,7 +113,10 @@ impl Speech {
 
     /// Of each sentence with its seed, an utterance.
     pub(super) fn begin(&self, wanted: &[(Sentence, u64)]) -> Result<Vec<Spoken>, SpeechError> {
-        let wanted: Vec<_> = wanted.iter().map(|(sentence, seed)| (sentence.ids.as_slice(), *seed)).collect();
+        let wanted: Vec<_> = wanted
+            .iter()
+            .map(|(sentence, seed)| (sentence.ids.as_slice(), sentence.speaker.as_deref(), *seed))
+            .collect();
         Ok(self.network.begin(&wanted)?)
     }
 }

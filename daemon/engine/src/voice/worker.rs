@@ -206,10 +206,14 @@ impl Scheduler {
                     resampler: Resampler::new(rate, clause.rate),
                 }));
             }
+            Err(error) if error.is_nobody() => {
+                self.turns.remove(index);
+                return self.fail(call, turn, Failure::Invalid, &error.to_string());
+            }
             Err(error) => {
                 tracing::error!(call = %call, %error, "a clause has no phonemes");
                 self.turns.remove(index);
-                return self.fail(call, turn, Failure::Internal, "espeak-ng does not answer");
+                return self.fail(call, turn, Failure::Internal, "a text cannot be read aloud: the log says why");
             }
         }
         self.flush(index);

@@ -24,6 +24,29 @@ pub(super) fn clean(text: &str) -> String {
     out
 }
 
+/// Punctuation, and digits and letters of full width, as they are written in English.
+pub(super) fn punctuated(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '。' | '।' | '॥' => out.push_str(". "),
+            '、' | '，' => out.push_str(", "),
+            '！' | '？' | '：' | '；' => out.extend([narrow(c), ' ']),
+            '〜' | '～' => out.push('-'),
+            // A sign that is kept; who reads it knows where it stood.
+            '￥' | '¥' => out.push('円'),
+            '\u{966}'..='\u{96f}' => out.extend(char::from_digit(u32::from(c) - 0x966, 10)),
+            '\u{ff01}'..='\u{ff5e}' => out.push(narrow(c)),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn narrow(c: char) -> char {
+    char::from_u32(u32::from(c).wrapping_sub(0xfee0)).unwrap_or(c)
+}
+
 /// `1. First` → `First`, of a list's line.
 fn numbered(line: &str) -> &str {
     let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -89,7 +112,7 @@ fn plain(line: &str, out: &mut String) {
             c if c.is_alphabetic() || c.is_ascii_digit() => out.push(c),
             c if c.is_whitespace() => out.push(' '),
             // Combining accents belong to the letter before them; all else (emojis, other numerals) is not spoken.
-            '\u{300}'..='\u{36f}' => out.push(c),
+            '\u{300}'..='\u{36f}' | '\u{900}'..='\u{963}' => out.push(c),
             _ => out.push(' '),
         }
     }

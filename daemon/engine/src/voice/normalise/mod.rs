@@ -46,10 +46,18 @@ const RULES: [Rule; 16] = [
     q::plain,
 ];
 
+/// A text of another language without what is not spoken: its words and digits are left to who reads that language.
+pub(super) fn plain(text: &str) -> String {
+    clean::clean(&clean::punctuated(cut(text)))
+}
+
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(MAX_INPUT).map_or(text, |(at, _)| text.split_at(at).0)
+}
+
 /// Writes a text out as it is said.
 pub fn normalise(text: &str) -> String {
-    let text = text.char_indices().nth(MAX_INPUT).map_or(text, |(at, _)| text.split_at(at).0);
-    let cleaned = clean::clean(text);
+    let cleaned = clean::clean(cut(text));
     let tokens: Vec<Token> = cleaned.split_whitespace().map(token).collect();
     let mut out = String::with_capacity(cleaned.len() * 2);
     let mut at = 0;
