@@ -164,6 +164,7 @@ fn rules(set: &Labelled, place: &str) -> Rules {
         prompt: String::new(),
         mind: String::new(),
         voice: String::new(),
+        speaker: None,
         threshold: callbox::dialogue::CacheRules::default().threshold,
         ttl: Duration::from_secs(3600),
         most: 1,

@@ -89,6 +89,7 @@ fn lookup() -> Result<Value> {
         prompt: "p".into(),
         mind: "m".into(),
         voice: "v".into(),
+        speaker: None,
         threshold: 0.5,
         ttl: Duration::from_secs(3600),
         most: 1,

@@ -45,6 +45,7 @@ fn speak(call: u64, turn: u32, clause: u32, text: &str, credit: u32) -> Request 
         text: text.into(),
         rate: 8000,
         credit,
+        voice: None,
     }
 }
 
@@ -227,7 +228,39 @@ fn too_much_is_refused_and_odd_requests_are_invalid() {
         text: "Yes.".into(),
         rate: 44_100,
         credit: 10,
+        voice: None,
     });
     beat(&voice);
     assert!(events.try_iter().any(|event| matches!(event, Event::Failed { failure: Failure::Invalid, .. })));
+}
+
+#[test]
+fn agents_of_one_network_speak_each_with_its_own_speaker() {
+    let (voice, events, _gate) = start_with("kokoro-82m/af_heart.bin");
+    let mut heard = Vec::new();
+    let texts = [None, Some("bm_george"), Some("ef_dora"), Some("jf_alpha"), Some("zm_yunxi")];
+    for (turn, speaker) in (0..).zip(texts) {
+        let Request::Speak { call, clause, rate, credit, .. } = speak(1, turn, 0, "", 10_000) else { unreachable!() };
+        let text = match speaker {
+            Some("ef_dora") => "Buenos días.",
+            Some("jf_alpha") => "こんにちは。",
+            Some("zm_yunxi") => "你好。",
+            _ => "Good morning.",
+        };
+        let (text, voice_of) = (text.into(), speaker.map(str::to_owned));
+        voice.submit(Request::Speak { call, turn: TurnId(turn), clause, text, rate, credit, voice: voice_of });
+        let (samples, _) = until_spoken(&events);
+        let loud = samples.iter().map(|s| i32::from(*s).abs()).max().unwrap_or_default();
+        assert!(loud > 1000 && samples.len() > 4000, "{speaker:?}: {} samples, peak {loud}", samples.len());
+        heard.push(samples);
+    }
+    assert_ne!(heard[0], heard[1], "the same words by another speaker");
+    let mut nobody = speak(1, 9, 0, "Good morning.", 100);
+    if let Request::Speak { voice, .. } = &mut nobody {
+        *voice = Some("../af_heart".into());
+    }
+    voice.submit(nobody);
+    beat(&voice);
+    let refused = |event| matches!(event, Event::Failed { failure: Failure::Invalid, .. });
+    assert!(events.try_iter().any(refused));
 }

@@ -15,10 +15,12 @@ pub mod placing;
 mod privacy;
 mod recordings;
 mod report;
+mod voices;
 
 pub use adapters::check as adapters;
 pub use certificates::check as certificates;
 pub use languages::check as languages;
+pub use voices::check as voices;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -135,6 +137,7 @@ impl App {
         agents.fit(&config.trunks).map_err(configuration)?;
         let rules = privacy::rules(config, &agents).map_err(configuration)?;
         let adapters = adapters::named(&config.models.dir, &agents).map_err(configuration)?;
+        voices::check(config, &agents).map_err(configuration)?;
         // A reload may allow more calls, up to what the ports hold.
         let max_calls = usize::from(config.media.ports.pairs());
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::adapters::Adapters;
 use super::drain::{Drain, Step};
-use super::{certificates, inventory, limits, privacy};
+use super::{certificates, inventory, limits, privacy, voices};
 use crate::base::Clock;
 use crate::base::trunk::Trunks;
 use crate::call::agents::Agents;
@@ -257,6 +257,7 @@ impl Operator {
         let (next, changed, needs_restart) = self.config.reload(&wanted).map_err(|error| wrong(&error))?;
         let agents = Agents::read(&next.agents.paths).map_err(|error| wrong(&error))?;
         agents.fit(&next.trunks).map_err(ReloadError::Configuration)?;
+        voices::check(&next, &agents).map_err(ReloadError::Configuration)?;
         let rules = privacy::rules(&next, &agents).map_err(ReloadError::Configuration)?;
         let recordings = privacy::recordings(&next, &agents).map_err(ReloadError::Configuration)?;
         let tls = certificates::read(&next).map_err(|error| wrong(&error))?;

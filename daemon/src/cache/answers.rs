@@ -38,6 +38,8 @@ pub struct Teaching<'a> {
     pub call: CallId,
     /// Whose.
     pub agent: &'a str,
+    /// Which of the voice's speakers spoke for it, if it names one.
+    pub speaker: Option<&'a str>,
     /// What the caller asked.
     pub question: &'a str,
     /// What the mind answered.
@@ -319,8 +321,8 @@ impl Answers {
 
     /// Ready audio of an answer; what is only on the disk is there the next time.
     #[must_use]
-    pub fn audio(&self, agent: &str, answer: &str) -> Option<Vec<Clause>> {
-        let key = (self.inner.state().library.rules(agent)?.voice.clone(), answer.to_owned());
+    pub fn audio(&self, agent: &str, speaker: Option<&str>, answer: &str) -> Option<Vec<Clause>> {
+        let key = (self.voice(agent, speaker)?, answer.to_owned());
         let held = self.inner.clips().get(&key);
         match held {
             Held::Here(clip) => clip.unpack(),
@@ -341,9 +343,16 @@ impl Answers {
         }
     }
 
-    /// Keeps the audio of an answer.
-    pub fn keep_audio(&self, agent: &str, answer: &str, clauses: &[Clause]) {
-        let Some(voice) = self.inner.state().library.rules(agent).map(|rules| rules.voice.clone()) else { return };
+    /// The voice of an agent, if this speaker is who it speaks with now.
+    fn voice(&self, agent: &str, speaker: Option<&str>) -> Option<String> {
+        let state = self.inner.state();
+        let rules = state.library.rules(agent).filter(|rules| rules.speaker.as_deref() == speaker);
+        rules.map(|rules| rules.voice.clone())
+    }
+
+    /// Keeps the audio of an answer, as this speaker says it.
+    pub fn keep_audio(&self, agent: &str, speaker: Option<&str>, answer: &str, clauses: &[Clause]) {
+        let Some(voice) = self.voice(agent, speaker) else { return };
         let key = (voice, answer.to_owned());
         match Clip::pack(clauses) {
             Ok(clip) => {
@@ -360,7 +369,7 @@ impl Answers {
 
     /// Learns an answer, if its agent may, and if it can be another caller's answer, too.
     pub fn learn(&self, teaching: &Teaching<'_>) -> Taught {
-        let Teaching { call, agent, question, answer, clauses } = teaching;
+        let Teaching { call, agent, speaker, question, answer, clauses } = teaching;
         let mut state = self.inner.state();
         let Some(rules) = state.library.rules(agent).filter(|rules| rules.learn) else { return Taught::Declined };
         let reading = Reading::of(question, &rules.own);
@@ -388,7 +397,7 @@ impl Answers {
             return Taught::Declined;
         }
         self.inner.metrics.learned.inc();
-        self.keep_audio(agent, answer, clauses);
+        self.keep_audio(agent, *speaker, answer, clauses);
         self.inner.work.notify_one();
         Taught::Learned
     }
@@ -545,15 +554,16 @@ impl Answers {
         }
     }
 
-    /// An answer that is to be rendered: its agent and its words.
+    /// An answer that is to be rendered: its agent, who speaks for that, and its words.
     #[must_use]
-    pub fn to_render(&self) -> Option<(String, String)> {
+    pub fn to_render(&self) -> Option<(String, Option<String>, String)> {
         let state = self.inner.state();
         let (voice, answer) = state.wanted.first()?;
         let entries = state.library.entries(None, None);
         let speaks = |agent: &str| state.library.rules(agent).is_some_and(|rules| rules.voice == *voice);
         let agent = entries.into_iter().find(|entry| entry.answer == *answer && speaks(&entry.agent))?.agent.clone();
-        Some((agent, answer.clone()))
+        let speaker = state.library.rules(&agent).and_then(|rules| rules.speaker.clone());
+        Some((agent, speaker, answer.clone()))
     }
 
     /// It cannot be rendered: nobody tries again until it is ordered again.

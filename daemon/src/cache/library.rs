@@ -55,8 +55,10 @@ pub struct Rules {
     pub prompt: String,
     /// Digest of all that its answers come from.
     pub mind: String,
-    /// The voice that it speaks with.
+    /// The voice that it speaks with, and whose: what audio is kept under.
     pub voice: String,
+    /// Which of the voice's speakers that is, if it names one. A call that is up has the agent of before, who may have another.
+    pub speaker: Option<String>,
     /// How alike two questions must be that speak of the same.
     pub threshold: f32,
     /// How long a learned answer lives.

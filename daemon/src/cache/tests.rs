@@ -198,6 +198,7 @@ fn rules(agent: &str) -> Rules {
         prompt: "p1".into(),
         mind: "m1".into(),
         voice: "joe".into(),
+        speaker: None,
         threshold: 0.5,
         ttl: Duration::from_secs(3600),
         most: 3,
@@ -226,7 +227,14 @@ fn clause(text: &str) -> Clause {
 }
 
 fn teach(answers: &Answers, question: &str, answer: &str) -> Taught {
-    answers.learn(&Teaching { call: CallId(7), agent: "desk", question, answer, clauses: vec![clause(answer)] })
+    answers.learn(&Teaching {
+        call: CallId(7),
+        agent: "desk",
+        speaker: None,
+        question,
+        answer,
+        clauses: vec![clause(answer)],
+    })
 }
 
 #[test]
@@ -322,8 +330,8 @@ fn answers_vectors_and_audio_outlive_the_process() {
             answers.embedded(&agent, id, &unit(id));
         }
         assert_eq!(answers.warm(None), 2);
-        assert_eq!(answers.to_render(), Some(("desk".into(), "From seven.".into())));
-        answers.keep_audio("desk", "From seven.", &[clause("From seven.")]);
+        assert_eq!(answers.to_render(), Some(("desk".into(), None, "From seven.".into())));
+        answers.keep_audio("desk", None, "From seven.", &[clause("From seven.")]);
         assert_eq!(answers.warm(None), 1);
         answers.used("desk", 1);
         answers.close();
@@ -334,14 +342,18 @@ fn answers_vectors_and_audio_outlive_the_process() {
     assert!(answers.to_embed(9).is_empty());
     assert_eq!(answers.entries(None, None).len(), 2);
     assert_eq!(answers.entry(1).map(|(entry, ..)| entry.hits), Some(1));
-    let audio = answers.audio("desk", "From seven.").expect("ready");
+    let audio = answers.audio("desk", None, "From seven.").expect("ready");
     assert_eq!((audio[0].text.as_str(), audio[0].frames.len()), ("From seven.", 10));
-    assert_eq!(answers.audio("desk", "Yes."), None);
+    assert_eq!(answers.audio("desk", None, "Yes."), None);
     let stats = answers.stats();
     assert_eq!((stats[0].faq, stats[0].added, stats[0].ready), (1, 1, 1));
 
     answers.serve(vec![Rules { voice: "amy".into(), ..rules("desk") }]);
-    assert_eq!(answers.audio("desk", "From seven."), None, "another voice");
+    assert_eq!(answers.audio("desk", None, "From seven."), None, "another voice");
+    let speaker = Some("ef_dora".to_owned());
+    answers.serve(vec![Rules { voice: "joe ef_dora".into(), speaker, ..rules("desk") }]);
+    answers.keep_audio("desk", None, "Yes.", &[clause("Yes.")]);
+    assert_eq!(answers.audio("desk", Some("ef_dora"), "Yes."), None, "said by the agent of before");
     assert_eq!(answers.purge(None, Some(Origin::Added), None), 1);
     answers.close();
     let (answers, _) = begin(Some(path), vec![rules("desk")]);

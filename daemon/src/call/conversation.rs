@@ -445,12 +445,12 @@ impl Conversation {
                 Some(phrase) => state.shelf.put(turn, clause, &phrase),
                 None => {
                     state.recall.spoken_by_engine(&self.agent, turn, clause, &text);
-                    let credit = state.shelf.ask(turn, clause);
-                    self.ask(Request::Speak { call, turn, clause, text, rate: RATE, credit });
+                    let (credit, voice) = (state.shelf.ask(turn, clause), self.agent.voice().map(str::to_owned));
+                    self.ask(Request::Speak { call, turn, clause, text, rate: RATE, credit, voice });
                 }
             },
             Action::Play { turn } => state.shelf.play(turn),
-            Action::PlayStored(phrase) => match self.exchange.phrases.stored(self.agent.stored(phrase)) {
+            Action::PlayStored(phrase) => match self.exchange.phrases.stored(&self.agent, phrase) {
                 Some(phrase) => state.shelf.play_stored(&phrase),
                 None => {
                     tracing::warn!("a stored phrase was not rendered yet; the caller hears nothing");
@@ -655,7 +655,7 @@ impl Conversation {
 
     /// Audio of a clause that needs no engine.
     fn ready(&self, state: &State, text: &str) -> Option<Phrase> {
-        state.recall.ready(text).or_else(|| self.exchange.phrases.get(text))
+        state.recall.ready(text).or_else(|| self.exchange.phrases.get(self.agent.voice(), text))
     }
 
     /// There is an engine (again): it hears what was said while there was none.

@@ -18,7 +18,7 @@ use super::counts::Counts;
 use super::handover::{Handover, Leg};
 use super::keep::{Keep, KeptCall, Parts as KeptParts};
 use super::librarian;
-use super::phrases::{self, PhraseBook};
+use super::phrases::{self, Fixed, PhraseBook};
 use super::quality::Quality;
 use super::record::{counts, privacy, timestamp};
 use super::rendered::Rendered;
@@ -673,7 +673,7 @@ pub(super) struct Up {
     pub(super) leg: Option<Box<Leg>>,
 }
 
-fn fixed_texts(agents: &Agents) -> Vec<String> {
+fn fixed_texts(agents: &Agents) -> Vec<Fixed> {
     agents.iter().flat_map(|agent| phrases::fixed_texts(agent)).collect()
 }
 

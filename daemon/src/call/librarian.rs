@@ -41,7 +41,8 @@ pub(super) fn rules(
         // Without one it is as it was before there were any: what was learned then is still true.
         let adapted = agent.adapter().and_then(|name| adapters.get(name)).map(|sha256| format!("{mind} {sha256}"));
         let mind = adapted.as_deref().unwrap_or(mind);
-        rules_of(agent, &knowledge.digest(agent.name.as_str()), voice, mind)
+        let whose = agent.voice().map(|speaker| format!("{voice} {speaker}"));
+        rules_of(agent, &knowledge.digest(agent.name.as_str()), whose.as_deref().unwrap_or(voice), mind)
     };
     agents.iter().map(of).collect()
 }
@@ -64,6 +65,7 @@ fn rules_of(agent: &Agent, documents: &str, voice: &str, mind: &str) -> Rules {
         prompt: digest(&[&prompt, documents]),
         mind: digest(&[&prompt, documents, &sampling, voice, mind]),
         voice: voice.to_owned(),
+        speaker: agent.voice().map(str::to_owned),
         threshold: agent.cache.threshold,
         ttl: Duration::from_secs(u64::from(agent.cache.ttl_hours) * 3600),
         most: agent.cache.most,
@@ -133,9 +135,9 @@ async fn work(engine: &Engine, answers: &Answers, knowledge: &Knowledge, embeds:
                 return false;
             }
         }
-        if let Some((agent, answer)) = answers.to_render() {
-            match render(&mut port, &mut turn, &answer).await {
-                Ok(clauses) => answers.keep_audio(&agent, &answer, &clauses),
+        if let Some((agent, speaker, answer)) = answers.to_render() {
+            match render(&mut port, &mut turn, speaker.as_deref(), &answer).await {
+                Ok(clauses) => answers.keep_audio(&agent, speaker.as_deref(), &answer, &clauses),
                 Err(RenderError::Lost | RenderError::Full) => return false,
                 Err(error) => {
                     tracing::warn!(%error, "an answer of the cache cannot be spoken");
@@ -175,11 +177,16 @@ async fn embedded(port: &mut Port, turn: TurnId, request: Request) -> Option<Vec
     }
 }
 
-async fn render(port: &mut Port, turn: &mut TurnId, answer: &str) -> Result<Vec<Clause>, RenderError> {
+async fn render(
+    port: &mut Port,
+    turn: &mut TurnId,
+    speaker: Option<&str>,
+    answer: &str,
+) -> Result<Vec<Clause>, RenderError> {
     let mut clauses = Vec::new();
     for text in phrases::clauses(answer) {
         *turn = turn.next();
-        let frames = phrases::speak(port, *turn, &text).await?;
+        let frames = phrases::speak(port, *turn, speaker, &text).await?;
         clauses.push(Clause { text, frames });
     }
     Ok(clauses)

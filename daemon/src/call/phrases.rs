@@ -29,21 +29,29 @@ pub(super) fn clauses(text: &str) -> Vec<String> {
     clauses
 }
 
+/// A fixed clause, and which of the voice's speakers says it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Fixed {
+    pub(super) voice: Option<String>,
+    pub(super) text: String,
+}
+
 /// All that an agent may say without having been asked.
-pub(super) fn fixed_texts(agent: &Agent) -> impl Iterator<Item = String> + '_ {
+pub(super) fn fixed_texts(agent: &Agent) -> impl Iterator<Item = Fixed> + '_ {
     let stored = StoredPhrase::ALL.map(|phrase| agent.stored(phrase));
     let spoken = [agent.not_understood.as_str(), agent.repeat.as_str()];
     let prompts = agent.silence_prompts.iter().map(|prompt| prompt.as_str());
     let transfers = agent.transfers.iter().flat_map(|target| [target.announce.as_str(), target.unreached.as_str()]);
     // What is needed first is rendered first: the greeting, then what covers for a missing engine.
     let others = stored.into_iter().chain(spoken).chain(prompts).chain(transfers);
-    clauses(&agent.opening()).into_iter().chain(others.flat_map(clauses))
+    let texts = clauses(&agent.opening()).into_iter().chain(others.flat_map(clauses));
+    texts.map(|text| Fixed { voice: agent.voice().map(str::to_owned), text })
 }
 
-/// Phrases by their text.
+/// Phrases by their text and who says it.
 #[derive(Clone, Default)]
 pub(super) struct PhraseBook {
-    phrases: Arc<Mutex<HashMap<String, Phrase>>>,
+    phrases: Arc<Mutex<HashMap<Fixed, Phrase>>>,
     rendered: Option<Rendered>,
     line: Arc<tokio::sync::Mutex<()>>,
 }
@@ -70,40 +78,42 @@ impl RenderError {
 
 impl PhraseBook {
     /// With what was rendered before.
-    pub(super) fn new(rendered: Option<Rendered>, texts: &[String], now: SystemTime) -> Self {
+    pub(super) fn new(rendered: Option<Rendered>, texts: &[Fixed], now: SystemTime) -> Self {
         let book = Self { rendered, ..Self::default() };
         book.load(texts, now);
         book
     }
 
-    fn load(&self, texts: &[String], now: SystemTime) {
+    fn load(&self, texts: &[Fixed], now: SystemTime) {
         let Some(rendered) = &self.rendered else { return };
         let found = texts.iter().filter_map(|text| Some((text.clone(), rendered.load(text, now)?)));
         let found: Vec<_> = found.collect();
         self.lock().extend(found);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Phrase>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Fixed, Phrase>> {
         self.phrases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A phrase, if it was rendered.
-    pub(super) fn get(&self, text: &str) -> Option<Phrase> {
-        self.lock().get(text).cloned()
+    pub(super) fn get(&self, voice: Option<&str>, text: &str) -> Option<Phrase> {
+        let fixed = Fixed { voice: voice.map(str::to_owned), text: text.to_owned() };
+        self.lock().get(&fixed).cloned()
     }
 
     /// A whole stored phrase, if all of it was rendered.
-    pub(super) fn stored(&self, text: &str) -> Option<Phrase> {
-        let parts = clauses(text).iter().map(|clause| self.get(clause)).collect::<Option<Vec<_>>>()?;
+    pub(super) fn stored(&self, agent: &Agent, phrase: StoredPhrase) -> Option<Phrase> {
+        let clauses = clauses(agent.stored(phrase));
+        let parts = clauses.iter().map(|clause| self.get(agent.voice(), clause)).collect::<Option<Vec<_>>>()?;
         Some(parts.iter().flat_map(|part| part.iter().copied()).collect())
     }
 
     /// Forgets all others.
-    pub(super) fn keep(&self, texts: &[String]) {
+    pub(super) fn keep(&self, texts: &[Fixed]) {
         self.lock().retain(|text, _| texts.contains(text));
     }
 
-    fn holds(&self, texts: &[String]) -> bool {
+    fn holds(&self, texts: &[Fixed]) -> bool {
         let phrases = self.lock();
         texts.iter().all(|text| phrases.contains_key(text))
     }
@@ -113,7 +123,7 @@ impl PhraseBook {
     ///
     /// # Errors
     /// The engine cannot speak it, or was stopped.
-    pub(super) async fn fill(&self, engine: &Engine, texts: &[String]) -> Result<(), RenderError> {
+    pub(super) async fn fill(&self, engine: &Engine, texts: &[Fixed]) -> Result<(), RenderError> {
         let mut state = engine.state();
         loop {
             if self.holds(texts) {
@@ -137,13 +147,13 @@ impl PhraseBook {
         }
     }
 
-    async fn render(&self, engine: &Engine, texts: &[String]) -> Result<(), RenderError> {
+    async fn render(&self, engine: &Engine, texts: &[Fixed]) -> Result<(), RenderError> {
         let mut port = engine.attach(RENDERER);
         for (turn, text) in (0..).map(TurnId).zip(texts) {
-            if self.get(text).is_some() {
+            if self.lock().contains_key(text) {
                 continue;
             }
-            let frames = speak(&mut port, turn, text).await?;
+            let frames = speak(&mut port, turn, text.voice.as_deref(), &text.text).await?;
             if let Some(rendered) = &self.rendered
                 && let Err(error) = rendered.store(text, &frames)
             {
@@ -156,10 +166,16 @@ impl PhraseBook {
 }
 
 /// Has a text spoken on a line that no caller hears.
-pub(super) async fn speak(port: &mut Port, turn: TurnId, text: &str) -> Result<Vec<Samples>, RenderError> {
+pub(super) async fn speak(
+    port: &mut Port,
+    turn: TurnId,
+    voice: Option<&str>,
+    text: &str,
+) -> Result<Vec<Samples>, RenderError> {
     let (call, clause, rate) = (port.call(), ClauseId(0), RATE);
     let credit = u32::try_from(LONGEST).unwrap_or(u32::MAX);
-    let request = Request::Speak { call, turn, clause, text: text.to_owned(), rate, credit };
+    let (text, voice) = (text.to_owned(), voice.map(str::to_owned));
+    let request = Request::Speak { call, turn, clause, text, rate, credit, voice };
     port.send(request).map_err(|_| RenderError::Full)?;
     let mut frames: Vec<Samples> = Vec::new();
     loop {

@@ -95,7 +95,7 @@ impl Recall {
     pub(super) fn take(&mut self, answers: &Answers, agent: &Agent) -> Option<(TurnId, Vec<String>, Known)> {
         let (turn, found) = *self.found.take()?;
         let known = Known { entry: found.id, origin: found.origin, score: found.score };
-        let audio = answers.audio(agent.name.as_str(), &found.answer);
+        let audio = answers.audio(agent.name.as_str(), agent.voice(), &found.answer);
         let clauses = match audio {
             Some(audio) => {
                 let texts = audio.iter().map(|clause| clause.text.clone()).collect();
@@ -156,7 +156,7 @@ impl Recall {
                 tokio::task::spawn_blocking(move || {
                     answers.used(agent.name.as_str(), known.entry);
                     if let Some(found) = found.filter(|_| completed) {
-                        answers.keep_audio(agent.name.as_str(), &found.answer, &heard);
+                        answers.keep_audio(agent.name.as_str(), agent.voice(), &found.answer, &heard);
                     }
                 });
             }
@@ -165,8 +165,8 @@ impl Recall {
                 let (question, answer) = (record.caller.clone().unwrap_or_default(), record.generated.clone());
                 tokio::task::spawn_blocking(move || {
                     let (question, answer) = (question.reveal(), answer.reveal());
-                    let agent = agent.name.as_str();
-                    answers.learn(&Teaching { call, agent, question, answer, clauses: heard });
+                    let (agent, speaker) = (agent.name.as_str(), agent.voice());
+                    answers.learn(&Teaching { call, agent, speaker, question, answer, clauses: heard });
                 });
             }
             _ => {}

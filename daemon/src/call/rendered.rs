@@ -1,7 +1,7 @@
 //! Rendered phrases on the disk: so that they can be said before there is an engine, and without one.
 //!
-//! Enters: a voice, texts of agents and their audio; leaves: the audio. One file for each text, named by a digest of voice
-//! and text, written under another name first; what does not match its own digest is not there. Never here: a word or
+//! Enters: a voice, texts of agents and their audio; leaves: the audio. One file for each text, named by a digest of voice,
+//! speaker and text, written under another name first; what does not match its own digest is not there. Never here: a word or
 //! the voice of a caller. The folder may be emptied at any time.
 
 use std::io;
@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
+use super::phrases::Fixed;
 use super::shelf::{Phrase, Samples};
 
 /// Another number has all phrases rendered anew: for a change of how a voice speaks that its files do not show.
@@ -45,17 +46,21 @@ impl Rendered {
         Ok(Self { folder, voice })
     }
 
-    fn path(&self, text: &str) -> PathBuf {
+    fn path(&self, fixed: &Fixed) -> PathBuf {
         let mut digest = Sha256::new_with_prefix([RENDERING]);
         digest.update(self.voice.as_bytes());
         digest.update([0]);
-        digest.update(text.as_bytes());
+        if let Some(speaker) = &fixed.voice {
+            digest.update(speaker.as_bytes());
+            digest.update([0]);
+        }
+        digest.update(fixed.text.as_bytes());
         self.folder.join(hex::encode(digest.finalize())).with_extension("pcm")
     }
 
     /// A phrase, if it was rendered before.
-    pub(super) fn load(&self, text: &str, now: SystemTime) -> Option<Phrase> {
-        let path = self.path(text);
+    pub(super) fn load(&self, fixed: &Fixed, now: SystemTime) -> Option<Phrase> {
+        let path = self.path(fixed);
         let bytes = std::fs::read(&path).ok()?;
         let (digest, samples) = bytes.split_first_chunk::<DIGEST>()?;
         if Sha256::digest(samples)[..] != digest[..] {
@@ -72,9 +77,9 @@ impl Rendered {
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn store(&self, text: &str, phrase: &[Samples]) -> io::Result<()> {
+    pub(super) fn store(&self, fixed: &Fixed, phrase: &[Samples]) -> io::Result<()> {
         let samples: Vec<u8> = phrase.iter().flatten().flat_map(|sample| sample.to_le_bytes()).collect();
-        let path = self.path(text);
+        let path = self.path(fixed);
         let fresh = path.with_extension(format!("{}", std::process::id()));
         std::fs::write(&fresh, [&Sha256::digest(&samples)[..], &samples].concat())?;
         std::fs::rename(fresh, path)
@@ -96,21 +101,27 @@ mod tests {
         let now = SystemClock.wall();
         let open =
             |voice: &str, now| Rendered::open(dir.path().join("phrases"), voice.to_owned(), now).expect("a folder");
+        let said = |text: &str| Fixed { voice: None, text: text.into() };
         let joe = open("joe", now);
         let phrase = [[7; 320], [-9; 320]];
-        joe.store("One moment.", &phrase).expect("a disk");
-        assert_eq!(joe.load("One moment.", now).as_deref(), Some(&phrase[..]));
-        assert!(joe.load("Goodbye.", now).is_none() && open("amy", now).load("One moment.", now).is_none());
+        joe.store(&said("One moment."), &phrase).expect("a disk");
+        assert_eq!(joe.load(&said("One moment."), now).as_deref(), Some(&phrase[..]));
+        assert!(
+            joe.load(&said("Goodbye."), now).is_none() && open("amy", now).load(&said("One moment."), now).is_none()
+        );
 
-        joe.store("Goodbye.", &phrase).expect("a disk");
-        let path = joe.path("Goodbye.");
+        let other = Fixed { voice: Some("amy".into()), ..said("One moment.") };
+        assert!(joe.load(&other, now).is_none(), "another speaker of the same voice");
+
+        joe.store(&said("Goodbye."), &phrase).expect("a disk");
+        let path = joe.path(&said("Goodbye."));
         let bytes = std::fs::read(&path).expect("written");
         std::fs::write(&path, &bytes[..bytes.len() - 640]).expect("a disk");
-        assert!(joe.load("Goodbye.", now).is_none(), "half a phrase");
+        assert!(joe.load(&said("Goodbye."), now).is_none(), "half a phrase");
 
         let late = now + UNUSED - Duration::from_secs(60);
-        assert!(joe.load("One moment.", late).is_some(), "used again");
+        assert!(joe.load(&said("One moment."), late).is_some(), "used again");
         let later = open("joe", now + UNUSED + Duration::from_secs(60));
-        assert!(later.load("One moment.", late).is_some() && !path.exists());
+        assert!(later.load(&said("One moment."), late).is_some() && !path.exists());
     }
 }

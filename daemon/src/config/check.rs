@@ -109,9 +109,7 @@ pub(super) fn programs(config: &Config) -> Vec<Finding> {
             cuda.display()
         )));
     }
-    let espeak = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|p| executable(&p.join("espeak-ng"))));
-    if !espeak {
+    if !has_program("espeak-ng") {
         found.push(Finding("the program espeak-ng is not in PATH; install the package espeak-ng".into()));
     }
     found
@@ -139,6 +137,12 @@ fn folder(key: &str, path: &Path, found: &mut Vec<Finding>) {
         Err(error) => format!("cannot be used ({error}); create it or change the key"),
     };
     found.push(Finding(format!("{key}: the folder {} {problem}", path.display())));
+}
+
+/// Whether a program of that name is found where programs are looked for.
+#[must_use]
+pub fn has_program(name: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|p| executable(&p.join(name))))
 }
 
 fn executable(path: &Path) -> bool {

@@ -17,7 +17,7 @@ mod trunks;
 
 use std::path::{Path, PathBuf};
 
-pub use check::{Finding, Held, PortCheck};
+pub use check::{Finding, Held, PortCheck, has_program};
 pub use parse::ConfigError;
 pub use privacy::Privacy;
 pub use recordings::Recordings;

@@ -30,6 +30,9 @@ pub struct Agent {
     pub name: Name,
     /// The called numbers (or SIP user names) that reach it, see [`NumberPattern`].
     pub numbers: Vec<NumberPattern>,
+    /// Which speaker of the box's voice it has, as `ef_dora`. Default the one of the configuration.
+    #[serde(default)]
+    pub voice: Option<Name>,
     /// Who it is and what it may do; the beginning of the model's instructions.
     pub persona: Phrase<600>,
     /// What callers speak, by its code in ISO 639-1. Default `en`; another takes ears that know it, see `docs/models.md`.
@@ -365,6 +368,12 @@ impl Agent {
     pub fn sampling(&self) -> Sampling {
         let SamplingConfig { temperature, top_p, repeat_penalty, seed, max_tokens, stop, .. } = self.sampling.clone();
         Sampling { temperature, top_p, repeat_penalty, seed, max_tokens, stop }
+    }
+
+    /// The speaker that it has, if it names one.
+    #[must_use]
+    pub fn voice(&self) -> Option<&str> {
+        self.voice.as_ref().map(Name::as_str)
     }
 
     /// The adapter that it answers with.

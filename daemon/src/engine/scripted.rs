@@ -220,7 +220,7 @@ impl ScriptedEngine {
                     outlet.event(Event::Thought { call, turn, thought });
                 });
             }
-            Request::Speak { call, turn, clause, text, rate, credit } => {
+            Request::Speak { call, turn, clause, text, rate, credit, .. } => {
                 let entry = calls.entry(call).or_default();
                 let speaking = entry.turns.entry(turn).or_default();
                 let credits = Arc::clone(&speaking.credit);

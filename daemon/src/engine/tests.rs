@@ -48,8 +48,15 @@ async fn a_scripted_turn_is_thought_and_spoken_within_its_credit() {
     }
     assert_eq!(answer, "From seven to ten.");
 
-    let speak =
-        |credit| Request::Speak { call, turn: TurnId(2), clause: ClauseId(0), text: answer, rate: 8000, credit };
+    let speak = |credit| Request::Speak {
+        call,
+        turn: TurnId(2),
+        clause: ClauseId(0),
+        text: answer,
+        rate: 8000,
+        credit,
+        voice: None,
+    };
     port.send(speak(10)).expect("room");
     for _ in 0..10 {
         assert!(matches!(event(&mut port).await, Event::Audio { pcm, .. } if pcm.0.len() == 160));

@@ -25,7 +25,7 @@ pub use pcm::Pcm;
 /// The version of this protocol. Both sides say it first and part when it differs. Another kind of message, appended to
 /// its list and sent only to who offers its role (or, of adapters and languages, where an agent or an operator names one), needs
 /// no other version.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Samples per second of everything that the ears hear.
 pub const EARS_RATE: u32 = 16_000;

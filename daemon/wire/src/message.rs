@@ -133,6 +133,8 @@ pub enum Request {
         rate: u32,
         /// How many frames may be sent at once; [`Request::Grant`] adds to it.
         credit: u32,
+        /// Which of the voice's speakers says it; without a name the one that it was started with.
+        voice: Option<String>,
     },
     /// Allows more audio frames of a turn.
     Grant {

@@ -17,6 +17,8 @@ const ROOM: usize = 1024;
 pub(super) struct Text {
     pub(super) clause: ClauseKey,
     pub(super) text: String,
+    /// Who says it, if somebody is named.
+    pub(super) voice: Option<String>,
 }
 
 /// Which clause: no two have the same, whatever a daemon calls them.
@@ -38,8 +40,8 @@ pub(super) fn start(speech: Arc<Speech>) -> io::Result<(Sender<Text>, Receiver<R
     let (texts, inbox) = bounded::<Text>(ROOM);
     let (outbox, readings) = bounded(ROOM);
     let thread = std::thread::Builder::new().name("voice-reader".into()).spawn(move || {
-        for Text { clause, text } in inbox {
-            if outbox.send(Reading { clause, sentences: speech.sentences(&text, None) }).is_err() {
+        for Text { clause, text, voice } in inbox {
+            if outbox.send(Reading { clause, sentences: speech.sentences(&text, voice.as_deref()) }).is_err() {
                 return;
             }
         }

@@ -165,7 +165,7 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the origin")]
         static ORIGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
         let sentences = match want {
-            Want::Sentence(ids) => vec![Sentence { ids: vec![1; ids], pause_ms: 0 }],
+            Want::Sentence(ids) => vec![Sentence { ids: vec![1; ids], speaker: None, pause_ms: 0 }],
             Want::Window => Vec::new(),
         };
         let speaking = Speaking {

@@ -112,7 +112,7 @@ impl Scheduler {
 
     fn take(&mut self, request: Request, asked: Instant) {
         match request {
-            Request::Speak { call, turn, clause, text, rate, credit } => {
+            Request::Speak { call, turn, clause, text, rate, credit, voice } => {
                 if !matches!(rate, 8000 | 16_000) || text.len() > MAX_TEXT {
                     return self.fail(
                         call,
@@ -129,7 +129,7 @@ impl Scheduler {
                 }
                 self.clauses += 1;
                 let (number, seed) = (self.clauses, seed(&text));
-                match self.texts.try_send(Text { clause: ClauseKey { call, turn, number }, text }) {
+                match self.texts.try_send(Text { clause: ClauseKey { call, turn, number }, text, voice }) {
                     Ok(()) => {}
                     Err(TrySendError::Full(_)) => {
                         return self.fail(call, turn, Failure::Overloaded, "too many clauses are waiting");
@@ -467,10 +467,11 @@ mod tests {
             for (call, sentences) in (1..).zip(sentences) {
                 let (call, text) = (CallId(call), "any".into());
                 let (turn, clause) = (TurnId(1), ClauseId(0));
-                let request = Request::Speak { call, turn, clause, text, rate: 8000, credit: 9999 };
+                let request = Request::Speak { call, turn, clause, text, rate: 8000, credit: 9999, voice: None };
                 self.scheduler.take(request, now());
                 let clause = self.texts.try_recv().expect("it is to be read").clause;
-                let sentences = sentences.iter().map(|ids| Sentence { ids: ids.to_vec(), pause_ms: 20 }).collect();
+                let sentences =
+                    sentences.iter().map(|ids| Sentence { ids: ids.to_vec(), speaker: None, pause_ms: 20 }).collect();
                 self.scheduler.read(Reading { clause, sentences: Ok(sentences) });
             }
         }
@@ -542,12 +543,15 @@ mod tests {
         let mut rig = Rig::new(1);
         let speak = |call| {
             let (turn, clause, text) = (TurnId(1), ClauseId(0), "any".into());
-            Request::Speak { call: CallId(call), turn, clause, text, rate: 8000, credit: 9 }
+            Request::Speak { call: CallId(call), turn, clause, text, rate: 8000, credit: 9, voice: None }
         };
         rig.scheduler.take(speak(1), now());
         rig.scheduler.take(Request::Forget { call: CallId(1) }, now());
         rig.scheduler.take(speak(1), now());
-        let read = |clause, id| Reading { clause, sentences: Ok(vec![Sentence { ids: vec![id; 9], pause_ms: 0 }]) };
+        let read = |clause, id| Reading {
+            clause,
+            sentences: Ok(vec![Sentence { ids: vec![id; 9], speaker: None, pause_ms: 0 }]),
+        };
         let [old, new] = [(); 2].map(|()| rig.texts.try_recv().expect("it is to be read").clause);
         rig.scheduler.read(read(old, 100));
         assert!(!rig.step());

@@ -35,6 +35,7 @@ pub(crate) async fn findings(config: &Config) -> (Vec<String>, bool) {
         Ok(agents) => {
             findings.extend(agents.fit(&config.trunks).err());
             findings.extend(app::adapters(&config.models.dir, &agents).err());
+            findings.extend(app::voices(config, &agents).err());
             Some(agents)
         }
         // Said already.

@@ -73,7 +73,8 @@ pub(crate) async fn run(args: SayArgs) -> Result<ExitCode> {
 /// Speaks one text.
 pub(crate) async fn say(engine: &mut Private, text: &str, rate: u32) -> Result<(Vec<i16>, Timing)> {
     let (turn, clause) = (TurnId(0), ClauseId(0));
-    engine.port.send(Request::Speak { call: CALL, turn, clause, text: text.to_owned(), rate, credit: u32::MAX })?;
+    let (text, credit) = (text.to_owned(), u32::MAX);
+    engine.port.send(Request::Speak { call: CALL, turn, clause, text, rate, credit, voice: None })?;
     let mut audio = Vec::new();
     loop {
         match engine.event().await? {

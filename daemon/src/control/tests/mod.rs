@@ -516,6 +516,7 @@ fn known_answers_are_listed_added_and_taken_out() {
         prompt: String::new(),
         mind: String::new(),
         voice: String::new(),
+        speaker: None,
         threshold: 0.5,
         ttl: Duration::from_secs(60),
         most: 9,
