@@ -87,14 +87,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=pathlib.Path, required=True, help="folder of the executables")
     parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--voice", help="who speaks, instead of the configuration's voice")
     arguments = parser.parse_args()
     callbox, normal = arguments.bin / "callbox", EnglishTextNormalizer()
+    voice = ["--voice", arguments.voice] if arguments.voice else []
     assert len(SENTENCES) == 50
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for number, sentence in enumerate(SENTENCES):
             spoken, telephone = pathlib.Path(folder, "spoken.wav"), pathlib.Path(folder, f"{number:02}.wav")
-            subprocess.run([callbox, "say", sentence, "--out", spoken], check=True)
+            subprocess.run([callbox, "say", sentence, "--out", spoken, *voice], check=True)
             # Through µ-law and back, as a call does.
             encode = ["sox", spoken, "-t", "raw", "-e", "u-law", "-r", "8000", "-c", "1", "-"]
             coded = subprocess.run(encode, check=True, stdout=subprocess.PIPE).stdout

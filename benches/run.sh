@@ -11,7 +11,7 @@ threads=$(nproc)
 
 benches/peers/setup.sh || exit
 cargo build --locked --release --workspace --bins --examples || exit
-"$built/callbox" models pull starter && "$built/callbox" models pull tiny || exit
+for models in starter tiny kokoro-82m; do "$built/callbox" models pull "$models" || exit; done
 
 wanted=("$@")
 failed=()
@@ -37,6 +37,10 @@ bench batch "$built/examples/bench_batch" "$CALLBOX_MODELS/smollm2-135m/SmolLM2-
 bench tts "$peers/tts/bin/python" benches/peers/tts.py "$built/examples/bench_tts" \
     "$CALLBOX_MODELS/piper-joe/en_US-joe-medium.onnx" --threads "$threads" --out "$results/tts.json"
 bench roundtrip "$peers/stt/bin/python" benches/roundtrip.py --bin "$built" --out "$results/roundtrip.json"
+bench kokoro "$peers/tts/bin/python" benches/peers/kokoro.py "$built/examples/bench_tts" \
+    "$CALLBOX_MODELS/kokoro-82m/af_heart.bin" --threads "$threads" --out "$results/kokoro.json"
+bench kokoro-heard "$peers/stt/bin/python" benches/roundtrip.py --bin "$built" --voice af_heart \
+    --out "$results/kokoro-heard.json"
 bench audio "$peers/audio/bin/python" benches/audio.py --bin "$built" --out "$results/audio.json"
 bench media "$built/media"
 bench load "$built/load" --out "$results/load.json"
