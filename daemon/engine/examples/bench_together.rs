@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use callbox_engine::models::kokoro::{Kokoro, Phrase, Plan, STYLE_LEN};
 use callbox_engine::models::vits::{Noise, Utterance, Vits, seeded_noise};
-use callbox_engine::voice::{Accent, Espeak, normalise, tokens};
+use callbox_engine::voice::{Espeak, Language, normalise, tokens};
 use candle_core::Device;
 use serde_json::json;
 
@@ -56,7 +56,7 @@ fn kokoro(speaker: &Path, threads: usize, kernels: bool) -> anyhow::Result<serde
     let sentences = espeak.sentences(&normalise(TEXT))?;
     let phonemes_ms = started.elapsed().as_secs_f64() * 1e3;
     let ids =
-        tokens(sentences.iter().map(|one| one.phonemes.as_str()).collect::<String>().trim_end(), Accent::American);
+        tokens(sentences.iter().map(|one| one.phonemes.as_str()).collect::<String>().trim_end(), Language::American);
     let style = &styles[(ids.len().max(1) - 1) * STYLE_LEN..][..STYLE_LEN];
     let phrase = Phrase { ids: &ids, style, speed: 1.0 };
     let (mut alone, mut rows) = (Vec::new(), Vec::new());
