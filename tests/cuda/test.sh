@@ -21,6 +21,9 @@ holds() { "$cuda/bin/cuobjdump" "--list-$1" "$2" | grep -o "sm_[0-9a-z]*" | sort
 is "machine code for" "$(holds elf "$engine")" sm_90
 is "PTX for" "$(holds ptx "$engine")" sm_90
 is "candle's own kernels, as PTX, are for the oldest card" "$(grep -a -o '^\.target sm_[0-9a-z]*' "$engine" | sort -u)" ".target sm_80"
+kernels=$(find "$cuda"/target-90-*/release/build -name kernels.fatbin -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
+is "machine code of the engine's own kernels" "$(holds elf "$kernels")" sm_90
+is "PTX of them" "$(holds ptx "$kernels")" sm_90
 archs=$(<packaging/cuda/archs)
 CALLBOX_CUDA_ARCHS=$archs "$cuda/bin/nvcc-archs" -gencode=arch=compute_80,code=sm_80 -c -o "$work/kernel.o" tests/cuda/kernel.cu
 is "machine code of what is shipped" "$(holds elf "$work/kernel.o")" "sm_${archs// / sm_}"

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result};
 use callbox_engine::kernels::Level;
-use callbox_engine::models::transformer::{Adapter, BaseModel, Piece, Transformer, TransformerSpec, Wanted};
+use callbox_engine::models::transformer::{
+    Adapter, BaseModel, Near, Piece, Reach, Transformer, TransformerSpec, Wanted,
+};
 use callbox_engine::weights::gguf::{Gguf, Head};
 use callbox_engine::weights::peft::{Module, PeftFile};
 use candle_core::quantized::GgmlDType;
@@ -130,6 +132,72 @@ pub(super) fn adapters(setting: &Setting, report: &mut Report) -> Result<()> {
         between(&together, &alone),
         ROUNDING,
     ));
+    Ok(())
+}
+
+/// Steps of single tokens, of many sizes, some rows with adapters: on a card kernels of ours, and from the second time on a recording.
+/// Against the same sequences computed whole.
+pub(super) fn tokens(setting: &Setting, report: &mut Report) -> Result<()> {
+    const REPEATED: usize = 3;
+    for (number, most) in [(GgmlDType::F32, ROUNDING), (GgmlDType::BF16, 3e-2), (GgmlDType::Q4K, 6e-2)] {
+        let file = drawn(setting, Family::Qwen2, number, 0.5)?;
+        let mut model = on_device(setting, &file.path, 4096)?;
+        let vocabulary = file.spec.vocabulary;
+        let base = BaseModel::new(&Head::default(), &file.spec);
+        let adapter = |(rank, seed)| -> Result<Adapter> {
+            let (config, numbers) = lora::drawn(&file.spec, rank, seed)?;
+            Adapter::new(&PeftFile::parse(&config, numbers)?, &base)
+        };
+        let adapters = [(16, 1), (4, 2), (64, 3)].into_iter().map(adapter).collect::<Result<Vec<_>>>()?;
+        let mut draw = Draw::new(setting.seed);
+        for count in [1, 2, 3, 7, 17, 33] {
+            for adapted in [false, true] {
+                let with = |row: usize| adapters.get(row % 4).filter(|_| adapted);
+                let texts: Vec<Vec<u32>> = (0..count).map(|row| draw.tokens(3 + 11 * row % 90, vocabulary)).collect();
+                let (mut whole, mut caches) = (Vec::new(), Vec::new());
+                for (row, text) in texts.iter().enumerate() {
+                    let all = every(&mut model, with(row), text, &[text.len()])?;
+                    whole.extend_from_slice(&all[all.len() - vocabulary..]);
+                    let mut cache = model.cache(text.len());
+                    let tokens = &text[..text.len() - 1];
+                    let piece = Piece { tokens, cache: &mut cache, wanted: Wanted::Nothing, adapter: with(row) };
+                    model.step(&mut [piece], &mut || true)?.context("it was stopped")?;
+                    caches.push(cache);
+                }
+                let (mut worst, mut near) = (0.0_f64, true);
+                for _ in 0..REPEATED {
+                    let mut next = |reaches: Option<&[Reach]>| -> Result<(Vec<f32>, Vec<Near>)> {
+                        let pieces = caches.iter_mut().zip(&texts).enumerate().map(|(row, (cache, text))| {
+                            let tokens = &text[text.len() - 1..];
+                            Piece { tokens, cache, wanted: Wanted::Last, adapter: with(row) }
+                        });
+                        let mut pieces: Vec<Piece> = pieces.collect();
+                        let said = match reaches {
+                            None => {
+                                let all = model.step(&mut pieces, &mut || true)?;
+                                (all.context("it was stopped")?.to_vec(), Vec::new())
+                            }
+                            Some(reaches) => {
+                                let near = model.step_near(&mut pieces, reaches, &mut || true)?;
+                                (Vec::new(), near.context("it was stopped")?)
+                            }
+                        };
+                        caches.iter_mut().for_each(|cache| cache.truncate(cache.len() - 1));
+                        Ok(said)
+                    };
+                    let all = next(None)?.0;
+                    worst = worst.max(between(&all, &whole));
+                    let reach = Reach { span: 1.0, share: 0.1 };
+                    let wanted = all.chunks_exact(vocabulary).map(|row| reach.of(row));
+                    near &= next(Some(&vec![reach; count]))?.1 == wanted.collect::<Vec<_>>();
+                }
+                let kind = if adapted { "with adapters and none" } else { "without adapters" };
+                let name = format!("{number:?}: single tokens of {count} sequences, {kind}, against them whole");
+                report.row(distance(name, Weights::Drawn, worst, most));
+                report.row(super::holds(&format!("{number:?}: those near the best, {count} rows, {kind}"), near));
+            }
+        }
+    }
     Ok(())
 }
 

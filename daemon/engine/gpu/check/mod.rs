@@ -19,6 +19,7 @@ use crate::report::{Bar, Report, Row, Weights};
 pub(crate) fn all(setting: &Setting, report: &mut Report) {
     report.group("logits", |report| logits::against_f64(setting, report));
     report.group("batch", |report| logits::batch(setting, report));
+    report.group("tokens", |report| logits::tokens(setting, report));
     report.group("prefix", |report| blocks::prefix(setting, report));
     report.group("padding", |report| blocks::padding(setting, report));
     report.group("pool", |report| blocks::pool(setting, report));

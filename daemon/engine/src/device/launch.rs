@@ -72,12 +72,18 @@ pub trait Launcher: Send {
     /// As [`Launcher::launch`].
     unsafe fn multiply(&mut self, product: &Product) -> Result<()>;
 
-    /// Asks for all that `part` asks for. What was asked for by the same `key` before, with the same addresses and sizes, may be
-    /// repeated without asking again.
+    /// Asks for all that `part` asks for; or repeats what was asked for by the same `key` before, without asking again.
     ///
     /// # Errors
     /// If `part` fails, or the device.
-    fn run(&mut self, key: u32, part: &mut Part) -> Result<()>;
+    ///
+    /// # Safety
+    /// What is asked for by one key must be the same each time, addresses and sizes; and what lies there must stay for as long as
+    /// this launcher lives.
+    unsafe fn run(&mut self, key: u32, part: &mut Part) -> Result<()>;
+
+    /// Whether what was asked for before is repeated without asking.
+    fn records(&self) -> bool;
 }
 
 /// Where the numbers of a tensor lie, if they lie one after the other.

@@ -51,9 +51,11 @@ impl Recorder {
         let stream = self.device.cuda_stream();
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
         let ran = part(self);
-        // Also where the part failed: else the stream stays as it is.
+        // What cudarc has noted of a failure would keep it from ending the recording, and the stream as it is.
+        let noted = stream.context().check_err();
         let graph = stream.end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
         ran?;
+        noted?;
         graph?.context("nothing was recorded")
     }
 }
@@ -119,7 +121,7 @@ impl Launcher for Recorder {
         .context("cuBLAS refuses a product")
     }
 
-    fn run(&mut self, key: u32, part: &mut Part) -> Result<()> {
+    unsafe fn run(&mut self, key: u32, part: &mut Part) -> Result<()> {
         match self.recordings.get(&key) {
             Some(Recording::Kept(graph)) => return Ok(graph.launch()?),
             Some(Recording::Refused) => return part(self),
@@ -145,6 +147,10 @@ impl Launcher for Recorder {
                 part(self)
             }
         }
+    }
+
+    fn records(&self) -> bool {
+        true
     }
 }
 

@@ -43,6 +43,8 @@ go_on_with:
 namespace {
 
 constexpr size_t STACK = 64 << 10;
+// What `lines` has of its own; no other comes near the bound.
+constexpr uint32_t STATIC_SHARED = 256;
 constexpr uint32_t LANES_OF_A_WARP = 32;
 
 struct Thread {
@@ -142,12 +144,11 @@ struct Known {
 };
 #define KNOWN(name) \
     { #name, { Named<name>::with, Named<name>::COUNT } }
+#define LINES(kind) KNOWN(lines_##kind##_1), KNOWN(lines_##kind##_2), KNOWN(lines_##kind##_4)
+#define WEIGHTS(kind) KNOWN(embed_##kind), KNOWN(norm_##kind), KNOWN(combine_##kind), KNOWN(gate_##kind), KNOWN(shrink_##kind), LINES(kind)
 const std::unordered_map<std::string, Known> known = {
-    KNOWN(embed_float),  KNOWN(embed_bf16),  KNOWN(norm_float),   KNOWN(norm_bf16),    KNOWN(combine_float), KNOWN(combine_bf16),
-    KNOWN(gate_float),   KNOWN(gate_bf16),   KNOWN(lines_float_1), KNOWN(lines_float_2), KNOWN(lines_float_4), KNOWN(lines_bf16_1),
-    KNOWN(lines_bf16_2), KNOWN(lines_bf16_4), KNOWN(attend_2),     KNOWN(attend_4),     KNOWN(attend_8),      KNOWN(place_float),
-    KNOWN(near),
-    KNOWN(shrink_float), KNOWN(shrink_bf16), KNOWN(expand),
+    WEIGHTS(float), WEIGHTS(bf16), LINES(q8_0),   LINES(q4_k),        LINES(q6_k), KNOWN(attend_2),
+    KNOWN(attend_4), KNOWN(attend_8), KNOWN(expand), KNOWN(place_float), KNOWN(near),
 };
 
 float number(const void *from, size_t at, bool halved) {
@@ -169,7 +170,7 @@ extern "C" bool launch(const char *name, const uint32_t *grid, uint32_t block_th
                        size_t argument_count) {
     const auto kernel = known.find(name);
     if (kernel == known.end() || kernel->second.arguments != argument_count) return false;
-    if (block_threads == 0 || block_threads > 1024 || block_threads % LANES_OF_A_WARP != 0 || shared > 48 << 10) return false;
+    if (block_threads == 0 || block_threads > 1024 || block_threads % LANES_OF_A_WARP != 0 || shared > (48 << 10) - STATIC_SHARED) return false;
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {block_threads, 1, 1};
     count = block_threads;

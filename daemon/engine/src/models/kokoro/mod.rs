@@ -298,7 +298,7 @@ impl Kokoro {
         Ok(spoken)
     }
 
-    /// All samples of several sentences, computed at once, or as many at once as [`FRAMES_AT_ONCE`] says.
+    /// All samples of several sentences, computed at once, or as many at once as fit into the memory that is reckoned with.
     ///
     /// # Errors
     /// If the computation fails.

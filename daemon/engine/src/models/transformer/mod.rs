@@ -28,7 +28,7 @@ pub use self::adapter::{Adapter, BaseModel};
 pub use self::cache::Cache;
 pub use self::near::{Near, Reach};
 pub use self::spec::{RopePairs, TransformerSpec};
-pub use self::tensors::{BLOCK, Full, Given, Numbers, Room, Table, TensorConfig};
+pub use self::tensors::{BLOCK, FUSED_ROWS, Full, Given, Numbers, Room, Table, TensorConfig};
 use crate::device::Launcher;
 use crate::kernels::{Level, Pool};
 use crate::weights::gguf::Gguf;
@@ -174,7 +174,8 @@ impl Transformer {
     }
 
     /// Computes one step. Returns one row of logits for each wanted row, in order, one after the other; or nothing if
-    /// `go_on`, which is asked before each layer, said no: the caches are then as they were.
+    /// `go_on`, which is asked before each layer (or, by kernels for cards, before the step), said no: the caches are then as they
+    /// were.
     ///
     /// # Errors
     /// If a token is unknown, a cache has no room or an adapter is another model's; [`Full`] if the pool has no room.

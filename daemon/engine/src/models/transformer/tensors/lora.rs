@@ -37,6 +37,8 @@ pub(super) struct Together {
     /// Hash and rank of each.
     of: Vec<([u8; 32], usize)>,
     pub(super) layers: Layers,
+    /// No two have the same.
+    pub(super) number: u64,
 }
 
 /// The adapters that were used, as long as they exist.
@@ -47,6 +49,8 @@ pub(super) struct Adapters {
     loaded: HashMap<[u8; 32], Loaded>,
     /// Of the last step that had any.
     together: Option<Arc<Together>>,
+    /// How many times they were put together.
+    count: u64,
 }
 
 /// What a step's adapters add.
@@ -59,7 +63,7 @@ pub(super) struct Added {
 impl Adapters {
     /// They lie as `number`: f32 or f16.
     pub(super) fn new(device: &Device, spec: &TransformerSpec, number: DType) -> Self {
-        Self { device: device.clone(), spec: spec.clone(), number, loaded: HashMap::new(), together: None }
+        Self { device: device.clone(), spec: spec.clone(), number, loaded: HashMap::new(), together: None, count: 0 }
     }
 
     /// All of a step, of which these are the adapters; none if it has none.
@@ -124,7 +128,8 @@ impl Adapters {
         });
         let layers = layers.collect::<Result<_>>()?;
         let of = wanted.iter().map(|adapter| (adapter.sha256(), adapter.padded_rank())).collect();
-        let together = Arc::new(Together { of, layers });
+        self.count += 1;
+        let together = Arc::new(Together { of, layers, number: self.count });
         self.together = Some(Arc::clone(&together));
         Ok(together)
     }

@@ -24,6 +24,8 @@ use candle_nn::rotary_emb::{rope, rope_i};
 
 pub use self::blocks::{BLOCK, Full, Table};
 use self::blocks::{Blocks, Copied};
+/// Rows that kernels of ours take at once.
+pub use self::fused::MOST as FUSED_ROWS;
 use self::fused::{Ends, Fused, Row, Weight};
 use self::lora::{Adapters, Added};
 use self::pages::{Group, Pages};
@@ -177,8 +179,10 @@ impl Decoder {
             spec: spec.clone(),
             device: device.clone(),
         };
-        if let Some(launcher) = launcher(device, fused::IMAGE)? {
-            decoder.fuse(launcher)?;
+        // Without them a card computes, too.
+        let fused = launcher(device, fused::IMAGE).and_then(|launcher| launcher.map(|it| decoder.fuse(it)).transpose());
+        if let Err(error) = fused {
+            tracing::error!(error = format!("{error:#}"), "the engine's kernels do not run here: they are not used");
         }
         Ok(decoder)
     }
@@ -216,57 +220,70 @@ impl Decoder {
             sin: self.sin.clone(),
         };
         let layers = layers.collect::<Result<_>>()?;
-        self.fused = Fused::new(launcher, &self.spec, self.context, ends, layers)?;
-        if self.fused.is_some() && !self.agree()? {
+        let Some(fused) = Fused::new(launcher, &self.spec, self.context, ends, layers)? else { return Ok(false) };
+        // Only what agrees is kept, whatever fails on the way.
+        let Some(mut fused) = self.agree(fused)? else {
             tracing::error!("the engine's kernels do not compute here what candle's do: they are not used");
-            self.fused = None;
-        }
-        if self.fused.is_some() {
-            self.adapters = Adapters::new(&self.device, &self.spec, DType::F16);
-        }
-        Ok(self.fused.is_some())
+            return Ok(false);
+        };
+        fused.rehearse()?;
+        self.fused = Some(fused);
+        self.adapters = Adapters::new(&self.device, &self.spec, DType::F16);
+        Ok(true)
     }
 
     pub(super) fn is_fused(&self) -> bool {
         self.fused.is_some()
     }
 
-    /// Whether the next token of some sequences has the same logits in both ways: of few rows and more, with rows that only fill;
-    /// and again when the step is repeated.
-    fn agree(&mut self) -> Result<bool> {
-        const REPEATED: usize = 3;
-        for count in [1, 3, 5] {
-            let lengths = (0..count).map(|index| 3 + 7 * index);
-            let mut caches: Vec<Table> = lengths.clone().map(|length| self.cache(length + 1)).collect();
-            let tokens: Vec<u32> = (0..64).map(|index| (index * 7919 + 31) % self.spec.vocabulary as u32).collect();
-            for (cache, length) in caches.iter_mut().zip(lengths) {
-                let tokens = &tokens[..length];
+    /// These kernels, if the next token of some sequences has the same logits in both ways: of few rows and more, with rows that only
+    /// fill, behind a page and within the first; and again when the step is repeated, of which a card records the second. As far as
+    /// there is room in the pool.
+    fn agree(&mut self, fused: Fused) -> Result<Option<Fused>> {
+        const REACH: Reach = Reach { span: 1.0, share: 0.1 };
+        let mut fused = fused;
+        let times = if fused.records() { 3 } else { 1 };
+        let tokens: Vec<u32> = (0..64).map(|index| (index * 7919 + 31) % self.spec.vocabulary as u32).collect();
+        for count in [1, 2, 6, 17] {
+            let lengths: Vec<usize> = (0..count).map(|index| (BLOCK + 9).saturating_sub(7 * index).max(3)).collect();
+            let blocks: usize = lengths.iter().map(|length| (length + 1).div_ceil(BLOCK)).sum();
+            if blocks > self.blocks.room().1 || lengths[0] >= self.context {
+                continue;
+            }
+            let mut caches: Vec<Table> = lengths.iter().map(|length| self.cache(length + 1)).collect();
+            for (cache, length) in caches.iter_mut().zip(&lengths) {
+                let tokens = &tokens[..*length];
                 self.step(&mut [Piece { tokens, cache, wanted: Wanted::Nothing, adapter: None }], &mut || true)?;
             }
-            let mut next = |decoder: &mut Self| -> Result<Vec<f32>> {
-                let pieces = caches.iter_mut().zip(&tokens[40..]);
-                let mut pieces: Vec<_> = pieces
-                    .map(|(cache, token)| {
-                        let tokens = std::slice::from_ref(token);
-                        Piece { tokens, cache, wanted: Wanted::Last, adapter: None }
-                    })
-                    .collect();
-                let logits = decoder.step(&mut pieces, &mut || true)?.unwrap_or_default().to_vec();
-                for cache in &mut caches {
-                    cache.truncate(cache.len() - 1);
-                }
-                Ok(logits)
-            };
-            let fused = self.fused.take();
-            let theirs = next(self)?;
-            self.fused = fused;
-            for _ in 0..REPEATED {
-                if !Fused::agrees(&next(self)?, &theirs) {
-                    return Ok(false);
+            let pieces = caches.iter_mut().zip(&tokens[40..]);
+            let mut pieces: Vec<_> = pieces
+                .map(|(cache, token)| Piece {
+                    tokens: std::slice::from_ref(token),
+                    cache,
+                    wanted: Wanted::Last,
+                    adapter: None,
+                })
+                .collect();
+            let theirs = self.step(&mut pieces, &mut || true)?.unwrap_or_default().to_vec();
+            // The same place, which the step has reserved: nothing is written behind it.
+            let rows = pieces.iter().map(|piece| Row {
+                token: piece.tokens[0],
+                past: piece.cache.len() - 1,
+                pages: piece.cache.blocks(),
+                wanted: true,
+                ranks: (0, 0),
+            });
+            let rows: Vec<Row> = rows.collect();
+            for _ in 0..times {
+                let near = fused.step_near(&rows, None, &vec![Some(REACH); count])?;
+                let ours = fused.logits(count)?;
+                let found = near.iter().zip(&ours).all(|(near, row)| *near == REACH.of(row));
+                if !found || !Fused::agrees(&ours.concat(), &theirs) {
+                    return Ok(None);
                 }
             }
         }
-        Ok(true)
+        Ok(Some(fused))
     }
 
     /// An empty cache for one sequence of up to `capacity` tokens.
@@ -484,10 +501,9 @@ fn single(
         let rows: Vec<_> = rows.collect();
         if let Some(reaches) = &mut reaches {
             let own = rows.iter().map(|row| if row.wanted { reaches.next() } else { None });
-            near.extend(fused.step_near(&rows, beside.as_ref(), &own.collect::<Vec<_>>())?);
-        } else if let Some(computed) = fused.step(&rows, beside.as_ref())? {
-            // The next of them are computed in the same place.
-            logits.push(computed.copy()?);
+            near.extend(fused.step_near(&rows, beside.as_deref(), &own.collect::<Vec<_>>())?);
+        } else {
+            logits.extend(fused.step(&rows, beside.as_deref())?);
         }
     }
     Ok(match reaches {

@@ -1,14 +1,14 @@
-// The kernels of a step in which every sequence goes on by one token: fused.rs says in which order.
+// The kernels of a step in which every sequence goes on by one token: mod.rs says in which order.
 //
 // Enters: addresses on the card, sizes. Leaves: numbers at addresses. Never here: memory that is asked for, or a launch that waits
-// for another but in the order of its stream. The same lines run on a processor, thread by thread, in tests (tests/fused/).
+// for another but in the order of its stream. The same lines run on a processor, thread by thread, in tests/fused.rs.
 //
-// The stream of residuals is f32 throughout; weights are f32 or brain floats; keys and values are halves, in the pages of pages.rs.
+// The stream of residuals is f32 throughout; weights are f32, brain floats or blocks; keys and values are halves, in the pages of pages.rs.
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#define DYNAMIC extern __shared__ float dynamic[]
+#define DYNAMIC extern __shared__ __align__(16) float dynamic[]
 #else
 #include "emulate.h"
 #endif
@@ -36,21 +36,104 @@ __device__ __forceinline__ float warp_most(float x) {
     return x;
 }
 
-// Eight numbers that lie beside each other, sixteen bytes at a time.
-__device__ __forceinline__ void eight(const float *from, float to[8]) {
-    const float4 *at = reinterpret_cast<const float4 *>(from);
+// Blocks of a few bits, as ggml lays them out; all of its numbers are little-endian.
+struct q8_0 {
+    static constexpr u32 NUMBERS = 32;
+    __half scale;
+    signed char values[32];
+};
+struct q4_k {
+    static constexpr u32 NUMBERS = 256;
+    __half scale, least;
+    // Six bits of a scale and six of a least for each 32.
+    unsigned char scales[12];
+    unsigned char values[128];
+};
+struct q6_k {
+    static constexpr u32 NUMBERS = 256;
+    // Four bits of each number, two more, and a scale for each 16.
+    unsigned char low[128], high[64];
+    signed char scales[16];
+    __half scale;
+};
+static_assert(sizeof(q8_0) == 34 && sizeof(q4_k) == 144 && sizeof(q6_k) == 210, "ggml's sizes");
+
+// Eight bytes that lie at an even address.
+__device__ __forceinline__ void bytes(const void *from, u32 to[8]) {
+    const unsigned short *at = static_cast<const unsigned short *>(from);
+    for (u32 i = 0; i < 4; i++) {
+        to[2 * i] = at[i] & 0xffu;
+        to[2 * i + 1] = at[i] >> 8;
+    }
+}
+
+// Eight numbers of a line, of which the first is a multiple of eight.
+__device__ __forceinline__ void eight(const float *line, u32 first, float to[8]) {
+    const float4 *at = reinterpret_cast<const float4 *>(line + first);
     const float4 a = at[0], b = at[1];
     to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
 }
 
-__device__ __forceinline__ void eight(const bf16 *from, float to[8]) {
-    const uint4 at = *reinterpret_cast<const uint4 *>(from);
+__device__ __forceinline__ void eight(const bf16 *line, u32 first, float to[8]) {
+    const uint4 at = *reinterpret_cast<const uint4 *>(line + first);
     const u32 words[4] = {at.x, at.y, at.z, at.w};
     // A brain float is the upper half of a float.
     for (u32 i = 0; i < 4; i++) {
         to[2 * i] = __uint_as_float(words[i] << 16);
         to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
     }
+}
+
+__device__ __forceinline__ void eight(const q8_0 *line, u32 first, float to[8]) {
+    const q8_0 &block = line[first / q8_0::NUMBERS];
+    const float scale = __half2float(block.scale);
+    u32 values[8];
+    bytes(block.values + first % q8_0::NUMBERS, values);
+    for (u32 i = 0; i < 8; i++) to[i] = scale * static_cast<float>(static_cast<signed char>(values[i]));
+}
+
+__device__ __forceinline__ void eight(const q4_k *line, u32 first, float to[8]) {
+    const q4_k &block = line[first / q4_k::NUMBERS];
+    const u32 at = first % q4_k::NUMBERS, group = at / 32;
+    const unsigned char *packed = block.scales;
+    u32 scale, least;
+    if (group < 4) {
+        scale = packed[group] & 63u;
+        least = packed[group + 4] & 63u;
+    } else {
+        scale = (packed[group + 4] & 15u) | (packed[group - 4] >> 6 << 4);
+        least = (packed[group + 4] >> 4) | (packed[group] >> 6 << 4);
+    }
+    const float times = __half2float(block.scale) * static_cast<float>(scale);
+    const float less = __half2float(block.least) * static_cast<float>(least);
+    u32 values[8];
+    bytes(block.values + at / 64 * 32 + at % 32, values);
+    for (u32 i = 0; i < 8; i++) to[i] = times * static_cast<float>(values[i] >> (group % 2 * 4) & 15u) - less;
+}
+
+__device__ __forceinline__ void eight(const q6_k *line, u32 first, float to[8]) {
+    const q6_k &block = line[first / q6_k::NUMBERS];
+    const u32 at = first % q6_k::NUMBERS, half = at / 128, quarter = at % 128 / 32, in = at % 32;
+    const float scale = __half2float(block.scale) * static_cast<float>(block.scales[at / 16]);
+    u32 low[8], high[8];
+    bytes(block.low + 64 * half + 32 * (quarter % 2) + in, low);
+    bytes(block.high + 32 * half + in, high);
+    for (u32 i = 0; i < 8; i++) {
+        const u32 value = (low[i] >> (quarter / 2 * 4) & 15u) | (high[i] >> (2 * quarter) & 3u) << 4;
+        to[i] = scale * (static_cast<float>(value) - 32.0f);
+    }
+}
+
+// Where a line of a matrix begins.
+__device__ __forceinline__ const float *line_of(const float *weight, u32 line, u32 inputs) {
+    return weight + static_cast<size_t>(line) * inputs;
+}
+__device__ __forceinline__ const bf16 *line_of(const bf16 *weight, u32 line, u32 inputs) {
+    return weight + static_cast<size_t>(line) * inputs;
+}
+template <typename Q>
+__device__ __forceinline__ const Q *line_of(const Q *weight, u32 line, u32 inputs) {
+    return weight + static_cast<size_t>(line) * (inputs / Q::NUMBERS);
 }
 
 __device__ __forceinline__ float as_float(float x) { return x; }
@@ -118,10 +201,10 @@ enum Becomes : u32 { SET, ADD, GATE };
 
 // A matrix [outputs][inputs] times ROWS rows, for so few rows that reading it is all there is to do: each warp reads two of its
 // lines. Those are neighbours; with GATE a line of the gate and its own of the other half: silu of the one times the other.
-// With a gain, the rows are normalised first.
+// With a gain, the rows are normalised first. What comes out lies from `column` on in rows of `stride`.
 template <typename W, u32 ROWS>
 __device__ __forceinline__ void lines(const W *weight, const float *rows, const float *gain, float epsilon, float *out, u32 inputs,
-                                      u32 outputs, u32 mode) {
+                                      u32 outputs, u32 stride, u32 column, u32 mode) {
     DYNAMIC;
     if (gain != nullptr) {
         for (u32 row = 0; row < ROWS; row++) {
@@ -138,18 +221,17 @@ __device__ __forceinline__ void lines(const W *weight, const float *rows, const 
     const u32 first = mode == GATE ? index : 2 * index;
     const u32 second = mode == GATE ? index + half : min(2 * index + 1, outputs - 1);
     if (first >= (mode == GATE ? half : outputs)) return;
-    const W *a = weight + static_cast<size_t>(first) * inputs;
-    const W *b = weight + static_cast<size_t>(second) * inputs;
+    const W *a = line_of(weight, first, inputs), *b = line_of(weight, second, inputs);
     float sums[2][ROWS] = {};
 #pragma unroll 2
     for (u32 at = 8 * lane; at < inputs; at += 8 * WARP) {
         float left[8], right[8];
-        eight(a + at, left);
-        eight(b + at, right);
+        eight(a, at, left);
+        eight(b, at, right);
 #pragma unroll
         for (u32 row = 0; row < ROWS; row++) {
             float x[8];
-            eight(rows + static_cast<size_t>(row) * inputs + at, x);
+            eight(rows + static_cast<size_t>(row) * inputs, at, x);
 #pragma unroll
             for (u32 i = 0; i < 8; i++) {
                 sums[0][row] += left[i] * x[i];
@@ -161,11 +243,11 @@ __device__ __forceinline__ void lines(const W *weight, const float *rows, const 
     for (u32 row = 0; row < ROWS; row++) {
         const float one = warp_sum(sums[0][row]), two = warp_sum(sums[1][row]);
         if (lane != 0) continue;
+        float *to = out + static_cast<size_t>(row) * stride + column;
         if (mode == GATE) {
-            out[static_cast<size_t>(row) * half + first] = silu(one) * two;
+            to[first] = silu(one) * two;
             continue;
         }
-        float *to = out + static_cast<size_t>(row) * outputs;
         to[first] = mode == ADD ? to[first] + one : one;
         if (second != first) to[second] = mode == ADD ? to[second] + two : two;
     }
@@ -432,7 +514,7 @@ __device__ __forceinline__ void shrink(const X *rows, const unsigned long long *
         __align__(16) __half a[8];
         float x[8];
         halves<8>(half + at, a);
-        eight(row + at, x);
+        eight(row, at, x);
         for (u32 i = 0; i < 8; i++) sum += __half2float(a[i]) * x[i];
     }
     sum = warp_sum(sum);
@@ -503,15 +585,17 @@ extern "C" __global__ void near(const float *logits, const float *reaches, u32 *
                                           u32 stride, float *low, u32 inputs) {                                                   \
         shrink(rows, pairs, matrix, steps, stride, low, inputs);                                                                  \
     }                                                                                                                             \
-    FOR_ROWS(W, 1)                                                                                                                \
-    FOR_ROWS(W, 2)                                                                                                                \
-    FOR_ROWS(W, 4)
+    FOR_LINES(W)
 
 #define FOR_ROWS(W, N)                                                                                                            \
     extern "C" __global__ void lines_##W##_##N(const W *weight, const float *rows, const float *gain, float epsilon, float *out,  \
-                                               u32 inputs, u32 outputs, u32 mode) {                                               \
-        lines<W, N>(weight, rows, gain, epsilon, out, inputs, outputs, mode);                                                     \
+                                               u32 inputs, u32 outputs, u32 stride, u32 column, u32 mode) {                       \
+        lines<W, N>(weight, rows, gain, epsilon, out, inputs, outputs, stride, column, mode);                                     \
     }
+#define FOR_LINES(W)                                                                                                              \
+    FOR_ROWS(W, 1)                                                                                                                \
+    FOR_ROWS(W, 2)                                                                                                                \
+    FOR_ROWS(W, 4)
 
 #define FOR_WIDTH(V)                                                                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                                         \
@@ -523,6 +607,9 @@ extern "C" __global__ void near(const float *logits, const float *reaches, u32 *
 
 FOR_WEIGHTS(float)
 FOR_WEIGHTS(bf16)
+FOR_LINES(q8_0)
+FOR_LINES(q4_k)
+FOR_LINES(q6_k)
 FOR_WIDTH(2)
 FOR_WIDTH(4)
 FOR_WIDTH(8)

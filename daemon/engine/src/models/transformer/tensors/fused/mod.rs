@@ -1,10 +1,9 @@
 //! A step in which every sequence goes on by one token, in as few kernels as it can be: what is computed for a token is little,
 //! and asking for it dearer.
 //!
-//! Enters: of each row its token, how much is behind it, its pages. Leaves: keys and values in the pages; logits, or the few of them that
-//! are near the best, because all of them take longer to bring here than to compute. Never here: a
-//! prompt, or a buffer that is made anew for a step: the same addresses each time, so that a card can repeat the
-//! whole of it at once.
+//! Enters: of each row its token, how much is behind it, its pages, whose adapter. Leaves: keys and values in the pages; logits, or
+//! the few of them that are near the best, because all of them take longer to bring here than to compute. Never here: a prompt, or a
+//! buffer that is made anew for a step: the same addresses each time, so that a card can repeat the whole of it at once.
 //!
 //! ```text
 //!            up to FEW rows                                       more
@@ -15,18 +14,18 @@
 //!            lines (down, onto the stream)                        product, onto the stream
 //! ```
 //!
-//! Rows fill up to the next of [`BUCKETS`]; what is only there to fill is nobody's, and leaves nothing behind.
+//! Rows fill up to the next of [`BUCKETS`]; what is only there to fill is nobody's, and leaves nothing behind. Up to FEW rows blocks of
+//! Q8_0, Q4_K and Q6_K are read as they are; above, and other kinds, candle multiplies them, and such a step is not recorded.
 
 mod buffers;
 mod weight;
 
-use std::sync::Arc;
-
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use candle_core::{DType, Tensor};
 
 use self::buffers::{Buffers, Held};
 pub(super) use self::weight::Weight;
+use self::weight::{Lines, Part};
 use super::lora::Together;
 use super::{BLOCK, Near, Reach, RopePairs, TransformerSpec, adapter};
 use crate::device::{Argument, Grid, Launcher, Product};
@@ -43,7 +42,7 @@ pub(super) const IMAGE: &[u8] = &[];
 /// The sizes of steps: a card keeps a recording of each.
 const BUCKETS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 /// Rows of one step at most.
-pub(super) const MOST: usize = BUCKETS[BUCKETS.len() - 1];
+pub const MOST: usize = BUCKETS[BUCKETS.len() - 1];
 /// Up to so many rows a matrix is read once by kernels of ours; above, products are NVIDIA's.
 const FEW: u32 = 4;
 /// The past of a row that is only there to fill (kernels.cu).
@@ -51,8 +50,8 @@ const NOBODY: u32 = u32::MAX;
 /// Queries that one block of `attend` looks at, and its threads (kernels.cu).
 const QUERIES: usize = 8;
 const THREADS: u32 = 128;
-/// What threads may share without asking for more.
-const SHARED: u32 = 48 << 10;
+/// What threads may share without asking for more, less what a kernel says itself.
+const SHARED: u32 = (48 << 10) - 256;
 /// Blocks that keep every card busy: twice the multiprocessors of the largest.
 const BLOCKS: usize = 264;
 /// Parts of a past at most.
@@ -71,7 +70,7 @@ pub(super) struct Row<'a> {
     pub(super) past: usize,
     /// The blocks that hold them, and it.
     pub(super) pages: &'a [u32],
-    /// Whether its logits are.
+    /// Whether its logits are wanted.
     pub(super) wanted: bool,
     /// Of its adapter the first rank among all of the step's, and how many it has.
     pub(super) ranks: (usize, usize),
@@ -111,8 +110,8 @@ pub(super) struct Ends {
 pub(super) struct Fused {
     launcher: Box<dyn Launcher>,
     body: Body,
-    /// The adapters whose addresses the device was told.
-    beside: Option<Arc<Together>>,
+    /// The number of the adapters whose addresses the device was told.
+    told: Option<u64>,
 }
 
 struct Body {
@@ -125,8 +124,9 @@ struct Body {
     head: Weight,
     cos: Held,
     sin: Held,
-    /// Whether all matrices are dense.
+    /// Whether all matrices are dense; whether kernels of ours read all of them, if rows are few.
     dense: bool,
+    lines: bool,
     buffers: Buffers,
 }
 
@@ -147,7 +147,7 @@ struct HeldLayer {
 enum From<'a> {
     /// The stream, normalised with this gain.
     Stream(&'a Held),
-    /// Rows that were left for it, by [`Asking::rows`].
+    /// Rows that were left for it, where [`Asking::left`] said.
     Left,
     /// Rows of f32 there.
     At(&'a Held),
@@ -176,8 +176,8 @@ impl Fused {
         }
         let Ends { embedding, norm, head, cos, sin } = ends;
         let layers = layers.into_iter().map(HeldLayer::of).collect::<Result<Vec<_>>>()?;
-        let dense =
-            layers.iter().all(|layer| layer.weights().iter().all(|weight| weight.is_dense())) && head.is_dense();
+        let all = |is: fn(&Weight) -> bool| layers.iter().flat_map(HeldLayer::weights).chain([&head]).all(is);
+        let (dense, lines) = (all(Weight::is_dense), all(Weight::has_lines));
         let table = match &embedding {
             Matrix::Dense(table) => Some(Held::of(table)?),
             Matrix::Quantised(_) => None,
@@ -185,20 +185,19 @@ impl Fused {
         let parts = BUCKETS.iter().map(|rows| rows * splits(spec, *rows)).max().unwrap_or(0);
         let buffers = Buffers::new(spec, context, parts, norm.device())?;
         let (norm, cos, sin) = (Held::of(&norm)?, Held::of(&cos)?, Held::of(&sin)?);
-        let body = Body { spec: spec.clone(), layers, embedding, table, norm, head, cos, sin, dense, buffers };
-        Ok(Some(Self { launcher, body, beside: None }))
+        let body = Body { spec: spec.clone(), layers, embedding, table, norm, head, cos, sin, dense, lines, buffers };
+        Ok(Some(Self { launcher, body, told: None }))
     }
 
-    /// Computes up to [`MOST`] rows. Leaves the logits of those that are wanted, if any is; they lie where those of the next step
-    /// will.
-    pub(super) fn step(&mut self, rows: &[Row], beside: Option<&Arc<Together>>) -> Result<Option<Tensor>> {
+    /// Computes up to [`MOST`] rows. Leaves the logits of those that are wanted, if any is.
+    pub(super) fn step(&mut self, rows: &[Row], beside: Option<&Together>) -> Result<Option<Tensor>> {
         let wanted: Vec<u32> = (0..).zip(rows).filter(|(_, row)| row.wanted).map(|(index, _)| index).collect();
         let want = if wanted.is_empty() { Want::Nothing } else { Want::Every };
         self.compute(rows, beside, &[], want)?;
         let logits = &self.body.buffers.logits.tensor;
         Ok(match wanted.len() {
             0 => None,
-            count if count == rows.len() => Some(logits.narrow(0, 0, count)?),
+            count if count == rows.len() => Some(logits.narrow(0, 0, count)?.force_contiguous()?),
             count => Some(logits.index_select(&Tensor::from_vec(wanted, count, logits.device())?, 0)?),
         })
     }
@@ -207,7 +206,7 @@ impl Fused {
     pub(super) fn step_near(
         &mut self,
         rows: &[Row],
-        beside: Option<&Arc<Together>>,
+        beside: Option<&Together>,
         reaches: &[Option<Reach>],
     ) -> Result<Vec<Near>> {
         let want = if reaches.iter().any(Option::is_some) { Want::Near } else { Want::Nothing };
@@ -216,45 +215,94 @@ impl Fused {
             return Ok(Vec::new());
         }
         let Buffers { found, logits, .. } = &self.body.buffers;
-        let found: Vec<Vec<u32>> = found.tensor.narrow(0, 0, rows.len())?.to_vec2()?;
-        let near = found.iter().zip(reaches).enumerate().filter_map(|(row, (found, reach))| {
-            reach.map(|reach| match found.split_first() {
-                Some((count, found)) if reach.span.is_finite() && *count as usize <= NEAR => {
-                    let found = &found.as_chunks::<2>().0[..*count as usize];
-                    let mut near: Near = found.iter().map(|&[token, bits]| (token, f32::from_bits(bits))).collect();
-                    near.sort_by_key(|(token, _)| *token);
-                    Ok(near)
-                }
-                // More than there is room for.
-                _ => Ok(reach.of(&logits.tensor.get(row)?.to_vec1()?)),
-            })
+        // By itself: of a view candle would bring all that it is a view of.
+        let found: Vec<Vec<u32>> = found.tensor.narrow(0, 0, rows.len())?.force_contiguous()?.to_vec2()?;
+        let fits = |found: &[u32], reach: &Reach| reach.span.is_finite() && found[0] as usize <= NEAR;
+        let asked: Vec<_> = (0_u32..).zip(found.iter().zip(reaches)).collect();
+        let more = asked.iter().filter(|(_, (found, reach))| reach.is_some_and(|reach| !fits(found, &reach)));
+        let more: Vec<u32> = more.map(|(row, _)| *row).collect();
+        let mut whole = Vec::new();
+        if !more.is_empty() {
+            let more = Tensor::from_vec(more.clone(), more.len(), logits.tensor.device())?;
+            whole = logits.tensor.index_select(&more, 0)?.to_vec2::<f32>()?;
+        }
+        let mut whole = whole.iter();
+        let near = asked.iter().filter_map(|(_, (found, reach))| {
+            let reach = (**reach)?;
+            if !fits(found, &reach) {
+                return whole.next().map(|row| reach.of(row));
+            }
+            let pairs = &found[1..].as_chunks::<2>().0[..found[0] as usize];
+            let mut near: Near = pairs.iter().map(|&[token, bits]| (token, f32::from_bits(bits))).collect();
+            near.sort_by_key(|(token, _)| *token);
+            Some(near)
         });
-        near.collect()
+        Ok(near.collect())
+    }
+
+    /// Whether a step that is asked for again is repeated from a recording.
+    pub(super) fn records(&self) -> bool {
+        self.launcher.records()
+    }
+
+    /// All logits of the last step, of its first rows.
+    pub(super) fn logits(&self, rows: usize) -> Result<Vec<Vec<f32>>> {
+        Ok(self.body.buffers.logits.tensor.narrow(0, 0, rows)?.to_vec2()?)
+    }
+
+    /// Has each size of a step that the mind asks for recorded, before a caller waits for it: rows of nobody change nothing.
+    pub(super) fn rehearse(&mut self) -> Result<()> {
+        if !self.records() {
+            return Ok(());
+        }
+        for (index, bucket) in BUCKETS.into_iter().enumerate() {
+            for adapted in [false, true] {
+                for _ in 0..2 {
+                    self.body.buffers.tell(&[], &[], bucket)?;
+                    self.run(index, Want::Near, adapted)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn compute(
         &mut self,
         rows: &[Row],
-        beside: Option<&Arc<Together>>,
+        beside: Option<&Together>,
         reaches: &[Option<Reach>],
         want: Want,
     ) -> Result<()> {
         let Some((index, &bucket)) = BUCKETS.iter().enumerate().find(|(_, bucket)| **bucket >= rows.len()) else {
-            anyhow::bail!("{} rows in a step of at most {MOST}", rows.len());
+            bail!("{} rows in a step of at most {MOST}", rows.len());
         };
-        let Self { launcher, body, beside: told } = self;
         if let Some(beside) = beside
-            && told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, beside))
+            && self.told != Some(beside.number)
         {
-            body.buffers.tell_adapters(&beside.layers)?;
-            *told = Some(Arc::clone(beside));
+            self.body.buffers.tell_adapters(&beside.layers)?;
+            self.told = Some(beside.number);
         }
-        body.buffers.tell(rows, reaches, bucket)?;
-        let adapted = beside.is_some();
+        self.body.buffers.tell(rows, reaches, bucket)?;
+        self.run(index, want, beside.is_some())
+    }
+
+    /// Computes what the device was told, in the bucket of this index.
+    fn run(&mut self, index: usize, want: Want, adapted: bool) -> Result<()> {
+        let Self { launcher, body, .. } = self;
+        let rows = BUCKETS[index] as u32;
+        let few = body.lines && rows <= FEW;
+        if body.table.is_none() {
+            body.embed(BUCKETS[index])?;
+        }
+        let mut step = |launcher: &mut dyn Launcher| Asking { launcher, body, rows, few, adapted }.step(want);
+        if !few && !body.dense {
+            // candle multiplies blocks in memory of its own, which it moves when it needs more: a recording would not know.
+            return step(launcher.as_mut());
+        }
         let key = BUCKETS.len() * (2 * want as usize + usize::from(adapted)) + index;
-        let few = body.dense && bucket as u32 <= FEW;
-        launcher
-            .run(key as u32, &mut |launcher| Asking { launcher, body, rows: bucket as u32, few, adapted }.step(want))
+        // SAFETY: without candle all that is asked for lies in the body: buffers, matrices, pages, and the table of the adapters'
+        // addresses, which is read anew each time. The body lives as long as the launcher, in whose stream it is freed.
+        unsafe { launcher.run(key as u32, &mut step) }
     }
 
     /// Whether logits are those of the same rows that were computed in another way, but for rounding.
@@ -275,6 +323,14 @@ fn splits(spec: &TransformerSpec, rows: usize) -> usize {
 /// How many blocks look at the queries that share keys and values.
 fn chunks(spec: &TransformerSpec) -> usize {
     (spec.heads / spec.kv_heads).div_ceil(QUERIES)
+}
+
+impl Body {
+    /// Tokens to the stream by candle, which knows how to read its blocks.
+    fn embed(&self, rows: usize) -> Result<()> {
+        let tokens = self.buffers.steps.tensor.narrow(0, 0, rows)?;
+        Ok(self.buffers.stream.tensor.slice_set(&self.embedding.rows(&tokens)?.flatten_all()?, 0, 0)?)
+    }
 }
 
 impl HeldLayer {
@@ -341,11 +397,8 @@ impl<'a> Asking<'a> {
                 let arguments = [table.argument(), Address(tokens), stream.argument(), Count(hidden)];
                 self.launch(kernel, grid, &arguments)
             }
-            None => {
-                let tokens = body.buffers.steps.tensor.narrow(0, 0, self.rows as usize)?;
-                let rows = Held::of(&body.embedding.rows(&tokens)?)?;
-                self.place(&rows, stream, [hidden, hidden, 0], Becomes::Set)
-            }
+            // It was done before.
+            None => Ok(()),
         }
     }
 
@@ -389,7 +442,7 @@ impl<'a> Asking<'a> {
     fn feed_forward(&mut self, index: usize, layer: &HeldLayer) -> Result<()> {
         let Buffers { inner, stream, .. } = &self.body.buffers;
         let source = From::Stream(&layer.feed_forward_norm);
-        if self.few && !self.adapted {
+        if self.few && !self.adapted && layer.gates.is_dense() {
             self.product(source, &layer.gates, inner, Becomes::Gate)?;
             return self.product(From::At(inner), &layer.down, stream, Becomes::Add);
         }
@@ -468,31 +521,19 @@ impl<'a> Asking<'a> {
         };
         match weight {
             Weight::Dense { matrix, .. } if self.few => {
-                let number = matrix.tensor.dtype();
-                let kernel = match (number, self.rows) {
-                    (DType::F32, 1) => "lines_float_1",
-                    (DType::F32, 2) => "lines_float_2",
-                    (DType::F32, _) => "lines_float_4",
-                    (_, 1) => "lines_bf16_1",
-                    (_, 2) => "lines_bf16_2",
-                    _ => "lines_bf16_4",
-                };
-                let staged = matches!(gain, Address(at) if at != 0);
-                let shared = if staged { self.rows * inputs * size_of::<f32>() as u32 } else { 0 };
-                // A warp takes two lines.
-                let lines = THREADS / 32 * 2;
-                let grid = Grid { blocks: [outputs.div_ceil(lines), 1, 1], threads: THREADS, shared };
-                let arguments = [
-                    matrix.argument(),
-                    rows.argument(),
-                    gain,
-                    Number(self.body.spec.norm_epsilon),
-                    out.argument(),
-                    Count(inputs),
-                    Count(outputs),
-                    Count(becomes as u32),
-                ];
-                self.launch(kernel, grid, &arguments)
+                let kernels = weight::dense_lines(matrix.tensor.dtype());
+                let stride = if becomes == Becomes::Gate { outputs / 2 } else { outputs };
+                self.lines(kernels, matrix.argument(), (rows, gain), out, [inputs, outputs, stride, 0], becomes)
+            }
+            Weight::Parts { matrices, .. } if self.few => {
+                let mut column = 0;
+                for Part { outputs: width, lines, .. } in matrices {
+                    let Some((address, kernels)) = lines else { bail!("a kind of blocks that no kernel reads") };
+                    let sizes = [inputs, *width as u32, outputs, column];
+                    self.lines(*kernels, Address(*address), (rows, gain), out, sizes, becomes)?;
+                    column += *width as u32;
+                }
+                Ok(())
             }
             Weight::Dense { matrix, .. } => {
                 let product = Product {
@@ -511,7 +552,7 @@ impl<'a> Asking<'a> {
             Weight::Parts { matrices, .. } => {
                 let rows = rows.rows(self.rows as usize, inputs as usize)?;
                 let mut column = 0;
-                for (matrix, width) in matrices {
+                for Part { matrix, outputs: width, .. } in matrices {
                     let part = Held::of(&matrix.forward(&rows)?)?;
                     self.place(&part, out, [*width as u32, outputs, column], becomes)?;
                     column += *width as u32;
@@ -519,6 +560,30 @@ impl<'a> Asking<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// A matrix times few rows, which are normalised first if there is a gain. `sizes`: inputs, outputs, numbers of a row of `out`,
+    /// and in which of its columns to begin.
+    fn lines(
+        &mut self,
+        kernels: Lines,
+        weight: Argument,
+        (rows, gain): (&Held, Argument),
+        out: &Held,
+        sizes: [u32; 4],
+        becomes: Becomes,
+    ) -> Result<()> {
+        let [inputs, outputs, ..] = sizes;
+        let kernel = kernels[self.rows.ilog2() as usize];
+        let staged = matches!(gain, Address(at) if at != 0);
+        let shared = if staged { self.rows * inputs * size_of::<f32>() as u32 } else { 0 };
+        // A warp takes two lines.
+        let lines = THREADS / 32 * 2;
+        let grid = Grid { blocks: [outputs.div_ceil(lines), 1, 1], threads: THREADS, shared };
+        let epsilon = Number(self.body.spec.norm_epsilon);
+        let told = [weight, rows.argument(), gain, epsilon, out.argument()];
+        let told = told.into_iter().chain(sizes.map(Count)).chain([Count(becomes as u32)]);
+        self.launch(kernel, grid, &told.collect::<Vec<_>>())
     }
 
     /// Rows of `width` to columns of rows of `stride`.
@@ -531,9 +596,10 @@ impl<'a> Asking<'a> {
     }
 
     fn launch(&mut self, kernel: &'static str, grid: Grid, arguments: &[Argument]) -> Result<()> {
-        // SAFETY: each caller gives the arguments in the order of kernels.cu. What they point to are tensors of the body, which
-        // lives as long as the launcher, or of this step, which candle frees in the order of the same stream; their sizes are
-        // those of the same spec that is told to the kernel, for rows of the largest bucket.
+        // SAFETY: each caller gives the arguments in the order of kernels.cu. What they point to are tensors of the body, or, in a
+        // step that is not recorded, of this step, which candle frees in the order of the same stream; adapters, by a table, lie
+        // there until the step was asked for, at least. Sizes are those of the same spec that is told to the kernel, for rows of
+        // the largest bucket.
         unsafe { self.launcher.launch(kernel, grid, arguments) }
     }
 }
