@@ -106,6 +106,9 @@ const TIED: [(&str, &str); 13] = [
     ("-", ""),
 ];
 
+/// The number of the space; those below it are of what a pause is at.
+pub(super) const SPACE: usize = 16;
+
 /// The vocabulary: symbols and their numbers.
 #[rustfmt::skip]
 const TOKENS: [(char, u32); 114] = [

@@ -93,7 +93,6 @@ impl Espeak {
             Err(EspeakError::Missing { .. }) => Err(EspeakError::Dead),
             Err(EspeakError::Dead) => {
                 tracing::warn!("espeak-ng is gone: starting it again");
-                self.process = None;
                 self.ask(lines)
             }
             Ok(answers) => Ok(answers),
@@ -120,11 +119,14 @@ impl Espeak {
 
     /// The answers to lines that hold no clause end, one for one.
     fn ask(&mut self, lines: &[&str]) -> Result<Vec<String>, EspeakError> {
-        if self.process.is_none() {
-            self.process = Some(self.spawn()?);
-        }
-        let process = self.process.as_mut().ok_or(EspeakError::Dead)?;
-        lines.iter().map(|line| process.answer(line)).collect()
+        // Kept only if it has said all: what comes too late would be taken for the answer to what is asked next.
+        let mut process = match self.process.take() {
+            Some(process) => process,
+            None => self.spawn()?,
+        };
+        let answers = lines.iter().map(|line| process.answer(line)).collect::<Result<_, _>>()?;
+        self.process = Some(process);
+        Ok(answers)
     }
 }
 
@@ -164,4 +166,19 @@ fn decompose(line: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_did_not_answer_is_not_asked_again() {
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/voice/echo.sh");
+        let mut espeak = Espeak::start(Path::new(program), "any").expect("it starts");
+        assert!(espeak.phonemes(&["late"]).is_err());
+        assert_eq!(espeak.pid(), None);
+        assert_eq!(espeak.phonemes(&["soon"]).expect("another answers"), ["soon"]);
+        assert!(espeak.pid().is_some());
+    }
 }

@@ -113,7 +113,7 @@ impl Voice {
             speech.synthesise(text, None, 0)?;
         }
         let together = speech.network.together(config.together, config.threads);
-        let sentences = speech.sentences(WARM_UP[2], None)?.into_iter().next();
+        let sentences = speech.sentences(WARM_UP[2], None, started)?.into_iter().next();
         let many: Vec<_> = sentences.iter().cycle().take(together.sentences).map(|one| (one.clone(), 0)).collect();
         speech.begin(&many)?;
         let info = RoleInfo {
@@ -238,10 +238,11 @@ impl Cancelled {
 }
 
 impl Speech {
+    #[expect(clippy::disallowed_methods, reason = "the edge: for tests and benches")]
     fn synthesise(&self, text: &str, voice: Option<&str>, seed: u64) -> Result<Vec<f32>, SpeechError> {
         let mut out = Vec::new();
         let mut trim = Trim::new(self.network.rate());
-        for sentence in self.sentences(text, voice)? {
+        for sentence in self.sentences(text, voice, Instant::now())? {
             let pause = (self.network.rate() * sentence.pause_ms / 1000) as usize;
             for spoken in self.begin(&[(sentence, seed)])? {
                 let mut windows = [Window { spoken, seconds: worker::LARGE_WINDOW, samples: Vec::new() }];

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
 
-use super::alphabet::{Language, tokens};
+use super::alphabet::{Language, SPACE, tokens};
 use crate::models::kokoro::{self, Kokoro, KokoroError, Phrase, Plan, STYLE_LEN};
 use crate::models::vits::{self, Noise, Vits, VoiceError, seeded_noise};
 
@@ -116,13 +116,13 @@ impl Network {
         }
     }
 
-    /// The ids of a sentence's phonemes.
-    pub(super) fn ids(&self, phonemes: &str, speaker: Option<&Speaker>) -> Vec<usize> {
+    /// The ids of a sentence's phonemes: at once, or in as many pieces as Kokoro's network has it.
+    pub(super) fn ids(&self, phonemes: &str, speaker: Option<&Speaker>) -> Vec<Vec<usize>> {
         match (self, speaker) {
-            (Self::Piper(vits), _) => vits.ids(phonemes.chars()),
+            (Self::Piper(vits), _) => vec![vits.ids(phonemes.chars())],
             (Self::Kokoro(singer), speaker) => {
                 let language = speaker.map_or(singer.first.language, |speaker| speaker.language);
-                tokens(phonemes, language).into_iter().map(|id| id as usize).collect()
+                pieces(tokens(phonemes, language).into_iter().map(|id| id as usize).collect())
             }
         }
     }
@@ -172,6 +172,19 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// No piece is longer than what Kokoro's network reads at once; each ends at a space or a pause, if there is one.
+fn pieces(mut ids: Vec<usize>) -> Vec<Vec<usize>> {
+    let mut pieces = Vec::new();
+    while ids.len() > kokoro::MAX_IDS {
+        let pause = ids.iter().take(kokoro::MAX_IDS).rposition(|&id| id <= SPACE);
+        let end = pause.map_or(kokoro::MAX_IDS, |at| at + 1);
+        let rest = ids.split_off(end);
+        pieces.push(std::mem::replace(&mut ids, rest));
+    }
+    pieces.push(ids);
+    pieces
 }
 
 impl Spoken {
@@ -246,5 +259,25 @@ impl Speaker {
     /// How a sentence of so many tokens is spoken.
     pub(super) fn style(&self, tokens: usize) -> &[f32] {
         &self.styles[tokens.clamp(1, STYLES) * STYLE_LEN - STYLE_LEN..][..STYLE_LEN]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_long_sentence_is_lost() {
+        let word = [vec![60; 99], vec![SPACE]].concat();
+        for (ids, lengths) in [
+            (word.repeat(11), vec![500, 500, 100]),
+            (vec![60; 1100], vec![510, 510, 80]),
+            (vec![60; 510], vec![510]),
+            (vec![], vec![0]),
+        ] {
+            let pieces = pieces(ids.clone());
+            assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
+            assert_eq!(pieces.concat(), ids);
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! next work is of its kind go with it where that is sooner done together ([`Together`]), if it need not wait for them for long.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use callbox_wire::{CallId, ClauseId, TurnId};
@@ -18,6 +19,8 @@ pub(super) struct Clause {
     pub(super) id: ClauseId,
     /// Of all clauses ever.
     pub(super) number: u64,
+    /// While it is there, the reader reads for it.
+    pub(super) wanted: Arc<()>,
     /// Of the noise in it.
     pub(super) seed: u64,
     pub(super) rate: u32,
@@ -178,6 +181,7 @@ mod tests {
         let clause = Clause {
             id: ClauseId(0),
             number: 0,
+            wanted: Arc::default(),
             seed: 0,
             rate: 8000,
             asked: *ORIGIN + Duration::from_millis(asked),

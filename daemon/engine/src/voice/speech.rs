@@ -1,9 +1,9 @@
 //! Text in; utterances ready for the vocoder, and samples, out: what the scheduler does to one clause, without queues.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::VoiceConfig;
 use super::alphabet::Language;
@@ -47,7 +47,14 @@ enum Readers {
     /// For the one language of a Piper voice.
     Piper(Espeak),
     /// One for each language that somebody has spoken.
-    Kokoro { espeak: PathBuf, folder: PathBuf, by_language: HashMap<Language, Reader> },
+    Kokoro { espeak: PathBuf, folder: PathBuf, by_language: HashMap<Language, Start> },
+}
+
+/// What came of starting a reader.
+enum Start {
+    Done(Box<Reader>),
+    /// When, and why.
+    Failed(Instant, String),
 }
 
 /// One sentence, ready to be synthesised.
@@ -64,6 +71,8 @@ pub(super) struct Sentence {
 const LEAD_MS: u32 = 20;
 /// Phonemes after which a sentence of Kokoro's may end at a comma: its first sound waits for all of one.
 const LONGEST: usize = 40;
+/// A reader that could not be started is not tried again for so long: every call would wait for it.
+const RETRY: Duration = Duration::from_secs(10);
 /// A sample above this is sound (-42 dB of full scale).
 const VOICED: f32 = 0.008;
 
@@ -82,33 +91,35 @@ impl Speech {
     }
 
     /// The sentences of a text as a person would write it, for a speaker by name; none if there is nothing to say.
-    pub(super) fn sentences(&self, text: &str, voice: Option<&str>) -> Result<Vec<Sentence>, SpeechError> {
+    pub(super) fn sentences(
+        &self,
+        text: &str,
+        voice: Option<&str>,
+        now: Instant,
+    ) -> Result<Vec<Sentence>, SpeechError> {
         let speaker = self.network.speaker(voice)?;
         let sentences = match (&mut *self.readers.lock().unwrap_or_else(PoisonError::into_inner), &speaker) {
             (Readers::Piper(espeak), _) => espeak.sentences(&normalise(text))?,
             (Readers::Kokoro { espeak, folder, by_language }, Some(speaker)) => {
-                let language = speaker.language;
-                let reader = match by_language.entry(language) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(new) => new.insert(Reader::start(language, espeak, folder, LONGEST)?),
-                };
-                reader.sentences(text)?
+                let start = || Reader::start(speaker.language, espeak, folder, LONGEST);
+                read(by_language, speaker.language, text, now, start)?
             }
             (Readers::Kokoro { .. }, None) => Vec::new(),
         };
-        Ok(sentences
-            .into_iter()
-            .map(|sentence| Sentence {
-                ids: self.network.ids(sentence.phonemes.trim_end(), speaker.as_deref()),
-                speaker: speaker.clone(),
-                pause_ms: match sentence.end {
+        let mut out = Vec::with_capacity(sentences.len());
+        for sentence in sentences {
+            let pieces = self.network.ids(sentence.phonemes.trim_end(), speaker.as_deref());
+            out.extend(pieces.into_iter().map(|ids| Sentence { ids, speaker: speaker.clone(), pause_ms: 0 }));
+            if let Some(last) = out.last_mut() {
+                last.pause_ms = match sentence.end {
                     Some('.' | '!' | '?') => 180,
                     Some(';' | ':') => 120,
                     Some(_) => 80,
                     None => 0,
-                },
-            })
-            .collect())
+                };
+            }
+        }
+        Ok(out)
     }
 
     /// Of each sentence with its seed, an utterance.
@@ -119,6 +130,33 @@ impl Speech {
             .collect();
         Ok(self.network.begin(&wanted)?)
     }
+}
+
+/// Has a language's reader read, started if need be. One that fails is gone: whether it starts again is seen next time.
+fn read(
+    by_language: &mut HashMap<Language, Start>,
+    language: Language,
+    text: &str,
+    now: Instant,
+    start: impl FnOnce() -> Result<Reader, ReadingError>,
+) -> Result<Vec<super::Sentence>, ReadingError> {
+    let mut reader = match by_language.remove(&language) {
+        Some(Start::Done(reader)) => reader,
+        Some(Start::Failed(at, why)) if now.duration_since(at) < RETRY => {
+            let error = ReadingError::Lately(why.clone());
+            by_language.insert(language, Start::Failed(at, why));
+            return Err(error);
+        }
+        _ => {
+            let started = start().inspect_err(|error| {
+                by_language.insert(language, Start::Failed(now, error.to_string()));
+            });
+            Box::new(started?)
+        }
+    };
+    let sentences = reader.sentences(text)?;
+    by_language.insert(language, Start::Done(reader));
+    Ok(sentences)
 }
 
 /// Takes away the silence before the first sound of a clause, all but [`LEAD_MS`].
@@ -160,6 +198,22 @@ impl Trim {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any moment")]
+    fn who_could_not_be_started_is_left_in_peace_for_a_while() {
+        let (mut readers, mut starts, first) = (HashMap::new(), 0, Instant::now());
+        let mut at = |later: Duration| {
+            let start = || {
+                starts += 1;
+                Err(ReadingError::Mecab("none".into()))
+            };
+            read(&mut readers, Language::Japanese, "はい", first + later, start).expect_err("none").to_string()
+        };
+        let told = [Duration::ZERO, RETRY / 2, RETRY].map(&mut at);
+        assert!(told.iter().all(|why| *why == told[0]));
+        assert_eq!(starts, 2);
+    }
 
     #[test]
     fn only_leading_silence_is_taken() {

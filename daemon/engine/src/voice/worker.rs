@@ -129,7 +129,20 @@ impl Scheduler {
                 }
                 self.clauses += 1;
                 let (number, seed) = (self.clauses, seed(&text));
-                match self.texts.try_send(Text { clause: ClauseKey { call, turn, number }, text, voice }) {
+                let new = Clause {
+                    id: clause,
+                    number,
+                    wanted: Arc::default(),
+                    seed,
+                    rate,
+                    asked,
+                    frames: 0,
+                    first_us: None,
+                    compute_us: 0,
+                    work: Work::Reading,
+                };
+                let (clause, wanted) = (ClauseKey { call, turn, number }, Arc::downgrade(&new.wanted));
+                match self.texts.try_send(Text { clause, text, voice, wanted }) {
                     Ok(()) => {}
                     Err(TrySendError::Full(_)) => {
                         return self.fail(call, turn, Failure::Overloaded, "too many clauses are waiting");
@@ -140,17 +153,7 @@ impl Scheduler {
                 }
                 let turn = &mut self.turns[index];
                 turn.credit = turn.credit.saturating_add(credit);
-                turn.clauses.push_back(Clause {
-                    id: clause,
-                    number,
-                    seed,
-                    rate,
-                    asked,
-                    frames: 0,
-                    first_us: None,
-                    compute_us: 0,
-                    work: Work::Reading,
-                });
+                turn.clauses.push_back(new);
                 self.flush(index);
             }
             Request::Grant { call, turn, frames } => {
@@ -552,7 +555,9 @@ mod tests {
             clause,
             sentences: Ok(vec![Sentence { ids: vec![id; 9], speaker: None, pause_ms: 0 }]),
         };
-        let [old, new] = [(); 2].map(|()| rig.texts.try_recv().expect("it is to be read").clause);
+        let texts = [(); 2].map(|()| rig.texts.try_recv().expect("it is to be read"));
+        assert_eq!(texts.each_ref().map(|text| text.wanted.strong_count()), [0, 1], "the first need not be read");
+        let [old, new] = texts.map(|text| text.clause);
         rig.scheduler.read(read(old, 100));
         assert!(!rig.step());
         rig.scheduler.read(read(new, 200));

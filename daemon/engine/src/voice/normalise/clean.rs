@@ -27,8 +27,15 @@ pub(super) fn clean(text: &str) -> String {
 /// Punctuation, and digits and letters of full width, as they are written in English.
 pub(super) fn punctuated(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    let chars: Vec<char> = text.chars().collect();
+    let digit = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(|c| c.is_numeric());
+    for (at, &c) in chars.iter().enumerate() {
+        let follow = (1..5).take_while(|more| digit(Some(at + more))).count();
+        let within = digit(at.checked_sub(1)) && follow > 0;
         match c {
+            // Of one number or time, not a pause between two: of a list (`1，2，3`) each is said.
+            '：' if within => out.push(':'),
+            '，' if within && follow == 3 => out.push(','),
             '。' | '।' | '॥' => out.push_str(". "),
             '、' | '，' => out.push_str(", "),
             '！' | '？' | '：' | '；' => out.extend([narrow(c), ' ']),
@@ -114,6 +121,22 @@ fn plain(line: &str, out: &mut String) {
             // Combining accents belong to the letter before them; all else (emojis, other numerals) is not spoken.
             '\u{300}'..='\u{36f}' | '\u{900}'..='\u{963}' => out.push(c),
             _ => out.push(' '),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_marks_within_a_number_are_no_pauses() {
+        for (text, wanted) in [
+            ("9：30、１，０００円", "9:30, 1,000円"),
+            ("３．５％。", "3.5%. "),
+            ("电话：123，请按1，2，3", "电话: 123, 请按1, 2, 3"),
+        ] {
+            assert_eq!(punctuated(text), wanted);
         }
     }
 }

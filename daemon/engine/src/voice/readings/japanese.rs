@@ -63,7 +63,6 @@ impl Japanese {
             Ok(words) => words,
             Err(_) => {
                 tracing::warn!("mecab is gone: starting it again");
-                self.mecab = None;
                 self.words(text)?
             }
         };
@@ -91,15 +90,17 @@ impl Japanese {
     }
 
     fn words(&mut self, text: &str) -> Result<Vec<Word>, EspeakError> {
-        if self.mecab.is_none() {
-            self.mecab = Some(spawn()?);
-        }
-        let mecab = self.mecab.as_mut().ok_or(EspeakError::Dead)?;
+        // Kept only if it has said all: what comes too late would be taken for the answer to what is asked next.
+        let mut mecab = match self.mecab.take() {
+            Some(mecab) => mecab,
+            None => spawn()?,
+        };
         mecab.write(&format!("{text}\n"))?;
         let mut words = Vec::new();
         loop {
             let line = mecab.read()?;
             if line == END {
+                self.mecab = Some(mecab);
                 return Ok(words);
             }
             words.extend(word(&line));

@@ -32,6 +32,9 @@ pub enum ReadingError {
     /// The program for Japanese.
     #[error("mecab cannot be used: {0}; install the packages mecab and mecab-ipadic-utf8 to have Japanese spoken")]
     Mecab(String),
+    /// What it was when it was last tried, a short while ago.
+    #[error("{0}")]
+    Lately(String),
 }
 
 /// Who reads a language.
@@ -76,13 +79,13 @@ impl Reader {
         if language.is_english() {
             return Ok(espeak.sentences(&normalise(text))?);
         }
-        let text = plain(text);
-        let mut answers = Vec::new();
-        let text = match own {
-            Own::Espeak => return Ok(espeak.sentences(&text)?),
-            Own::Japanese(_) => numerals::written(&text, numerals::Script::Japanese),
-            Own::Chinese(_) => numerals::written(&text, numerals::Script::Chinese),
+        let script = match own {
+            Own::Espeak => return Ok(espeak.sentences(&numerals::spaced(&plain(text)))?),
+            Own::Japanese(_) => numerals::Script::Japanese,
+            Own::Chinese(_) => numerals::Script::Chinese,
         };
+        let text = numerals::written(&plain(&numerals::spans(text, script)), script);
+        let mut answers = Vec::new();
         let clauses = clauses(&text);
         for (words, _) in &clauses {
             let mut answer = String::new();
