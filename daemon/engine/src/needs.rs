@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use callbox_wire::{Need, Role};
 
-use crate::models::transformer::{BLOCK, TransformerSpec};
+use crate::models::transformer::{BLOCK, FUSED_ROWS, TransformerSpec};
 use crate::models::whisper;
 use crate::weights::gguf::Gguf;
 use crate::weights::tensors::Tensors;
@@ -25,8 +25,8 @@ const WORK: [u64; 3] = [1024 * MIB, 128 * MIB, 2304 * MIB];
 /// # Errors
 /// If the file is not one of weights; one sentence.
 pub fn ears(model: &Path) -> Result<Need> {
-    let english_only = whisper::is_english_only(model)?;
-    Ok(Need { role: Role::Ears, model: name(model), weights: floats(model)?, work: WORK[0], token: 0, english_only })
+    let languages = whisper::languages(model)?;
+    Ok(Need { role: Role::Ears, model: name(model), weights: floats(model)?, work: WORK[0], token: 0, languages })
 }
 
 /// A language model with so many sequences of up to `context` tokens.
@@ -49,15 +49,11 @@ pub fn mind(model: &Path, sequences: usize, context: usize) -> Result<Need> {
     let attended = 2 * context * (wide * size_of::<half::f16>() + spec.heads * spec.head_dim * size_of::<f32>());
     let scores = 2 * spec.heads * context * size_of::<f32>();
     let rows = (2 * spec.vocabulary + 4 * spec.feed_forward + 8 * spec.hidden) * size_of::<f32>();
+    // Kernels of ours have buffers for as many rows as they take, however few there are.
+    let buffers = FUSED_ROWS * (spec.vocabulary + 4 * spec.feed_forward + 8 * spec.hidden) * size_of::<f32>();
     let work = (sequences * (attended + scores + rows)) as u64;
-    Ok(Need {
-        role: Role::Mind,
-        model: name(model),
-        weights: weights.sum(),
-        work,
-        token: token as u64,
-        english_only: false,
-    })
+    let weights = weights.sum::<u64>() + buffers as u64;
+    Ok(Need { role: Role::Mind, model: name(model), weights, work, token: token as u64, languages: 0 })
 }
 
 /// A Piper voice computes on the processor, Kokoro beside its speaker on the card: one byte of each number is in its file.
@@ -73,7 +69,7 @@ pub fn voice(model: &Path) -> Result<Need> {
         length(&network.with_context(|| format!("there is no network beside {}", model.display()))?)
     };
     let (weights, work) = if is_speaker { (4 * network()?, WORK[2]) } else { (0, 0) };
-    Ok(Need { role: Role::Voice, model: name(model), weights, work, token: 0, english_only: false })
+    Ok(Need { role: Role::Voice, model: name(model), weights, work, token: 0, languages: 0 })
 }
 
 /// The embedder.
@@ -82,7 +78,7 @@ pub fn voice(model: &Path) -> Result<Need> {
 /// If the file is not one of weights; one sentence.
 pub fn embed(model: &Path) -> Result<Need> {
     let weights = floats(model)?;
-    Ok(Need { role: Role::Embed, model: name(model), weights, work: WORK[1], token: 0, english_only: false })
+    Ok(Need { role: Role::Embed, model: name(model), weights, work: WORK[1], token: 0, languages: 0 })
 }
 
 /// A card gets blocks as they lie, and floats of all else.

@@ -14,7 +14,8 @@ fn what_the_mind_needs_follows_from_the_head_of_its_file() {
     let need = needs::mind(&model, 8, 2048).expect("a model");
     assert_eq!(need.token, 2 * 30 * 3 * 64 * 2);
     let file = fs::metadata(&model).expect("a file").len();
-    assert!(need.weights < file && need.weights > file / 10 * 9, "{} of {file}", need.weights);
+    // With buffers for 64 rows.
+    assert!((file / 10 * 9..file + (16 << 20)).contains(&need.weights), "{} of {file}", need.weights);
     assert_eq!(needs::mind(&model, 16, 2048).expect("a model").work, 2 * need.work);
     assert!(needs::mind(Path::new("/nonexistent"), 8, 2048).is_err());
 }
@@ -23,7 +24,7 @@ fn what_the_mind_needs_follows_from_the_head_of_its_file() {
 fn the_ears_and_the_embedder_become_floats() {
     let ears = needs::ears(&mind_support::model("whisper-tiny.en/tiny.en.pt")).expect("weights");
     assert!((4 * 37_000_000..4 * 40_000_000).contains(&ears.weights), "39 million parameters: {}", ears.weights);
-    assert!(ears.english_only);
+    assert_eq!(ears.languages, 1);
     let embed = needs::embed(&mind_support::model("minilm-l6-v2/model.safetensors")).expect("weights");
     assert!((4 * 22_000_000..4 * 23_000_000).contains(&embed.weights), "23 million parameters: {}", embed.weights);
     assert!(needs::embed(Path::new("/nonexistent")).is_err());

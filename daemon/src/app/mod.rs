@@ -47,8 +47,8 @@ use crate::call::{self, Exchange, Parts, Random, Rendered};
 use crate::config::{Config, EngineKind};
 use crate::control::{Control, ControlConfig, ControlState, DrainState, Latch, LiveCalls, Order, Orders, Readiness};
 use crate::engine::{
-    self, AdapterFiles, Engine, EngineProcess, EngineReport, EngineState, Place, Placed, RestartPolicy, Role, Script,
-    ScriptedEngine,
+    self, AdapterFiles, Engine, EngineProcess, EngineReport, EngineState, NotDone, Place, Placed, RestartPolicy, Role,
+    Script, ScriptedEngine,
 };
 use crate::gpu::{Fence, Gpus, Seen, Watch};
 use crate::knowledge::Knowledge;
@@ -138,6 +138,11 @@ impl App {
         let rules = privacy::rules(config, &agents).map_err(configuration)?;
         let adapters = adapters::named(&config.models.dir, &agents).map_err(configuration)?;
         voices::check(config, &agents).map_err(configuration)?;
+        match languages::check(config, &agents).await {
+            // It may be a slow disk: no reason to answer no call.
+            Err(NotDone::NotNow(why)) => tracing::warn!("the agents' languages were not checked: {why}"),
+            checked => checked.map_err(configuration)?,
+        }
         // A reload may allow more calls, up to what the ports hold.
         let max_calls = usize::from(config.media.ports.pairs());
 

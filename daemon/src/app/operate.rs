@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::adapters::Adapters;
 use super::drain::{Drain, Step};
-use super::{certificates, inventory, limits, privacy, voices};
+use super::{certificates, inventory, languages, limits, privacy, voices};
 use crate::base::Clock;
 use crate::base::trunk::Trunks;
 use crate::call::agents::Agents;
@@ -267,6 +267,7 @@ impl Operator {
             NotDone::NotNow(why) => ReloadError::NotNow(why),
             NotDone::Wrong(why) => ReloadError::Configuration(why),
         };
+        languages::check(&next, &agents).await.map_err(not_done)?;
         let late =
             "the engine did not render the new agents' phrases in time; try again when `callbox health` says ready";
         tokio::select! {

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::call::agents::Agents;
 use crate::config::{Config, EngineKind, has_program};
@@ -10,6 +11,10 @@ use crate::models::{self, Part, Use};
 
 /// What the names of Kokoro's speakers begin with who speak Japanese.
 const JAPANESE: char = 'j';
+
+/// Where the engine looks for a dictionary before it leaves that to mecab.
+const DICTIONARIES: [&str; 3] =
+    ["/var/lib/mecab/dic/ipadic-utf8", "/usr/lib64/mecab/dic/ipadic", "/usr/lib/mecab/dic/ipadic"];
 
 /// Whether the speakers that agents name, and the one of the configuration, can speak.
 ///
@@ -54,13 +59,28 @@ fn speakers(voice: &Part) -> impl Iterator<Item = &str> {
 
 /// Whether somebody reads texts for this speaker.
 fn readable(key: &str, name: &str) -> Result<(), String> {
-    if name.starts_with(JAPANESE) && !has_program("mecab") {
-        return Err(format!(
-            "{key}: {name} speaks Japanese, which is read with the program mecab, and that is not in PATH; install the \
-             packages mecab and mecab-ipadic-utf8"
-        ));
+    if !name.starts_with(JAPANESE) {
+        return Ok(());
     }
-    Ok(())
+    let lacks = if !has_program("mecab") {
+        "is not in PATH"
+    } else if !has_dictionary() {
+        "has no dictionary"
+    } else {
+        return Ok(());
+    };
+    Err(format!(
+        "{key}: {name} speaks Japanese, which is read with the program mecab, and that {lacks}; install the packages mecab \
+         and mecab-ipadic-utf8"
+    ))
+}
+
+/// Whether mecab has a dictionary to read with: one that the engine looks for, or its own.
+fn has_dictionary() -> bool {
+    // Its exit status says nothing of it.
+    let told = || Command::new("mecab").arg("-D").stdin(Stdio::null()).output();
+    DICTIONARIES.iter().any(|folder| Path::new(folder).is_dir())
+        || told().is_ok_and(|told| told.stdout.starts_with(b"filename"))
 }
 
 #[cfg(test)]

@@ -72,6 +72,18 @@ struct State {
     wanted: BTreeSet<Key>,
 }
 
+impl State {
+    /// Forgets what is to be rendered and is nobody's any more: no agent that has that answer speaks with that voice.
+    fn settle(&mut self) {
+        let library = &self.library;
+        let spoken = library.entries(None, None).into_iter();
+        let spoken: BTreeSet<(&str, &str)> = spoken
+            .filter_map(|entry| Some((library.rules(&entry.agent)?.voice.as_str(), entry.answer.as_str())))
+            .collect();
+        self.wanted.retain(|(voice, answer)| spoken.contains(&(voice.as_str(), answer.as_str())));
+    }
+}
+
 struct Inner {
     state: Mutex<State>,
     clips: Mutex<Clips>,
@@ -166,6 +178,7 @@ impl Inner {
         // Audio of a voice that nobody speaks with any more.
         let gone = self.clips().forget(|(voice, _)| !voices.contains(voice));
         self.change(Change::ForgetClips(gone));
+        state.settle();
         self.gauge(state);
         self.work.notify_one();
     }
@@ -204,7 +217,7 @@ impl Inner {
         let answers: BTreeSet<&str> =
             state.library.entries(None, None).iter().map(|entry| entry.answer.as_str()).collect();
         let gone = self.clips().forget(|(_, answer)| !answers.contains(answer.as_str()));
-        state.wanted.retain(|(_, answer)| answers.contains(answer.as_str()));
+        state.settle();
         if !gone.is_empty() {
             self.change(Change::ForgetClips(gone));
         }

@@ -363,6 +363,17 @@ fn answers_vectors_and_audio_outlive_the_process() {
 }
 
 #[test]
+fn an_answer_that_waits_for_a_voice_of_before_keeps_no_other_from_being_rendered() {
+    let (answers, _) = begin(None, vec![rules("desk")]);
+    assert_eq!(answers.warm(None), 1);
+    let other = Rules { faq: vec![("When is lunch?".into(), "At noon.".into())], ..rules("night") };
+    answers.serve(vec![Rules { voice: "zoe".into(), ..rules("desk") }, other]);
+    assert_eq!(answers.to_render(), None, "joe still speaks, and for another agent");
+    assert_eq!(answers.warm(Some("desk")), 1);
+    assert_eq!(answers.to_render(), Some(("desk".into(), None, "From seven.".into())));
+}
+
+#[test]
 fn what_was_taken_out_is_not_in_the_file_any_more() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("answers.db");

@@ -147,13 +147,22 @@ impl PhraseBook {
         }
     }
 
+    /// One that cannot be spoken keeps none of the others from being rendered: they may be another agent's.
     async fn render(&self, engine: &Engine, texts: &[Fixed]) -> Result<(), RenderError> {
         let mut port = engine.attach(RENDERER);
+        let mut first = Ok(());
         for (turn, text) in (0..).map(TurnId).zip(texts) {
             if self.lock().contains_key(text) {
                 continue;
             }
-            let frames = speak(&mut port, turn, text.voice.as_deref(), &text.text).await?;
+            let frames = match speak(&mut port, turn, text.voice.as_deref(), &text.text).await {
+                Ok(frames) => frames,
+                Err(error @ (RenderError::Lost | RenderError::Full)) => return Err(error),
+                Err(error) => {
+                    first = first.and(Err(error));
+                    continue;
+                }
+            };
             if let Some(rendered) = &self.rendered
                 && let Err(error) = rendered.store(text, &frames)
             {
@@ -161,7 +170,7 @@ impl PhraseBook {
             }
             self.lock().insert(text.clone(), frames.into());
         }
-        Ok(())
+        first
     }
 }
 
@@ -173,7 +182,8 @@ pub(super) async fn speak(
     text: &str,
 ) -> Result<Vec<Samples>, RenderError> {
     let (call, clause, rate) = (port.call(), ClauseId(0), RATE);
-    let credit = u32::try_from(LONGEST).unwrap_or(u32::MAX);
+    // One more than it may have, by which it is known to be too long.
+    let credit = u32::try_from(LONGEST + 1).unwrap_or(u32::MAX);
     let (text, voice) = (text.to_owned(), voice.map(str::to_owned));
     let request = Request::Speak { call, turn, clause, text, rate, credit, voice };
     port.send(request).map_err(|_| RenderError::Full)?;
@@ -182,16 +192,37 @@ pub(super) async fn speak(
         match port.recv().await {
             Some(News::Event(Event::Audio { turn: of, pcm, .. })) if of == turn => {
                 if frames.len() == LONGEST {
+                    // Whatever is spoken next does not wait for the rest of it.
+                    port.send(Request::Cancel { call, turn }).map_err(|_| RenderError::Full)?;
                     return Err(RenderError::TooLong);
                 }
                 frames.extend(Samples::try_from(pcm.0.as_slice()));
             }
             Some(News::Event(Event::Spoken { turn: of, .. })) if of == turn => return Ok(frames),
-            Some(News::Event(Event::Failed { failure, reason, .. })) => {
+            Some(News::Event(Event::Failed { turn: of, failure, reason, .. })) if of == turn => {
                 return Err(RenderError::Failed(failure, reason));
             }
             Some(News::Event(_) | News::Ready) => {}
             Some(News::Lost) | None => return Err(RenderError::Lost),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Script, ScriptedEngine};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_phrase_that_cannot_be_spoken_keeps_no_other_from_being_rendered() {
+        let script: Script = toml::from_str("answer = []").expect("a script");
+        let engine = Engine::start(ScriptedEngine::new(script), Vec::new());
+        // At 60 ms for each of its characters.
+        let texts = ["a".repeat(1001), "Hello.".to_owned()].map(|text| Fixed { voice: None, text });
+        let book = PhraseBook::default();
+        let filled = book.fill(&engine, &texts).await;
+        assert!(matches!(filled, Err(RenderError::TooLong)), "{filled:?}");
+        assert!(book.get(None, &texts[0].text).is_none() && book.get(None, "Hello.").is_some());
+        engine.stop().await;
     }
 }

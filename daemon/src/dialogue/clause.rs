@@ -89,6 +89,16 @@ const UNITS: &[&str] = &[
     "dollar", "dollars", "euro", "euros", "feet", "foot", "hour", "hours", "kilo", "kilos", "pound", "pounds", "year",
 ];
 
+/// What ends a sentence, and what divides it, where no white space follows: in Chinese, Japanese and Hindi.
+const STOPS: [char; 4] = ['。', '！', '？', '।'];
+const PAUSES: [char; 2] = ['、', '，'];
+
+/// What belongs to the mark before it.
+const CLOSING: [char; 8] = ['」', '』', '）', '】', '》', '〉', '”', '’'];
+
+/// Between these, a pause is within a number, or within a guess at one.
+const NUMERALS: &str = "〇零一二三四五六七八九十百千万两";
+
 /// Cuts one answer into clauses.
 #[derive(Clone, Default)]
 pub struct Cutter {
@@ -115,7 +125,7 @@ impl Cutter {
         self.cut_all(true, out);
         let rest = std::mem::take(&mut self.rest);
         if !rest.trim().is_empty() {
-            self.words += words(&rest).len();
+            self.words += count(&words(&rest));
             out.push(rest.trim().to_owned());
         }
     }
@@ -123,7 +133,7 @@ impl Cutter {
     fn cut_all(&mut self, done: bool, out: &mut Vec<String>) {
         while let Some(end) = next_cut(&self.rest, self.words < EARLY, done) {
             let clause: String = self.rest.drain(..end).collect();
-            self.words += words(&clause).len();
+            self.words += count(&words(&clause));
             out.push(clause.trim().to_owned());
         }
     }
@@ -139,14 +149,50 @@ pub(super) fn without_markup(clause: &str) -> String {
     clause.chars().filter(|c| !matches!(c, '*' | '#' | '`' | '_' | '|')).collect::<String>().trim().to_owned()
 }
 
-/// A word with its place in the text.
+/// A word with its place in the text; where words are not divided by white space, all of them up to the next mark.
 struct Word<'a> {
     text: &'a str,
     end: usize,
-    /// White space follows, so nothing can be added to it.
+    /// White space or another word follows, so nothing can be added to it.
     whole: bool,
     /// A line ends after it.
     breaks: bool,
+}
+
+impl Word<'_> {
+    /// How many words it counts as. Where there is no white space, a word is about two characters.
+    fn count(&self) -> usize {
+        (self.text.chars().filter(|c| is_unspaced(*c)).count() / 2).max(1)
+    }
+}
+
+fn count(words: &[Word<'_>]) -> usize {
+    words.iter().map(Word::count).sum()
+}
+
+/// Kana, and Chinese characters.
+fn is_unspaced(c: char) -> bool {
+    matches!(c, '々' | '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{20000}'..='\u{3ffff}')
+}
+
+/// Whether a pause, seen from what stands before it, divides a sentence.
+fn divides(pause: char, before: Option<char>) -> bool {
+    PAUSES.contains(&pause) && !before.is_some_and(|c| c.is_numeric() || NUMERALS.contains(c))
+}
+
+/// The part of a word up to the first mark that needs no white space after it, and what stands after that.
+fn at_mark(word: &str) -> Option<(&str, &str)> {
+    let mut before = None;
+    for (at, c) in word.char_indices() {
+        if STOPS.contains(&c) || divides(c, before) {
+            let is_mark = |c: char| STOPS.contains(&c) || PAUSES.contains(&c) || CLOSING.contains(&c);
+            let (_, rest) = word.split_at(at);
+            let after = rest.trim_start_matches(is_mark);
+            return (!after.is_empty()).then(|| word.split_at(word.len() - after.len()));
+        }
+        before = Some(c);
+    }
+    None
 }
 
 fn words(text: &str) -> Vec<Word<'_>> {
@@ -155,9 +201,14 @@ fn words(text: &str) -> Vec<Word<'_>> {
     while !rest.is_empty() {
         let start = text.len() - rest.len();
         let length = rest.find(char::is_whitespace).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(length);
+        let (mut word, after) = rest.split_at(length);
         let next = after.trim_start();
         let (space, _) = after.split_at(after.len() - next.len());
+        while let Some((part, others)) = at_mark(word) {
+            let end = start + length - others.len();
+            words.push(Word { text: part, end, whole: true, breaks: false });
+            word = others;
+        }
         words.push(Word { text: word, end: start + length, whole: !space.is_empty(), breaks: space.contains('\n') });
         rest = next;
     }
@@ -167,20 +218,21 @@ fn words(text: &str) -> Vec<Word<'_>> {
 /// Where to cut, as an offset; `None` if more text is needed to know.
 fn next_cut(text: &str, first: bool, done: bool) -> Option<usize> {
     let words = words(text);
-    let mut speakable = false;
+    let (mut speakable, mut count) = (false, 0);
     for (index, word) in words.iter().enumerate() {
         speakable |= is_speakable(word.text);
+        count += word.count();
         let next = words.get(index + 1);
         if !speakable || (next.is_none() && done) {
             continue;
         }
-        match judge(word, next, index + 1, first, done) {
+        match judge(word, next, count, first, done) {
             Verdict::Cut => return Some(word.end),
             Verdict::Wait => return None,
             Verdict::Pass => {}
         }
         let (Some(next), true) = (next, word.whole) else { continue };
-        if between(word, next, index + 1, first, done) {
+        if between(word, next, count, first, done) {
             return Some(word.end);
         }
     }
@@ -194,12 +246,12 @@ enum Verdict {
     Wait,
 }
 
-/// Whether the punctuation at the end of a word, the `count`-th, ends a clause.
+/// Whether the punctuation at the end of a word, with which there are `count`, ends a clause.
 fn judge(word: &Word<'_>, next: Option<&Word<'_>>, count: usize, first: bool, done: bool) -> Verdict {
     if word.breaks {
         return Verdict::Cut;
     }
-    let core = word.text.trim_end_matches(['"', '\'', ')', ']', '*', '”', '’', '_']);
+    let core = word.text.trim_end_matches(['"', '\'', ')', ']', '*', '”', '’', '_']).trim_end_matches(CLOSING);
     let comma = if first { FIRST_COMMA } else { LATER_COMMA };
     let sentence = if first { 1 } else { LATER_SENTENCE };
     let mut backwards = core.chars().rev();
@@ -212,8 +264,15 @@ fn judge(word: &Word<'_>, next: Option<&Word<'_>>, count: usize, first: bool, do
                 Verdict::Pass
             }
         }
+        (Some(pause), before) if divides(pause, before) => {
+            if count >= comma {
+                Verdict::Cut
+            } else {
+                Verdict::Pass
+            }
+        }
         _ if !word.whole => Verdict::Pass,
-        (Some('!' | '?' | ';' | '…'), _) => {
+        (Some('!' | '?' | ';' | '…' | '。' | '！' | '？' | '।'), _) => {
             if count >= sentence {
                 Verdict::Cut
             } else {
@@ -359,6 +418,32 @@ mod tests {
     }
 
     #[test]
+    fn chinese_japanese_and_hindi_need_no_white_space() {
+        for (text, wanted) in [
+            (
+                "はい、朝食は毎日七時からです。駐車場は無料です。",
+                &["はい、", "朝食は毎日七時からです。", "駐車場は無料です。"][..],
+            ),
+            (
+                "您好，早餐七点开始。停车免费，就在酒店后面。需要帮忙吗？",
+                &["您好，", "早餐七点开始。", "停车免费，就在酒店后面。", "需要帮忙吗？"],
+            ),
+            (
+                "हाँ। नाश्ता सात बजे शुरू होता है।पार्किंग होटल के पीछे है।",
+                &["हाँ।", "नाश्ता सात बजे शुरू होता है।", "पार्किंग होटल के पीछे है।"],
+            ),
+            ("「もう満室です！？」少々お待ちください。", &["「もう満室です！？」", "少々お待ちください。"]),
+            ("二、三日で1，200円か３，０００円です。", &["二、三日で1，200円か３，０００円です。"]),
+            ("Breakfast（朝食）is at 7。Parking is free。", &["Breakfast（朝食）is at 7。", "Parking is free。"]),
+        ] {
+            assert_eq!(cut(text), wanted, "{text:?}");
+        }
+        let (mut cutter, mut out) = (Cutter::default(), Vec::new());
+        cutter.push("はい、", &mut out);
+        assert_eq!(out, ["はい、"], "without waiting for what follows");
+    }
+
+    #[test]
     fn the_first_clause_needs_no_full_stop() {
         let (mut cutter, mut out) = (Cutter::default(), Vec::new());
         for token in ["Break", "fast", " is", " served", " every", " morning"] {
@@ -385,6 +470,7 @@ mod tests {
             text in prop_oneof![
                 ".{0,200}",
                 "([a-zA-Z$0-9]{1,9}[ .,!?:;\n—)\"']{1,2}){0,60}",
+                "([あ-んa-z0-9一二三、，。！？।」 ]{1,9}){0,30}",
                 "((the|from|nine|thirty|a\\.m\\.|Mr\\.|5|555-0101|\\$1,200|and|room)[ ,.]{1,2}){0,60}",
             ],
             step in 1_usize..9,

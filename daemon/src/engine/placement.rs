@@ -255,7 +255,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn mind(weights: u64) -> Need {
-        Need { role: Role::Mind, model: "m.gguf".into(), weights, work: GIB, token: 28_672, english_only: false }
+        Need { role: Role::Mind, model: "m.gguf".into(), weights, work: GIB, token: 28_672, languages: 0 }
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl Language {
     /// What is spoken if nothing is said of it.
     pub const ENGLISH: Self = Self(0);
 
+    /// Every one, in that order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..=u8::MAX).take(CODES.len()).map(Self)
+    }
+
     /// Its code.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -87,6 +92,7 @@ mod tests {
             let language: Language = code.parse().expect("known");
             assert_eq!((language.index(), language.code()), (index, *code));
         }
+        assert!(Language::all().map(Language::code).eq(CODES));
         assert_eq!(Language::default(), Language::ENGLISH);
         for unknown in ["", "EN", "english", "xx", "e"] {
             assert!(unknown.parse::<Language>().is_err(), "{unknown}");

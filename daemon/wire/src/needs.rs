@@ -17,7 +17,7 @@ pub struct Need {
     pub work: u64,
     /// Keys and values of one token; 0 of a model that remembers none.
     pub token: u64,
-    /// Ears that know no other language.
+    /// How many languages ears know, the first of [`crate::Language`]'s; 1 is English alone, 0 what does not say.
     #[serde(default)]
-    pub english_only: bool,
+    pub languages: usize,
 }

@@ -31,28 +31,21 @@ pub(crate) async fn findings(config: &Config) -> (Vec<String>, bool) {
     let ports = if running { PortCheck::Skip } else { PortCheck::Try(manager::held().await) };
     let findings = config.check(&ports);
     let mut findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
-    let agents = match Agents::read(&config.agents.paths) {
+    match Agents::read(&config.agents.paths) {
         Ok(agents) => {
             findings.extend(agents.fit(&config.trunks).err());
             findings.extend(app::adapters(&config.models.dir, &agents).err());
             findings.extend(app::voices(config, &agents).err());
-            Some(agents)
+            findings.extend(app::languages(config, &agents).await.err().map(|error| error.to_string()));
         }
         // Said already.
-        Err(AgentsError::None(_)) => None,
-        Err(error) => {
-            findings.push(error.to_string());
-            None
-        }
-    };
-    if config.engine.kind != EngineKind::Scripted {
-        match (models::resolve(&config.models.dir, &config.models.pack, &config.models.own(), &Use::ALL), agents) {
-            (Ok(pack), Some(agents)) if config.missing_programs().is_empty() => {
-                findings.extend(app::languages(config, &agents, &placing::files(&pack)).await.err());
-            }
-            (Ok(_), _) => {}
-            (Err(error), _) => findings.push(format!("models: {error}")),
-        }
+        Err(AgentsError::None(_)) => {}
+        Err(error) => findings.push(error.to_string()),
+    }
+    if config.engine.kind != EngineKind::Scripted
+        && let Err(error) = models::resolve(&config.models.dir, &config.models.pack, &config.models.own(), &Use::ALL)
+    {
+        findings.push(format!("models: {error}"));
     }
     if let Err(error) = app::certificates(config) {
         findings.push(error.to_string());

@@ -1,6 +1,7 @@
 //! `callbox say TEXT --out FILE`: the voice alone, with its timing.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -9,6 +10,9 @@ use serde::Serialize;
 
 use crate::private::{CALL, EngineArgs, Private};
 use crate::wav;
+
+/// A speaker of Kokoro's who speaks English.
+const ENGLISH: &str = "af_heart";
 
 /// Turns text into a WAV file.
 #[derive(clap::Args, Debug)]
@@ -53,7 +57,7 @@ pub(crate) async fn run(args: SayArgs) -> Result<ExitCode> {
         config.models.voice.clone_from(&args.voice);
     }
     let mut engine = Private::start(&config, &[Role::Voice]).await?;
-    let (pcm, timing) = say(&mut engine, &args.text, args.rate).await?;
+    let (pcm, timing) = say(&mut engine, &args.text, args.rate, None).await?;
     engine.stop().await;
     wav::write(&args.out, args.rate, &[&pcm])?;
     if args.json {
@@ -70,11 +74,24 @@ pub(crate) async fn run(args: SayArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Speaks one text.
-pub(crate) async fn say(engine: &mut Private, text: &str, rate: u32) -> Result<(Vec<i16>, Timing)> {
+/// Who says what is English, if it is not who speaks for the box: a speaker whose file lies beside that one's. The names of
+/// Kokoro's speakers begin with their language, which is English for `a` and `b`.
+pub(crate) fn english(voice: &Path) -> Option<&'static str> {
+    let speaks_other = voice.extension() == Some(OsStr::new("bin"))
+        && voice.file_name().and_then(OsStr::to_str).is_some_and(|name| !name.starts_with(['a', 'b']));
+    (speaks_other && voice.with_file_name(ENGLISH).with_extension("bin").is_file()).then_some(ENGLISH)
+}
+
+/// Speaks one text; `speaker`: instead of who speaks for the box.
+pub(crate) async fn say(
+    engine: &mut Private,
+    text: &str,
+    rate: u32,
+    speaker: Option<&str>,
+) -> Result<(Vec<i16>, Timing)> {
     let (turn, clause) = (TurnId(0), ClauseId(0));
-    let (text, credit) = (text.to_owned(), u32::MAX);
-    engine.port.send(Request::Speak { call: CALL, turn, clause, text, rate, credit, voice: None })?;
+    let (text, credit, voice) = (text.to_owned(), u32::MAX, speaker.map(str::to_owned));
+    engine.port.send(Request::Speak { call: CALL, turn, clause, text, rate, credit, voice })?;
     let mut audio = Vec::new();
     loop {
         match engine.event().await? {
@@ -88,6 +105,23 @@ pub(crate) async fn say(engine: &mut Private, text: &str, rate: u32) -> Result<(
                 ));
             }
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn english_is_said_by_who_speaks_it_if_there_is_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let voice = |name: &str| folder.path().join(name);
+        assert_eq!(english(&voice("jf_alpha.bin")), None, "there is nobody else");
+        std::fs::write(voice("af_heart.bin"), "").expect("a disk");
+        assert_eq!(english(&voice("jf_alpha.bin")), Some("af_heart"));
+        for name in ["af_heart.bin", "bm_george.bin", "en_US-joe-medium.onnx"] {
+            assert_eq!(english(&voice(name)), None, "{name}");
         }
     }
 }

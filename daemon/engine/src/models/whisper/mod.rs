@@ -318,12 +318,14 @@ impl Whisper {
     }
 }
 
-/// Whether a checkpoint knows English alone; only its head is read.
+/// How many languages a checkpoint knows; only its head is read.
 ///
 /// # Errors
 /// If the file is no Whisper.
-pub fn is_english_only(path: &Path) -> Result<bool, LoadError> {
-    Ok(Checkpoint::new(Tensors::open(path)?)?.dims.vocab == tokens::ENGLISH_TOKENS)
+pub fn languages(path: &Path) -> Result<usize, LoadError> {
+    let tokens = Checkpoint::new(Tensors::open(path)?)?.dims.vocab;
+    let vocabulary = Vocabulary::of(tokens).ok_or(LoadError::Vocabulary(tokens))?;
+    Ok(Language::all().filter(|language| vocabulary.knows(*language)).count())
 }
 
 /// Which lengths are worth being computed together: what the longest of them takes, all take.

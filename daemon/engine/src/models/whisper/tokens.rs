@@ -25,7 +25,7 @@ pub struct Vocabulary {
 const ENDS: [&str; 5] = ["。", "？", "！", "।", "؟"];
 
 /// How many a model of English alone has.
-pub(super) const ENGLISH_TOKENS: usize = 51_864;
+const ENGLISH_TOKENS: usize = 51_864;
 const ENGLISH: &[u8] = include_bytes!("../../../assets/whisper-english.bin");
 const MULTILINGUAL: &[u8] = include_bytes!("../../../assets/whisper-multilingual.bin");
 

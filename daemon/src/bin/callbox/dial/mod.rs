@@ -99,7 +99,7 @@ pub(crate) async fn run(args: DialArgs) -> Result<ExitCode> {
     if args.unchecked {
         questions.iter_mut().for_each(Question::uncheck);
     }
-    questions::voice(&mut questions, &config).await?;
+    questions::voice(&mut questions, &config, None).await?;
     let questions: Arc<[Question]> =
         std::iter::repeat_n(questions, args.rounds.max(1)).flatten().collect::<Vec<_>>().into();
 

@@ -79,14 +79,14 @@ pub(crate) fn read(file: Option<&Path>, texts: &[String], recordings: &[PathBuf]
     Ok(questions)
 }
 
-/// Speaks the questions that are only text.
-pub(crate) async fn voice(questions: &mut [Question], config: &Config) -> Result<()> {
+/// Speaks the questions that are only text; `speaker`: instead of who speaks for the box.
+pub(crate) async fn voice(questions: &mut [Question], config: &Config, speaker: Option<&str>) -> Result<()> {
     if questions.iter().all(|question| !question.samples.is_empty()) {
         return Ok(());
     }
     let mut engine = Private::start(config, &[Role::Voice]).await?;
     for question in questions.iter_mut().filter(|question| question.samples.is_empty()) {
-        question.samples = say::say(&mut engine, &question.ask, callbox_wire::EARS_RATE).await?.0;
+        question.samples = say::say(&mut engine, &question.ask, callbox_wire::EARS_RATE, speaker).await?.0;
     }
     engine.stop().await;
     Ok(())

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use callbox::base::{Clock as _, SELFTEST, SystemClock};
 use callbox::call::agents::Agents;
 use callbox::config::Config;
+use callbox::models::{self, Use};
 use serde_json::{Value, json};
 
 use super::caller::Manners;
@@ -19,6 +20,7 @@ use super::report::Report;
 use crate::client;
 use crate::printable::printable;
 use crate::private::EngineArgs;
+use crate::say;
 
 /// A question that any agent can say something to.
 const QUESTION: &str = "Hello, can you hear me?";
@@ -68,9 +70,16 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Some(to) => (to, TransportArg::Udp),
         None => own_address(&config)?,
     };
+    // Our own question is English, whatever the box speaks.
+    let speaker = if arguments.say == QUESTION {
+        let models = &config.models;
+        say::english(&models::resolve(&models.dir, &models.pack, &models.own(), &[Use::Voice])?.voice)
+    } else {
+        None
+    };
     let mut questions = questions::read(None, &[arguments.say], &[])?;
     questions.iter_mut().for_each(Question::uncheck);
-    questions::voice(&mut questions, &config).await?;
+    questions::voice(&mut questions, &config, speaker).await?;
     // From here on it is the box that fails, and not its test.
     let answered = call(&config, &to, transport, &questions, arguments.patience).await;
     if let Some(span) = arguments.report {

@@ -56,9 +56,11 @@ struct Heard {
 
 async fn call(config: &Config, files: PackFiles, test: &SelfTest) -> Result<Heard> {
     let embeds = files.embed.is_some();
+    // The test is English, whatever the box speaks.
+    let speaker = say::english(&files.voice);
     let roles = [Role::Ears, Role::Mind, Role::Voice].into_iter().chain(embeds.then_some(Role::Embed));
     let mut engine = Private::start_with(config, files, &roles.collect::<Vec<_>>()).await?;
-    let question = through_the_air(&mut engine, &test.say).await?;
+    let question = through_the_air(&mut engine, &test.say, speaker).await?;
     if embeds {
         embed(&mut engine, &question).await?;
     }
@@ -66,7 +68,7 @@ async fn call(config: &Config, files: PackFiles, test: &SelfTest) -> Result<Hear
         bail!("the ears did not hear {word:?} in {:?}, but {question:?}", test.say);
     }
     let thought = think(&mut engine, &question).await?;
-    let answer = through_the_air(&mut engine, &thought).await?;
+    let answer = through_the_air(&mut engine, &thought, speaker).await?;
     if !test.answer.is_empty() && !test.answer.iter().any(|word| holds(&answer, word)) {
         let wanted = test.answer.join(" or ");
         bail!("to {question:?} the answer was {thought:?}, heard as {answer:?}; {wanted} should be in it");
@@ -76,8 +78,8 @@ async fn call(config: &Config, files: PackFiles, test: &SelfTest) -> Result<Hear
 }
 
 /// What is heard of what is said.
-async fn through_the_air(engine: &mut Private, text: &str) -> Result<String> {
-    let (audio, _) = say::say(engine, text, EARS_RATE).await?;
+async fn through_the_air(engine: &mut Private, text: &str, speaker: Option<&str>) -> Result<String> {
+    let (audio, _) = say::say(engine, text, EARS_RATE, speaker).await?;
     let energy: f64 = audio.iter().map(|&sample| f64::from(sample).powi(2)).sum();
     let loudness = (energy / audio.len().max(1) as f64).sqrt();
     ensure!(loudness > QUIET, "the voice said nothing audible for {text:?}");
