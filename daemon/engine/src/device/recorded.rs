@@ -61,6 +61,7 @@ impl Recorder {
 }
 
 impl Launcher for Recorder {
+    // SAFETY: the trait says what the caller answers for.
     unsafe fn launch(&mut self, kernel: &'static str, grid: Grid, arguments: &[Argument]) -> Result<()> {
         if !self.functions.contains_key(kernel) {
             let function = self.module.load_function(kernel).with_context(|| format!("there is no kernel {kernel}"))?;
@@ -83,6 +84,7 @@ impl Launcher for Recorder {
         Ok(())
     }
 
+    // SAFETY: the trait says what the caller answers for.
     unsafe fn multiply(&mut self, product: &Product) -> Result<()> {
         let kind = match product.number {
             DType::F32 => blas::cudaDataType::CUDA_R_32F,
@@ -121,6 +123,7 @@ impl Launcher for Recorder {
         .context("cuBLAS refuses a product")
     }
 
+    // SAFETY: the trait says what the caller answers for.
     unsafe fn run(&mut self, key: u32, part: &mut Part) -> Result<()> {
         match self.recordings.get(&key) {
             Some(Recording::Kept(graph)) => return Ok(graph.launch()?),
